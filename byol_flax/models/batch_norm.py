@@ -1,0 +1,76 @@
+"""BatchNorm with statistics per view and de-biased running averages."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class BatchNorm(nn.Module):
+  """Normalises each channel over batch and space, separately for each view.
+
+  Two differences from `nn.BatchNorm`. Axis 1 of the input holds the views, and
+  each has its own statistics, so that one call on two views equals two calls on
+  one (paper.md §1.4). The running averages are de-biased as in Haiku: update t
+  moves them by (1 - d) / (1 - d^t), hence the first batch replaces the initial
+  values. The variance is the biased E[x²] - E[x]². Under `jit` with the batch
+  sharded over a mesh the statistics are those of the global batch.
+
+  Attributes:
+    decay: d of the running averages.
+    epsilon: added to the variance.
+    dtype: of the output.
+    param_dtype: of parameters, statistics and the normalisation itself.
+    scale_init: initialiser of the scale; the offset starts at 0.
+  """
+
+  decay: float
+  epsilon: float
+  dtype: Any
+  param_dtype: Any
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Normalises `x` [B, V, ..., C]; `train` uses and averages its statistics."""
+    shape = (x.shape[-1],)
+    scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+    offset = self.param(
+      "offset", nn.initializers.zeros, shape, self.param_dtype
+    )
+    average = {
+      "mean": self.variable(
+        "batch_stats", "mean", jnp.zeros, shape, self.param_dtype
+      ),
+      "variance": self.variable(
+        "batch_stats", "variance", jnp.ones, shape, self.param_dtype
+      ),
+    }
+    count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)
+
+    x = x.astype(self.param_dtype)
+    if train:
+      axes = (0, *range(2, x.ndim - 1))
+      mean = jnp.mean(x, axes)  # [V, C]
+      variance = jnp.mean(x**2, axes) - mean**2  # [V, C]
+      if not self.is_initializing():
+        for view in range(x.shape[1]):
+          count.value += 1
+          weight = (1 - self.decay) / (1 - self.decay**count.value)
+          weight = weight.astype(self.param_dtype)
+          for name, batch in (("mean", mean), ("variance", variance)):
+            old = average[name].value
+            average[name].value = old + weight * (batch[view] - old)
+    else:
+      mean = average["mean"].value[None]  # [1, C]
+      variance = average["variance"].value[None]
+
+    def spread(statistic: jax.Array) -> jax.Array:
+      """[V, C] -> [1, V, 1, ..., C], to meet `x`."""
+      views, channels = statistic.shape
+      return statistic.reshape(1, views, *(1,) * (x.ndim - 3), channels)
+
+    multiplier = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
+    y = (x - spread(mean)) * spread(multiplier) + spread(offset[None])
+    return y.astype(self.dtype)

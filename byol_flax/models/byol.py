@@ -1,0 +1,169 @@
+"""The network of BYOL: encoder, projector, predictor, online classifier."""
+
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from byol_flax.models import heads, resnet
+from input_pipeline import image_ops
+from input_pipeline.errors import UsageError
+
+
+@flax.struct.dataclass
+class Outputs:
+  """What the network says of a batch of views.
+
+  Attributes:
+    representation: [B, V, F], y.
+    projection: [B, V, D], z.
+    prediction: [B, V, D], q(z).
+    logits: [B, V, K] of the online classifier, or None without labels.
+  """
+
+  representation: jax.Array
+  projection: jax.Array
+  prediction: jax.Array
+  logits: jax.Array | None
+
+
+class ByolNetwork(nn.Module):
+  """Online or target network; both have all parts (paper.md §1.3).
+
+  Attributes:
+    encoder: images [B, V, H, W, 3] to representations [B, V, F].
+    projector: [B, V, F] to [B, V, D].
+    predictor: [B, V, D] to [B, V, D].
+    num_classes: K of the online classifier; 0 leaves it out.
+    dtype: of activations.
+    param_dtype: of parameters and outputs.
+  """
+
+  encoder: nn.Module
+  projector: nn.Module
+  predictor: nn.Module
+  num_classes: int
+  dtype: Any
+  param_dtype: Any
+
+  def setup(self) -> None:
+    """Adds the online classifier where there are labels."""
+    if self.num_classes:
+      self.classifier = heads.linear(
+        self.num_classes, True, self.dtype, self.param_dtype
+      )
+
+  def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+    """Maps images, uint8 [B, V, H, W, 3], to `Outputs`.
+
+    `train` normalises with the statistics of this batch, separately for each
+    view, and updates the running averages (collection "batch_stats").
+    """
+    x = normalize(images, self.param_dtype).astype(self.dtype)
+    representation = self.encoder(x, train=train)
+    projection = self.projector(representation, train=train)
+    prediction = self.predictor(projection, train=train)
+    logits = None
+    if self.num_classes:
+      # Stopped, so that labels never reach the encoder (paper.md §1.6).
+      logits = self.classifier(jax.lax.stop_gradient(representation))
+      logits = logits.astype(self.param_dtype)
+    return Outputs(representation, projection, prediction, logits)
+
+
+def normalize(images: jax.Array, dtype: Any) -> jax.Array:
+  """Scales uint8 [..., 3] to [0, 1], then by ImageNet's mean and deviation."""
+  shape = (1,) * (images.ndim - 1) + (3,)
+  mean = jnp.asarray(image_ops.IMAGENET_MEAN, dtype).reshape(shape)
+  std = jnp.asarray(image_ops.IMAGENET_STD, dtype).reshape(shape)
+  return (images.astype(dtype) / 255 - mean) / std
+
+
+def make_network(
+  *,
+  encoder: dict[str, Any],
+  projector: dict[str, Any],
+  predictor: dict[str, Any],
+  batch_norm: dict[str, Any],
+  num_classes: int,
+  dtype: Any,
+  param_dtype: Any = jnp.float32,
+) -> ByolNetwork:
+  """Builds the network of a config's `model` section.
+
+  Args:
+    encoder: arguments of `make_encoder`.
+    projector: `hidden_size`, `output_size`, `final_bias` of `heads.MLP`.
+    predictor: the same; its output size must be the projector's.
+    batch_norm: `decay` and `epsilon`.
+    num_classes: K, 0 for data without labels.
+    dtype: of activations.
+    param_dtype: of parameters, statistics and outputs.
+
+  Raises:
+    UsageError: an unknown name, or sizes that do not fit.
+  """
+  if projector["output_size"] != predictor["output_size"]:
+    raise UsageError(
+      "The predictor must predict projections: model.projector.output_size is "
+      f"{projector['output_size']} and model.predictor.output_size is "
+      f"{predictor['output_size']}; make them equal."
+    )
+  types = {"dtype": dtype, "param_dtype": param_dtype}
+  norm = resnet.make_norm(**batch_norm, **types)
+  return ByolNetwork(
+    encoder=make_encoder(**encoder, norm=norm, **types),
+    projector=heads.MLP(**projector, norm=norm, **types),
+    predictor=heads.MLP(**predictor, norm=norm, **types),
+    num_classes=num_classes,
+    **types,
+  )
+
+
+def make_encoder(
+  *,
+  architecture: str,
+  width: float,
+  stem: str,
+  shortcut: str,
+  zero_init_last: bool,
+  norm: Any,
+  dtype: Any,
+  param_dtype: Any = jnp.float32,
+) -> resnet.ResNet:
+  """Builds the encoder named by a config's `model.encoder` section.
+
+  Args are those of `resnet.ResNet`; `architecture` is a key of
+  `resnet.ARCHITECTURES`.
+
+  Raises:
+    UsageError: an unknown name or an impossible width.
+  """
+  choices = (
+    ("architecture", architecture, tuple(resnet.ARCHITECTURES)),
+    ("stem", stem, resnet.STEMS),
+    ("shortcut", shortcut, resnet.SHORTCUTS),
+  )
+  for field, value, known in choices:
+    if value not in known:
+      raise UsageError(
+        f"model.encoder.{field} is {value!r}; known are {', '.join(known)}."
+      )
+  shape = resnet.ARCHITECTURES[architecture]
+  if width <= 0 or (shape.stem_channels * width) % 4:
+    raise UsageError(
+      f"model.encoder.width is {width}; it must be positive and make "
+      f"{shape.stem_channels} × width a multiple of 4, such as 1, 2 or 0.25."
+    )
+  return resnet.ResNet(
+    architecture=shape,
+    width=width,
+    stem=stem,
+    shortcut=shortcut,
+    zero_init_last=zero_init_last,
+    norm=norm,
+    dtype=dtype,
+    param_dtype=param_dtype,
+  )

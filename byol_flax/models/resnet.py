@@ -1,0 +1,181 @@
+"""ResNet encoders (post-activation, the stride in the 3×3 convolution).
+
+Layout as in the authors' networks.py: SAME padding, no biases, and a
+projection shortcut in the first block of every group (paper.md §2.1).
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from byol_flax.models import batch_norm
+
+# σ = 1/sqrt(fan_in), cut at ±2σ and, unlike `lecun_normal`, not rescaled for
+# the cut: 0.87962566 is the standard deviation that remains (paper.md §2.3).
+weight_init = nn.initializers.variance_scaling(
+  0.87962566103423978**2, "fan_in", "truncated_normal"
+)
+
+SHORTCUTS = ("projection", "identity")
+STEMS = ("imagenet", "small")
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """Depth and shape of a ResNet at width 1.
+
+  Attributes:
+    bottleneck: blocks of 1×1, 3×3, 1×1 convolutions; else two 3×3.
+    blocks: blocks in each group.
+    channels: output channels of each group.
+    stem_channels: output channels of the first convolution.
+  """
+
+  bottleneck: bool
+  blocks: tuple[int, ...]
+  channels: tuple[int, ...]
+  stem_channels: int = 64
+
+
+_BASIC = functools.partial(
+  Architecture, bottleneck=False, channels=(64, 128, 256, 512)
+)
+_BOTTLENECK = functools.partial(
+  Architecture, bottleneck=True, channels=(256, 512, 1024, 2048)
+)
+ARCHITECTURES = {  # paper.md §2.1; resnet10 is ours, for images of few pixels
+  "resnet10": _BASIC(blocks=(1, 1, 1, 1)),
+  "resnet18": _BASIC(blocks=(2, 2, 2, 2)),
+  "resnet34": _BASIC(blocks=(3, 4, 6, 3)),
+  "resnet50": _BOTTLENECK(blocks=(3, 4, 6, 3)),
+  "resnet101": _BOTTLENECK(blocks=(3, 4, 23, 3)),
+  "resnet152": _BOTTLENECK(blocks=(3, 8, 36, 3)),
+  "resnet200": _BOTTLENECK(blocks=(3, 24, 36, 3)),
+}
+
+
+class Block(nn.Module):
+  """Residual block; `norm` makes a BatchNorm, `dtype` is of the activations."""
+
+  channels: int
+  stride: int
+  bottleneck: bool
+  project: bool
+  zero_init_last: bool
+  norm: Any
+  conv: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps [B, V, H, W, C'] to [B, V, H/stride, W/stride, C]."""
+    shortcut = x
+    if self.project:
+      shortcut = self.conv(
+        self.channels, (1, 1), strides=self.stride, name="shortcut_conv"
+      )(x)
+      shortcut = self.norm(name="shortcut_norm")(shortcut, train=train)
+    if self.bottleneck:
+      inner = self.channels // 4
+      plan = ((inner, 1, 1), (inner, 3, self.stride), (self.channels, 1, 1))
+    else:
+      plan = ((self.channels, 3, self.stride), (self.channels, 3, 1))
+    for i, (channels, kernel, stride) in enumerate(plan):
+      last = i == len(plan) - 1
+      x = self.conv(
+        channels, (kernel, kernel), strides=stride, name=f"conv{i}"
+      )(x)
+      zero = self.zero_init_last and last
+      init = nn.initializers.zeros if zero else nn.initializers.ones
+      x = self.norm(name=f"norm{i}", scale_init=init)(x, train=train)
+      x = x + shortcut if last else x
+      x = nn.relu(x)
+    return x
+
+
+class ResNet(nn.Module):
+  """Encoder f: images to representations.
+
+  Attributes:
+    architecture: depth and shape.
+    width: multiplier of all channels.
+    stem: "imagenet" (7×7 stride 2 and max-pool) or "small" (3×3 stride 1, no
+      pool: SimCLR App. B.9, for images of 32 pixels or so).
+    shortcut: "projection" in the first block of every group (the authors), or
+      "identity" where stride and channels allow it (torchvision).
+    zero_init_last: last BatchNorm scale of each block starts at 0 (the
+      released code) instead of 1 (the paper's runs; paper.md §10 row 1).
+    norm: makes a BatchNorm, called as norm(name=..., scale_init=...).
+    dtype: of activations.
+    param_dtype: of weights and of the representation.
+  """
+
+  architecture: Architecture
+  width: float
+  stem: str
+  shortcut: str
+  zero_init_last: bool
+  norm: Any
+  dtype: Any
+  param_dtype: Any
+
+  def _widened(self, channels: int) -> int:
+    return int(channels * self.width)
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    """Maps images [B, V, H, W, 3] to representations [B, V, F]."""
+    conv = functools.partial(
+      nn.Conv,
+      use_bias=False,
+      padding="SAME",
+      kernel_init=weight_init,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+    )
+    small = self.stem == "small"
+    x = conv(
+      self._widened(self.architecture.stem_channels),
+      (3, 3) if small else (7, 7),
+      strides=1 if small else 2,
+      name="stem_conv",
+    )(images)
+    x = nn.relu(self.norm(name="stem_norm")(x, train=train))
+    if not small:
+      x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+    groups = zip(
+      self.architecture.blocks, self.architecture.channels, strict=True
+    )
+    for group, (blocks, channels) in enumerate(groups):
+      channels = self._widened(channels)
+      for i in range(blocks):
+        stride = 2 if group > 0 and i == 0 else 1
+        same_shape = stride == 1 and x.shape[-1] == channels
+        x = Block(
+          channels=channels,
+          stride=stride,
+          bottleneck=self.architecture.bottleneck,
+          project=i == 0
+          and (self.shortcut == "projection" or not same_shape),
+          zero_init_last=self.zero_init_last,
+          norm=self.norm,
+          conv=conv,
+          name=f"group{group}_block{i}",
+        )(x, train=train)
+    return jnp.mean(x.astype(self.param_dtype), axis=(2, 3))  # [B, V, F]
+
+
+def make_norm(
+  *, decay: float, epsilon: float, dtype: Any, param_dtype: Any
+) -> Any:
+  """Returns the BatchNorm constructor that all parts of a network share."""
+  return functools.partial(
+    batch_norm.BatchNorm,
+    decay=decay,
+    epsilon=epsilon,
+    dtype=dtype,
+    param_dtype=param_dtype,
+  )

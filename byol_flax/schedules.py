@@ -1,0 +1,71 @@
+"""Learning rate and target decay as pure functions of the step.
+
+A step counts completed updates, so update number k (from 0) uses the value at
+k (paper.md §10 row 7: the authors' code, not the 1-based pseudo-code).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+
+
+def learning_rate_schedule(
+  *,
+  base_learning_rate: float,
+  batch_size: int,
+  warmup_steps: int,
+  total_steps: int,
+) -> Schedule:
+  """Linear warm-up from 0, then one cosine to 0 (paper App. C of v3: §3.3).
+
+  Args:
+    base_learning_rate: per 256 images of global batch.
+    batch_size: global, in images.
+    warmup_steps: updates before the peak; 0 starts at the peak.
+    total_steps: updates of the whole run.
+
+  Returns:
+    step [] int -> learning rate [] float.
+
+  Raises:
+    ValueError: the warm-up is not shorter than the run.
+  """
+  if not 0 <= warmup_steps < total_steps:
+    raise ValueError(
+      f"The warm-up ({warmup_steps} steps) must be shorter than the run "
+      f"({total_steps} steps)."
+    )
+  peak = base_learning_rate * batch_size / 256
+
+  def learning_rate(step: jax.typing.ArrayLike) -> jax.Array:
+    step = jnp.asarray(step, float)
+    rising = peak * step / max(warmup_steps, 1)
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    falling = peak * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1))) / 2
+    return jnp.where(step < warmup_steps, rising, falling)
+
+  return learning_rate
+
+
+def target_decay_schedule(
+  *, base_target_decay: float, total_steps: int
+) -> Schedule:
+  """Target decay τ from its base value to 1 on a cosine (paper §3.3).
+
+  Args:
+    base_target_decay: τ at step 0, in [0, 1].
+    total_steps: updates of the whole run.
+
+  Returns:
+    step [] int -> τ [] float.
+  """
+
+  def target_decay(step: jax.typing.ArrayLike) -> jax.Array:
+    progress = jnp.clip(jnp.asarray(step, float) / total_steps, 0, 1)
+    remaining = (1 + jnp.cos(jnp.pi * progress)) / 2
+    return 1 - (1 - base_target_decay) * remaining
+
+  return target_decay

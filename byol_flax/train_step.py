@@ -1,0 +1,126 @@
+"""One update of BYOL (paper.md §1.7): forward, loss, LARS, target average."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+
+from byol_flax import losses, metrics, schedules, trees
+from byol_flax.models import byol
+from byol_flax.train_state import ByolState, update_target
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+StepFn = Callable[[ByolState, Batch], tuple[ByolState, Metrics]]
+
+
+def make_train_step(
+  network: byol.ByolNetwork,
+  *,
+  learning_rate: schedules.Schedule,
+  target_decay: schedules.Schedule,
+  accumulation_steps: int,
+) -> StepFn:
+  """Returns (state, batch) -> (state, metrics), to be jitted.
+
+  The batch is {"view1", "view2": uint8 [B, H, W, 3], "label": int32 [B]}, with
+  B the global batch. With accumulation it is cut into `accumulation_steps`
+  micro-batches; each has its own BatchNorm statistics, their gradients are
+  averaged, and optimizer, target and schedules move once (paper.md §9.1).
+
+  The metrics are global scalars under the names of the vocabulary. Loss and
+  gradient are those before the update, τ and learning rate those of the
+  update, the distance is that after it.
+  """
+
+  def forward(
+    params: Any, batch_stats: Any, images: jax.Array
+  ) -> tuple[byol.Outputs, Any]:
+    outputs, updated = network.apply(
+      {"params": params, "batch_stats": batch_stats},
+      images,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return outputs, updated["batch_stats"]
+
+  def loss_fn(
+    params: Any,
+    target_params: Any,
+    batch_stats: Any,
+    images: jax.Array,
+    labels: jax.Array,
+  ) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    online, online_stats = forward(params, batch_stats["online"], images)
+    target, target_stats = forward(
+      target_params, batch_stats["target"], images
+    )
+    loss = jnp.mean(
+      losses.symmetric_byol_loss(online.prediction, target.projection)
+    )
+    view1 = online.projection[:, 0]
+    report = {
+      "train/byol_loss": loss,
+      "train/projection_std": metrics.projection_std(view1),
+      "train/effective_rank": metrics.effective_rank(view1),
+    }
+    if online.logits is not None:
+      logits = online.logits[:, 0]  # view1 only (paper.md §1.6)
+      classifier_loss = metrics.labelled_mean(
+        losses.cross_entropy(logits, labels), labels
+      )
+      loss += classifier_loss
+      report["train/classifier_loss"] = classifier_loss
+      for k in (1, 5):
+        report[f"train/top{k}"] = metrics.labelled_mean(
+          metrics.in_top_k(logits, labels, k), labels
+        )
+    return loss, ({"online": online_stats, "target": target_stats}, report)
+
+  def train_step(state: ByolState, batch: Batch) -> tuple[ByolState, Metrics]:
+    online, target = state.online, state.target
+    images = jnp.stack([batch["view1"], batch["view2"]], axis=1)
+    # Neighbours go to different micro-batches, so that a device that holds
+    # consecutive rows keeps an equal part of every micro-batch.
+    micro_batches = jax.tree.map(
+      lambda x: einops.rearrange(
+        x, "(b a) ... -> a b ...", a=accumulation_steps
+      ),
+      (images, batch["label"]),
+    )
+
+    def accumulate(
+      carry: tuple[Any, Any], micro_batch: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Any, Any], Metrics]:
+      batch_stats, total = carry
+      grads, (batch_stats, report) = jax.grad(loss_fn, has_aux=True)(
+        online.params, target.params, batch_stats, *micro_batch
+      )
+      return (batch_stats, jax.tree.map(jnp.add, total, grads)), report
+
+    batch_stats = {"online": online.batch_stats, "target": target.batch_stats}
+    zeros = jax.tree.map(jnp.zeros_like, online.params)
+    (batch_stats, total), reports = jax.lax.scan(
+      accumulate, (batch_stats, zeros), micro_batches
+    )
+    grads = jax.tree.map(lambda g: g / accumulation_steps, total)
+
+    step, decay = state.step, target_decay(state.step)
+    online = online.apply_gradients(
+      grads=grads, batch_stats=batch_stats["online"]
+    )
+    target = update_target(target, online, decay, batch_stats["target"])
+    report = {
+      **jax.tree.map(jnp.mean, reports),
+      "train/grad_norm": jnp.sqrt(trees.squared_norm(grads)),
+      "train/learning_rate": learning_rate(step),
+      "train/target_decay": decay,
+      "train/online_target_distance": trees.relative_distance(
+        target.params, online.params
+      ),
+    }
+    return ByolState(online=online, target=target), report
+
+  return train_step
