@@ -164,7 +164,7 @@ PANELS: tuple[tuple[str, Axis, Axis | None], ...] = (
   (
     "Throughput",
     Axis("images per second", ("time/images_per_second",), (0, None)),
-    Axis("waiting for data", ("time/data_wait_fraction",), (0, 1), True),
+    Axis("time waiting for data", ("time/data_wait_fraction",), (0, 1), True),
   ),
 )
 
@@ -261,7 +261,8 @@ def _draw_panel(
   last = max(1, *(values[:, 0].max() for values in series.values()))
   axes.set_xlim(-0.02 * last, 1.02 * last)
   axes.set_xlabel("step")
-  axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+  round_steps = ticker.MaxNLocator(6, steps=[1, 2, 5, 10], integer=True)
+  axes.xaxis.set_major_locator(round_steps)
   axes.xaxis.set_major_formatter(ticker.FuncFormatter(_tick))
   if len(lines) <= 2:  # They fit on one line, above the curves.
     axes.legend(

@@ -73,7 +73,7 @@ class Report:
   def hyperparameters(self, config: Mapping[str, Any]) -> None:
     """Writes a nested `config` to `config.json` and, flattened, TensorBoard."""
     if self._writes:
-      nested = json.dumps(config, indent=2, default=str)
+      nested = json.dumps(config, indent=2)
       _replace(self._workdir / "config.json", nested + "\n")
       self._tensorboard.write_hparams(flatten(config))
 

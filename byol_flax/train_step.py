@@ -16,6 +16,62 @@ Metrics = dict[str, jax.Array]
 StepFn = Callable[[ByolState, Batch], tuple[ByolState, Metrics]]
 
 
+def objective(
+  network: byol.ByolNetwork,
+  online_params: Any,
+  target_params: Any,
+  batch_stats: Mapping[str, Any],
+  images: jax.Array,
+  labels: jax.Array,
+) -> tuple[jax.Array, tuple[dict[str, Any], Metrics]]:
+  """BYOL's loss plus that of the online classifier (paper.md §1.2, §1.6).
+
+  Args:
+    network: both networks.
+    online_params: the only argument that receives a gradient.
+    target_params: of the target network.
+    batch_stats: {"online", "target"}: running averages.
+    images: uint8 [B, 2, H, W, 3], view1 and view2.
+    labels: int32 [B]; -1 is no label.
+
+  Returns:
+    Loss [], and the new running averages and the metrics.
+  """
+
+  def forward(params: Any, side: str) -> tuple[byol.Outputs, Any]:
+    outputs, updated = network.apply(
+      {"params": params, "batch_stats": batch_stats[side]},
+      images,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return outputs, updated["batch_stats"]
+
+  online, online_stats = forward(online_params, "online")
+  target, target_stats = forward(target_params, "target")
+  loss = jnp.mean(
+    losses.symmetric_byol_loss(online.prediction, target.projection)
+  )
+  view1 = online.projection[:, 0]
+  report = {
+    "train/byol_loss": loss,
+    "train/projection_std": metrics.projection_std(view1),
+    "train/effective_rank": metrics.effective_rank(view1),
+  }
+  if online.logits is not None:
+    logits = online.logits[:, 0]  # view1 only
+    classifier_loss = metrics.labelled_mean(
+      losses.cross_entropy(logits, labels), labels
+    )
+    loss += classifier_loss
+    report["train/classifier_loss"] = classifier_loss
+    for k in (1, 5):
+      report[f"train/top{k}"] = metrics.labelled_mean(
+        metrics.in_top_k(logits, labels, k), labels
+      )
+  return loss, ({"online": online_stats, "target": target_stats}, report)
+
+
 def make_train_step(
   network: byol.ByolNetwork,
   *,
@@ -34,50 +90,7 @@ def make_train_step(
   gradient are those before the update, τ and learning rate those of the
   update, the distance is that after it.
   """
-
-  def forward(
-    params: Any, batch_stats: Any, images: jax.Array
-  ) -> tuple[byol.Outputs, Any]:
-    outputs, updated = network.apply(
-      {"params": params, "batch_stats": batch_stats},
-      images,
-      train=True,
-      mutable=["batch_stats"],
-    )
-    return outputs, updated["batch_stats"]
-
-  def loss_fn(
-    params: Any,
-    target_params: Any,
-    batch_stats: Any,
-    images: jax.Array,
-    labels: jax.Array,
-  ) -> tuple[jax.Array, tuple[Any, Metrics]]:
-    online, online_stats = forward(params, batch_stats["online"], images)
-    target, target_stats = forward(
-      target_params, batch_stats["target"], images
-    )
-    loss = jnp.mean(
-      losses.symmetric_byol_loss(online.prediction, target.projection)
-    )
-    view1 = online.projection[:, 0]
-    report = {
-      "train/byol_loss": loss,
-      "train/projection_std": metrics.projection_std(view1),
-      "train/effective_rank": metrics.effective_rank(view1),
-    }
-    if online.logits is not None:
-      logits = online.logits[:, 0]  # view1 only (paper.md §1.6)
-      classifier_loss = metrics.labelled_mean(
-        losses.cross_entropy(logits, labels), labels
-      )
-      loss += classifier_loss
-      report["train/classifier_loss"] = classifier_loss
-      for k in (1, 5):
-        report[f"train/top{k}"] = metrics.labelled_mean(
-          metrics.in_top_k(logits, labels, k), labels
-        )
-    return loss, ({"online": online_stats, "target": target_stats}, report)
+  gradient = jax.grad(objective, argnums=1, has_aux=True)
 
   def train_step(state: ByolState, batch: Batch) -> tuple[ByolState, Metrics]:
     online, target = state.online, state.target
@@ -95,15 +108,20 @@ def make_train_step(
       carry: tuple[Any, Any], micro_batch: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[Any, Any], Metrics]:
       batch_stats, total = carry
-      grads, (batch_stats, report) = jax.grad(loss_fn, has_aux=True)(
-        online.params, target.params, batch_stats, *micro_batch
+      grads, (batch_stats, report) = gradient(
+        network, online.params, target.params, batch_stats, *micro_batch
       )
       return (batch_stats, jax.tree.map(jnp.add, total, grads)), report
 
     batch_stats = {"online": online.batch_stats, "target": target.batch_stats}
     zeros = jax.tree.map(jnp.zeros_like, online.params)
     (batch_stats, total), reports = jax.lax.scan(
-      accumulate, (batch_stats, zeros), micro_batches
+      accumulate,
+      (batch_stats, zeros),
+      micro_batches,
+      # One micro-batch needs no loop, and XLA's CPU convolutions run some ten
+      # times slower inside one.
+      unroll=accumulation_steps == 1,
     )
     grads = jax.tree.map(lambda g: g / accumulation_steps, total)
 

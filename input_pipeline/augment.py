@@ -14,7 +14,8 @@ import numpy as np
 from input_pipeline import image_ops
 from input_pipeline.errors import UsageError
 
-# What `ViewDraw.order` counts, and the fields that hold each op's number.
+# (field of ViewDraw, op, the number that changes nothing); `ViewDraw.order`
+# counts in this tuple.
 JITTER_OPS = (
   ("brightness", image_ops.adjust_brightness, 0.0),
   ("contrast", image_ops.adjust_contrast, 1.0),
@@ -23,6 +24,7 @@ JITTER_OPS = (
 )
 
 Range = tuple[float, float]
+_RANGES = {"crop_area": 1.0, "crop_aspect": np.inf, "blur_sigma": np.inf}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,20 +62,20 @@ class View:
   solarize_threshold: float
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if field.name in ("crop_area", "crop_aspect", "blur_sigma"):
-        top = 1.0 if field.name == "crop_area" else np.inf
-        valid = len(value) == 2 and 0 < value[0] <= value[1] <= top
-        expected = f"two numbers (lo, hi), 0 < lo <= hi <= {top}"
+    for name, value in dataclasses.asdict(self).items():
+      if name in _RANGES:
+        top = _RANGES[name]
+        expected = f"a tuple (lo, hi) with 0 < lo <= hi <= {top}"
+        valid = isinstance(value, tuple) and len(value) == 2
+        valid = valid and 0 < value[0] <= value[1] <= top
       else:
-        top = 0.5 if field.name == "hue" else 1.0
-        valid = 0 <= value <= top
+        top = 0.5 if name == "hue" else 1.0
         expected = f"a number from 0 to {top}"
+        valid = 0 <= value <= top
       if not valid:
         raise UsageError(
-          f"View.{field.name} is {value}: expected {expected}. Mend it in "
-          "config.augment."
+          f"View.{name} is {value}: expected {expected}. Mend it in the "
+          "config's section `augment`."
         )
 
 

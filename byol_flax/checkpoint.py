@@ -1,0 +1,206 @@
+"""Checkpoints: state and record of a run, together or not at all.
+
+The one home of Orbax. A checkpoint is labelled with the completed updates. It
+holds the state (`ByolState`) and a record, a JSON object with the config, the
+data position and the code version.
+"""
+
+import dataclasses
+import pathlib
+import time
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from byol_flax import digest
+from input_pipeline.errors import UsageError
+
+Record = dict[str, Any]
+_managers = ocp.checkpoint_managers
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """A checkpoint that was read back.
+
+  Attributes:
+    state: in the shape and sharding that was asked for.
+    record: the JSON object saved with it.
+    damaged: sentences about newer checkpoints that could not be read.
+  """
+
+  state: Any
+  record: Record
+  damaged: tuple[str, ...]
+
+
+class Checkpoints:
+  """The checkpoints of one workdir, `workdir/checkpoints/<step>`.
+
+  Attributes:
+    directory: where they are.
+  """
+
+  def __init__(
+    self,
+    workdir: str,
+    *,
+    every_steps: int,
+    every_minutes: float,
+    keep_last: int,
+    keep_every: int,
+    read_only: bool = False,
+  ) -> None:
+    """Opens or creates the folder; leftovers of a kill are removed.
+
+    Args:
+      workdir: absolute path.
+      every_steps: save after so many updates ...
+      every_minutes: ... and after so many minutes; the first that comes.
+      keep_last: newest checkpoints kept, at least 2, so that one remains when
+        the newest is damaged.
+      keep_every: checkpoints whose step is a multiple are kept for good; 0
+        keeps none of them.
+      read_only: look, while another process may be writing: nothing is
+        created, cleaned up or moved.
+
+    Raises:
+      UsageError: intervals or counts that are too small.
+    """
+    if every_steps < 1 or every_minutes <= 0 or keep_last < 2 or keep_every < 0:
+      raise UsageError(
+        "checkpoint.every_steps must be at least 1, every_minutes more than 0, "
+        "keep_last at least 2 (one remains when the newest is damaged) and "
+        f"keep_every at least 0; they are {every_steps}, {every_minutes}, "
+        f"{keep_last} and {keep_every}."
+      )
+    self.directory = pathlib.Path(workdir) / "checkpoints"
+    self._read_only = read_only
+    self._every_steps = every_steps
+    self._every_seconds = 60 * every_minutes
+    self._last_save = time.monotonic()
+    policies: list[Any] = [_managers.LatestN(keep_last)]
+    if keep_every:
+      policies.append(_managers.EveryNSteps(keep_every))
+    self._manager = ocp.CheckpointManager(
+      self.directory,
+      item_names=("state", "record"),
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=_managers.AnyPreservationPolicy(policies),
+        # `due` decides when to save; Orbax saves whenever it is asked.
+        save_decision_policy=_managers.FixedIntervalPolicy(1),
+        cleanup_tmp_directories=not read_only,
+        create=not read_only,
+        read_only=read_only,
+      ),
+    )
+
+  @classmethod
+  def reader(cls, workdir: str) -> Self:
+    """Opens the checkpoints of `workdir` to be looked at only."""
+    return cls(
+      workdir,
+      every_steps=1,
+      every_minutes=1,
+      keep_last=2,
+      keep_every=0,
+      read_only=True,
+    )
+
+  def due(self, step: int) -> bool:
+    """Whether to save after update `step`, by count or by clock."""
+    elapsed = time.monotonic() - self._last_save
+    return step % self._every_steps == 0 or elapsed >= self._every_seconds
+
+  def save(self, step: int, state: Any, record: Record) -> None:
+    """Starts to write; returns once the state is copied off the devices.
+
+    An error of the previous write is raised here.
+    """
+    if self._manager.latest_step() == step:
+      return
+    self._last_save = time.monotonic()
+    record = {**record, "digest": digest.tree_digest(state)}
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+      ),
+    )
+
+  def steps(self) -> list[int]:
+    """Labels of the committed checkpoints, in order."""
+    return sorted(self._manager.all_steps(read=True))
+
+  def newest_record(self) -> Record | None:
+    """The record of the newest checkpoint that can be read, or None."""
+    for step in reversed(self.steps()):
+      try:
+        return self._restore_record(step)
+      except Exception:  # any damage: `restore` tells of it
+        continue
+    return None
+
+  def restore(self, abstract_state: Any) -> Restored | None:
+    """Reads the newest sound checkpoint; None when there is none.
+
+    A checkpoint that cannot be read, or whose content differs from the digest
+    saved with it, is moved to `checkpoints-damaged/` and the one before it is
+    tried: it must neither be used nor stand in the way of the next save.
+
+    Args:
+      abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted.
+    """
+    damaged: list[str] = []
+    for step in reversed(self.steps()):
+      try:
+        record = self._restore_record(step)
+        state = self._manager.restore(
+          step,
+          args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)),
+        ).state
+        found = digest.tree_digest(state)
+        if found != record["digest"]:
+          raise ValueError("its content differs from the digest saved with it")
+      # Damage shows as whatever the storage layer stumbles over.
+      except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else ""
+        logging.debug("Checkpoint %d: %s", step, error)
+        what = f"Checkpoint {step} is damaged ({type(error).__name__}: {reason})"
+        if self._read_only:
+          damaged.append(f"{what}.")
+        else:
+          damaged.append(f"{what}; moved to {self._set_aside(step)}.")
+        continue
+      return Restored(state, record, tuple(damaged))
+    if damaged:
+      raise DamagedError(" ".join(damaged))
+    return None
+
+  def wait(self) -> None:
+    """Returns when the last save is committed."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits for the last save and frees the threads."""
+    self._manager.close()
+
+  def _restore_record(self, step: int) -> Record:
+    return self._manager.restore(
+      step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
+    ).record
+
+  def _set_aside(self, step: int) -> pathlib.Path:
+    folder = self.directory.with_name("checkpoints-damaged")
+    moved = folder / f"{step}-{time.time_ns()}"
+    if jax.process_index() == 0:
+      folder.mkdir(exist_ok=True)
+      (self.directory / str(step)).rename(moved)
+    self._manager.reload()
+    return moved
+
+
+class DamagedError(RuntimeError):
+  """There are checkpoints, but none can be read."""

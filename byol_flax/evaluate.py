@@ -1,0 +1,98 @@
+"""`byol evaluate`: from a workdir to a table and `summary.json`."""
+
+import dataclasses
+import json
+import os
+from typing import Any, TextIO
+
+import jax
+
+from byol_flax import checkpoint, sharding, train
+from byol_flax.evaluation import frozen
+from byol_flax.version import code_version
+from input_pipeline import augment, sources
+from input_pipeline.errors import UsageError
+
+
+def read_run(workdir: str) -> checkpoint.Record:
+  """The record of the newest checkpoint in `workdir`.
+
+  Raises:
+    UsageError: there is none.
+  """
+  if os.path.isdir(os.path.join(workdir, "checkpoints")):
+    checkpoints = checkpoint.Checkpoints.reader(workdir)
+    record = checkpoints.newest_record()
+    checkpoints.close()
+    if record:
+      return record
+  raise UsageError(
+    f"There is no checkpoint in {workdir}; train there first, or give the "
+    "--workdir of a run."
+  )
+
+
+def evaluate(
+  config: Any, run_config: Any, workdir: str, *, stream: TextIO
+) -> None:
+  """Evaluates the newest checkpoint in `workdir` and prints the table.
+
+  Writes `workdir/summary.json`: the table, step and seconds of training, and
+  the code versions of both.
+
+  Args:
+    config: as made by configs/evaluate.py.
+    run_config: the config of the run, from its record.
+    workdir: absolute path of the run's folder.
+    stream: console.
+
+  Raises:
+    UsageError: for all that a user can mend.
+  """
+  name, data_dir = run_config.data.name, run_config.loader.data_dir
+  source = sources.open_source(name, run_config.data.split, data_dir)
+  mesh = sharding.make_mesh()
+  program = train.build(
+    run_config, mesh, num_examples=len(source), num_classes=source.num_classes
+  )
+  checkpoints = checkpoint.Checkpoints.reader(workdir)
+  restored = checkpoints.restore(program.abstract_state)
+  checkpoints.close()
+  if restored is None:
+    raise UsageError(f"There is no checkpoint in {workdir}; train there first.")
+  for sentence in restored.damaged:
+    stream.write(sentence + "\n")
+
+  settings = config.few_label.to_dict()
+  rows = frozen.evaluate(
+    config.representations,
+    frozen.make_extractor(
+      program.network,
+      mesh,
+      trained=restored.state.online.variables,
+      untrained=program.create_state().online.variables,
+      crop=augment.EvalCrop(
+        size=run_config.augment.size, ratio=run_config.evaluation.crop_ratio
+      ),
+      batch_size=config.batch_size,
+    ),
+    sources.open_source(name, config.train_split, data_dir),
+    sources.open_source(name, config.test_split, data_dir),
+    neighbours=config.neighbours,
+    **settings,
+  )
+  stream.write(frozen.table(rows, config.neighbours) + "\n")
+  summary = {
+    "step": int(restored.state.step),
+    "training_seconds": round(restored.record["seconds"], 1),
+    "training_code": restored.record["code_version"],
+    "evaluation_code": code_version(),
+    "devices": f"{jax.device_count()} {jax.devices()[0].platform}",
+    "evaluation": config.to_dict(),
+    "table": [dataclasses.asdict(row) for row in rows],
+  }
+  path = os.path.join(workdir, "summary.json")
+  with open(path + ".tmp", "w") as file:
+    json.dump(summary, file, indent=2)
+  os.replace(path + ".tmp", path)
+  stream.write(f"Written to {path}\n")

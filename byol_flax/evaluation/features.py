@@ -1,0 +1,90 @@
+"""Representations of a data split by a frozen encoder, every example once."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from byol_flax import sharding
+from byol_flax.models import byol
+from input_pipeline import augment, pipeline, sources
+
+FeatureFn = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array | None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+  """What a network says of the labelled and unlabelled examples of a split.
+
+  Attributes:
+    representation: float32 [N, F].
+    label: int32 [N], -1 without label.
+    logits: float32 [N, K] of the online classifier, or None.
+  """
+
+  representation: np.ndarray
+  label: np.ndarray
+  logits: np.ndarray | None
+
+
+def make_feature_fn(network: byol.ByolNetwork, mesh: Mesh) -> FeatureFn:
+  """Returns (variables, uint8 [B, S, S, 3]) -> ([B, F], [B, K] or None).
+
+  BatchNorm uses its running averages, so that an example's representation
+  does not depend on the batch it is in.
+  """
+
+  def features(
+    variables: Any, images: jax.Array
+  ) -> tuple[jax.Array, jax.Array | None]:
+    outputs = network.apply(variables, images[:, None], train=False)
+    logits = None if outputs.logits is None else outputs.logits[:, 0]
+    return outputs.representation[:, 0], logits
+
+  return jax.jit(features, out_shardings=sharding.replicated(mesh))
+
+
+def extract(
+  feature_fn: FeatureFn,
+  variables: Any,
+  batches: Iterable[Mapping[str, np.ndarray]],
+  mesh: Mesh,
+) -> Features:
+  """Runs the network over evaluation batches and keeps the rows that count."""
+  representation, label, logits = [], [], []
+  for batch in sharding.prefetch(mesh, batches):
+    outputs = feature_fn(variables, batch["image"])
+    rows = jax.device_get((*outputs, batch["label"], batch["mask"]))
+    y, scores, labels, mask = rows
+    representation.append(y[mask])
+    label.append(labels[mask])
+    if scores is not None:
+      logits.append(scores[mask])
+  return Features(
+    np.concatenate(representation),
+    np.concatenate(label),
+    np.concatenate(logits) if logits else None,
+  )
+
+
+def extract_split(
+  feature_fn: FeatureFn,
+  variables: Any,
+  source: sources.Source,
+  crop: augment.EvalCrop,
+  *,
+  batch_size: int,
+  mesh: Mesh,
+) -> Features:
+  """`extract` over all of `source`; `batch_size` is global."""
+  batches = pipeline.eval_iterator(
+    source,
+    crop,
+    batch_size=batch_size,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  return extract(feature_fn, variables, batches, mesh)

@@ -1,0 +1,80 @@
+"""Linear probe from few labels per class, on frozen features."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from input_pipeline.errors import UsageError
+
+
+def draw_examples(
+  labels: np.ndarray, per_class: int, rng: np.random.Generator
+) -> np.ndarray:
+  """Indices of `per_class` examples of every class, drawn without return.
+
+  Args:
+    labels: int [N]; -1 is no class.
+    per_class: examples of each class.
+    rng: source of the draw.
+
+  Returns:
+    int [K * per_class].
+
+  Raises:
+    UsageError: a class has fewer examples.
+  """
+  classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+  if len(classes) < 2 or counts.min() < per_class:
+    raise UsageError(
+      f"A linear probe on {per_class} labels per class needs at least two "
+      f"classes with as many examples each; there are {len(classes)} classes, "
+      f"the smallest with {counts.min() if len(classes) else 0}."
+    )
+  chosen = [
+    rng.choice(np.flatnonzero(labels == c), per_class, replace=False)
+    for c in classes
+  ]
+  return np.concatenate(chosen)
+
+
+def accuracies(
+  train: np.ndarray,
+  train_labels: np.ndarray,
+  test: np.ndarray,
+  test_labels: np.ndarray,
+  *,
+  per_class: int,
+  draws: int,
+  inverse_penalty: float,
+  seed: int,
+) -> np.ndarray:
+  """Test accuracy of a logistic regression, for several draws of labels.
+
+  Features are standardised by mean and deviation of all training features,
+  which needs no labels. The draws depend on seed, labels and `per_class` only,
+  so different representations are compared on the same examples.
+
+  Args:
+    train: float [N, F].
+    train_labels: int [N].
+    test: float [M, F].
+    test_labels: int [M]; rows with -1 do not count.
+    per_class: labels of each class.
+    draws: how many times to draw.
+    inverse_penalty: C of scikit-learn's LogisticRegression.
+    seed: of the draws.
+
+  Returns:
+    float [draws], each in [0, 1].
+  """
+  mean, deviation = train.mean(axis=0), train.std(axis=0)
+  scale = np.where(deviation > 0, deviation, 1)
+  train, test = (train - mean) / scale, (test - mean) / scale
+  counted = test_labels >= 0
+  found = []
+  for draw in range(draws):
+    rng = np.random.default_rng([seed, per_class, draw])
+    chosen = draw_examples(train_labels, per_class, rng)
+    probe = LogisticRegression(C=inverse_penalty, max_iter=1000)
+    probe.fit(train[chosen], train_labels[chosen])
+    found.append(probe.score(test[counted], test_labels[counted]))
+  return np.array(found)

@@ -1,0 +1,189 @@
+"""`byol evaluate`: one table of representations, probed without training them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from byol_flax.evaluation import features, few_label, knn
+from byol_flax.models import byol
+from input_pipeline import augment, pipeline, sources
+from input_pipeline.errors import UsageError
+
+REPRESENTATIONS = ("raw_pixels", "random_encoder", "byol")
+
+# Batches from which an untrained encoder takes its BatchNorm statistics.
+_CALIBRATION_BATCHES = 8
+
+Split = tuple[np.ndarray, np.ndarray]  # features [N, F], labels [N]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """Accuracies of one representation, fractions of the test split.
+
+  Attributes:
+    representation: one of `REPRESENTATIONS`.
+    linear: labels per class -> (mean, standard deviation) over the draws.
+    knn: with all labels of the training split.
+  """
+
+  representation: str
+  linear: dict[int, tuple[float, float]]
+  knn: float
+
+
+def evaluate(
+  representations: Sequence[str],
+  extract: Callable[[str, sources.Source], Split],
+  train: sources.Source,
+  test: sources.Source,
+  *,
+  per_class: Sequence[int],
+  draws: int,
+  inverse_penalty: float,
+  seed: int,
+  neighbours: int,
+) -> list[Row]:
+  """Probes each representation on the same draws of labels.
+
+  Args:
+    representations: names out of `REPRESENTATIONS`.
+    extract: (name, split) -> features and labels.
+    train: where labels and neighbours come from.
+    test: what is counted.
+    per_class: labels per class of the linear probes.
+    draws: of labels.
+    inverse_penalty: C of the logistic regression.
+    seed: of the draws.
+    neighbours: k.
+
+  Raises:
+    UsageError: unknown representation, or no labels.
+  """
+  for name in representations:
+    if name not in REPRESENTATIONS:
+      raise UsageError(
+        f"representations has {name!r}; known are {', '.join(REPRESENTATIONS)}."
+      )
+  if not train.num_classes:
+    raise UsageError(
+      f"{train.name} has no labels to evaluate with; evaluate on a labelled "
+      "set, such as a folder with one sub-folder per class."
+    )
+  rows = []
+  for name in representations:
+    known, known_labels = extract(name, train)
+    found, found_labels = extract(name, test)
+    linear = {}
+    for count in per_class:
+      scores = few_label.accuracies(
+        known,
+        known_labels,
+        found,
+        found_labels,
+        per_class=count,
+        draws=draws,
+        inverse_penalty=inverse_penalty,
+        seed=seed,
+      )
+      linear[count] = (float(scores.mean()), float(scores.std()))
+    nearest = knn.top1(
+      known,
+      known_labels,
+      found,
+      found_labels,
+      k=neighbours,
+      num_classes=train.num_classes,
+    )
+    rows.append(Row(name, linear, nearest))
+  return rows
+
+
+def make_extractor(
+  network: byol.ByolNetwork,
+  mesh: Mesh,
+  *,
+  trained: Any,
+  untrained: Any,
+  crop: augment.EvalCrop,
+  batch_size: int,
+) -> Callable[[str, sources.Source], Split]:
+  """Returns the `extract` of `evaluate`.
+
+  Args:
+    network: of both sets of variables.
+    mesh: where it runs.
+    trained: variables of the online network.
+    untrained: variables as initialised; their BatchNorm statistics are taken
+      from evaluation crops of the split first asked for.
+    crop: evaluation pre-processing.
+    batch_size: global.
+  """
+  feature_fn = features.make_feature_fn(network, mesh)
+  variables = {"byol": trained}
+
+  def batches(source: sources.Source) -> Any:
+    return pipeline.eval_iterator(
+      source, crop, batch_size=batch_size, process_index=0, process_count=1
+    )
+
+  def extract(name: str, source: sources.Source) -> Split:
+    if name == "raw_pixels":
+      rows = [
+        (batch["image"][batch["mask"]], batch["label"][batch["mask"]])
+        for batch in batches(source)
+      ]
+      images, labels = (np.concatenate(part) for part in zip(*rows, strict=True))
+      return images.reshape(len(images), -1) / np.float32(255), labels
+    if name not in variables:
+      variables[name] = calibrate(network, untrained, batches(source))
+    found = features.extract(feature_fn, variables[name], batches(source), mesh)
+    return found.representation, found.label
+
+  return extract
+
+
+def calibrate(network: byol.ByolNetwork, variables: Any, batches: Any) -> Any:
+  """Gives initial variables the BatchNorm statistics of some whole batches.
+
+  With its initial averages an untrained encoder would be a weaker opponent
+  than it is.
+  """
+
+  @jax.jit
+  def update(variables: Any, images: jax.Array) -> Any:
+    _, changed = network.apply(
+      variables, images[:, None], train=True, mutable=["batch_stats"]
+    )
+    return {**variables, **changed}
+
+  taken = 0
+  for batch in batches:
+    if taken and not batch["mask"].all() or taken == _CALIBRATION_BATCHES:
+      break
+    variables = update(variables, batch["image"][batch["mask"]])
+    taken += 1
+  return variables
+
+
+def table(rows: Sequence[Row], neighbours: int) -> str:
+  """The rows as text: accuracies, with the deviation over draws."""
+  counts = list(rows[0].linear)
+  header = [
+    "representation",
+    *(f"linear, {n}/class" for n in counts),
+    f"{neighbours}-NN, all labels",
+  ]
+  lines = [header]
+  for row in rows:
+    cells = [f"{m:.3f} ± {s:.3f}" for m, s in row.linear.values()]
+    lines.append([row.representation, *cells, f"{row.knn:.3f}"])
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return "\n".join(
+    "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+    for line in lines
+  )

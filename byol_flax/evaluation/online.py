@@ -1,0 +1,73 @@
+"""What is measured while pre-training goes on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from byol_flax import metrics
+from byol_flax.evaluation import features, knn
+from byol_flax.models import byol
+from byol_flax.train_state import ByolState
+from input_pipeline import augment, sources
+
+
+def make_evaluation(
+  network: byol.ByolNetwork,
+  mesh: Mesh,
+  *,
+  source: sources.Source,
+  bank: sources.Source,
+  crop: augment.EvalCrop,
+  batch_size: int,
+  neighbours: int,
+) -> Callable[[ByolState], dict[str, float]]:
+  """Returns state -> metrics of the online network on `source`.
+
+  Args:
+    network: the online network.
+    mesh: where it runs.
+    source: the evaluation split.
+    bank: labelled examples among which kNN looks for neighbours.
+    crop: evaluation pre-processing.
+    batch_size: global.
+    neighbours: k.
+
+  Returns:
+    A function whose metrics are "classifier/<split>/top1" and "top5" of the
+    online classifier and "knn/<split>/top1", fractions of the labelled examples
+    of `source`, each counted once; empty when nothing has a label.
+  """
+  feature_fn = features.make_feature_fn(network, mesh)
+
+  def extract(variables: Any, split: sources.Source) -> features.Features:
+    return features.extract_split(
+      feature_fn, variables, split, crop, batch_size=batch_size, mesh=mesh
+    )
+
+  def evaluate(state: ByolState) -> dict[str, float]:
+    if not network.num_classes:
+      return {}
+    variables = state.online.variables
+    found = extract(variables, source)
+    known = extract(variables, bank)
+    results = {
+      f"knn/{source.split}/top1": knn.top1(
+        known.representation,
+        known.label,
+        found.representation,
+        found.label,
+        k=neighbours,
+        num_classes=network.num_classes,
+      )
+    }
+    labelled = found.label >= 0
+    for k in (1, 5):
+      hits = metrics.in_top_k(found.logits, found.label, k)
+      results[f"classifier/{source.split}/top{k}"] = float(
+        np.sum(hits) / np.sum(labelled)
+      )
+    return results
+
+  return evaluate

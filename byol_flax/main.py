@@ -1,0 +1,144 @@
+"""The `byol` command.
+
+Exit codes: 0 done; 2 wrong usage or config, told in one sentence; any other a
+fault, with a traceback.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags, logging
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from input_pipeline.errors import UsageError
+
+_CONFIG_HELP = (
+  "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
+  "configs/byol.py:epochs=100; --config.key=value overrides one value."
+)
+
+
+def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  """Splits the command line into command with options, and config flags."""
+  parser = argparse.ArgumentParser(
+    prog="byol",
+    description="Bootstrap Your Own Latent in JAX and Flax.",
+    allow_abbrev=False,
+  )
+  commands = parser.add_subparsers(dest="command", required=True)
+
+  def add(name: str, text: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+      name, help=text, description=text, epilog=_CONFIG_HELP, allow_abbrev=False
+    )
+
+  command = add("train", "Pre-train, or resume in an existing workdir.")
+  command.add_argument(
+    "--workdir", required=True, help="folder of the run; made if absent"
+  )
+  command.add_argument(
+    "--restart",
+    action="store_true",
+    help="set an existing run in the workdir aside and begin anew",
+  )
+  command = add(
+    "evaluate",
+    "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
+    "labels. The default config is configs/evaluate.py's.",
+  )
+  command.add_argument("--workdir", required=True, help="folder of the run")
+  command = add("views", "Draw images and their two views, before any run.")
+  command.add_argument("--out", default="views.png", help="PNG to write")
+  command.add_argument(
+    "--count", type=int, default=8, help="how many images, up to 16"
+  )
+
+  options, rest = parser.parse_known_args(argv)
+  for flag in rest:
+    if not flag.startswith("--config"):
+      parser.error(f"unknown argument {flag}; see byol {options.command} --help")
+  return options, rest
+
+
+def load_config(config_args: Sequence[str]) -> ConfigDict:
+  """Reads `--config=FILE[:ARG]` and applies `--config.key=value`.
+
+  Raises:
+    UsageError: no or an unreadable file, an unknown key, a wrong type.
+  """
+  given = [flag for flag in config_args if flag.startswith("--config=")]
+  if len(given) != 1:
+    raise UsageError(f"One --config=FILE[:ARG] is needed. {_CONFIG_HELP}")
+  path = given[0].removeprefix("--config=").split(":")[0]
+  if not os.path.isfile(path):
+    raise UsageError(
+      f"There is no config file {path}; those of this project are in configs/."
+    )
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=values)
+  try:
+    values(["byol", *config_args])
+  # Unknown keys and wrong types come as various classes, all from the
+  # user's flags; their texts name the key, and the nearest one that exists.
+  except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:
+    text = str(error.args[0] if error.args else error)
+    raise UsageError(" ".join(text.split())) from None
+  return values["config"].value
+
+
+def config_of_run(record: dict[str, Any]) -> ConfigDict:
+  """The config saved with a run; JSON made lists of its tuples."""
+
+  def tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+      return {name: tuples(inner) for name, inner in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+  return ConfigDict(tuples(record["config"]))
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs one command; user mistakes leave as UsageError."""
+  options, config_args = parse_command(argv)
+  config = load_config(config_args)
+  # Orbax and Grain log every save and every start; ours is the progress line.
+  logging.set_verbosity(logging.ERROR)
+  flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when workers start.
+
+  # Imported late, so that --help and mistakes answer at once.
+  if options.command == "train":
+    from byol_flax import train
+
+    train.train(
+      config,
+      os.path.abspath(options.workdir),
+      restart=options.restart,
+      stream=sys.stderr,
+    )
+  elif options.command == "evaluate":
+    from byol_flax import evaluate
+
+    workdir = os.path.abspath(options.workdir)
+    run_config = config_of_run(evaluate.read_run(workdir))
+    evaluate.evaluate(config, run_config, workdir, stream=sys.stdout)
+  elif options.command == "views":
+    from byol_flax import views
+
+    views.draw(config, options.out, options.count, stream=sys.stdout)
+
+
+def run() -> None:
+  """Entry point of the console script."""
+  try:
+    main(sys.argv[1:])
+  except UsageError as error:
+    sys.stderr.write(f"byol: {error}\n")
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+  run()

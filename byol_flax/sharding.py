@@ -1,0 +1,72 @@
+"""One mesh axis, "data": the state is replicated, the batch is split."""
+
+import collections
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from input_pipeline.errors import UsageError
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A mesh over all devices (or those given), axis "data".
+
+  Not `jax.make_mesh`: its axes are Explicit, and plain code fails on them.
+  """
+  return Mesh(np.asarray(devices or jax.devices()), ("data",))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Every device holds the whole array."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+  """Axis 0 is cut into one part per device."""
+  return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Makes global arrays [B, ...] of the rows that this process read.
+
+  Process p holds the p-th block of consecutive rows of the global batch.
+  """
+  return {
+    name: jax.make_array_from_process_local_data(split(mesh), rows)
+    for name, rows in batch.items()
+  }
+
+
+def prefetch(
+  mesh: Mesh, batches: Iterable[Mapping[str, np.ndarray]], depth: int = 2
+) -> Iterator[dict[str, Any]]:
+  """Yields global batches, `depth` transfers ahead of the one in use."""
+  ahead: collections.deque[dict[str, Any]] = collections.deque()
+  for batch in batches:
+    ahead.append(put_batch(mesh, batch))
+    if len(ahead) > depth:
+      yield ahead.popleft()
+  yield from ahead
+
+
+def check_batch_size(
+  batch_size: int, *, devices: int, accumulation_steps: int
+) -> None:
+  """Raises UsageError unless every device gets equal micro-batches."""
+  if batch_size < 1 or accumulation_steps < 1:
+    raise UsageError(
+      f"batch_size ({batch_size}) and accumulation_steps "
+      f"({accumulation_steps}) must be at least 1."
+    )
+  parts = devices * accumulation_steps
+  if batch_size % parts:
+    below = batch_size // parts * parts
+    choices = [str(size) for size in (below, below + parts) if size]
+    raise UsageError(
+      f"batch_size {batch_size} cannot be cut into {accumulation_steps} "
+      f"micro-batch(es) on each of {devices} device(s); it must be a multiple "
+      f"of {parts}, such as {' or '.join(choices)}."
+    )

@@ -1,0 +1,22 @@
+"""Which code is running: written into checkpoints and summaries."""
+
+import importlib.metadata
+import pathlib
+import subprocess
+
+
+def code_version() -> str:
+  """The commit of the source tree ("-dirty" if changed), or the release."""
+  root = pathlib.Path(__file__).resolve().parents[1]
+  try:
+    described = subprocess.run(
+      ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+      cwd=root,
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=10,
+    )
+    return described.stdout.strip()
+  except (OSError, subprocess.SubprocessError):
+    return "release " + importlib.metadata.version("byol-flax")

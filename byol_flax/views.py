@@ -1,0 +1,38 @@
+"""`byol views`: what the augmentation does, before a run is paid for."""
+
+from typing import Any, TextIO
+
+from byol_flax import pictures, train
+from input_pipeline import sources
+from input_pipeline.errors import UsageError
+
+_MOST = 16  # columns that a person can still take in
+
+
+def draw(config: Any, out: str, count: int, *, stream: TextIO) -> None:
+  """Writes a PNG of the first images of update 0 and their two views.
+
+  Args:
+    config: as made by configs/byol.py.
+    out: path of the PNG.
+    count: images, 1 to 16.
+    stream: console.
+
+  Raises:
+    UsageError: for all that a user can mend.
+  """
+  if not 1 <= count <= _MOST:
+    raise UsageError(f"--count is {count}; it must be from 1 to {_MOST}.")
+  source = sources.ReadableSource(
+    sources.open_source(
+      config.data.name, config.data.split, config.loader.data_dir
+    )
+  )
+  grid = train.view_grid(
+    source, train.make_two_views(config), config.seed, count
+  )
+  try:
+    pictures.save_png(out, grid)
+  except OSError as error:
+    raise UsageError(f"Cannot write {out}: {error.strerror}.") from None
+  stream.write(f"Written to {out}\n")

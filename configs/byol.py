@@ -1,0 +1,125 @@
+"""BYOL on ImageNet: the base run, from which the others are made.
+
+Command: byol train --config=configs/byol.py:epochs=1000 --workdir=DIR
+Arguments after the colon: architecture, width, epochs (40, 100, 300, 1000),
+batch_size (4096, or 512 with epochs=1000).
+Hardware, time: 512 TPU v3 cores, about 8 hours for ResNet-50 (paper §3.3).
+Paper: 74.3 % top-1, linear evaluation of ResNet-50. Measured: not yet run.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from configs import common
+
+# (epochs, batch size): base learning rate, weight decay, base target decay.
+# Authors' configs/byol.py; the 300-epoch row also paper §5, the 1000-epoch row
+# §3.3, the row of batch size 512 App. G.
+PRESETS = {
+  (40, 4096): (0.45, 1e-6, 0.97),
+  (100, 4096): (0.45, 1e-6, 0.99),
+  (300, 4096): (0.3, 1e-6, 0.99),
+  (1000, 4096): (0.2, 1.5e-6, 0.996),
+  (1000, 512): (0.4, 1.5e-6, 0.9995),
+}
+
+
+def view(*, blur_probability: float, solarize_probability: float) -> ConfigDict:
+  """The paper's distribution of one view (App. B, Table 6)."""
+  return ConfigDict(
+    {
+      "crop_area": (0.08, 1.0),
+      "crop_aspect": (3 / 4, 4 / 3),
+      "flip_probability": 0.5,
+      "jitter_probability": 0.8,
+      "brightness": 0.4,
+      "contrast": 0.4,
+      "saturation": 0.2,
+      "hue": 0.1,
+      "grayscale_probability": 0.2,
+      "blur_probability": blur_probability,
+      "blur_sigma": (0.1, 2.0),
+      "solarize_probability": solarize_probability,
+      "solarize_threshold": 0.5,
+    }
+  )
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  """Returns the config; `arg` is explained at the top of this file."""
+  given = common.parse_arg(
+    arg, architecture="resnet50", width=1, epochs=1000, batch_size=4096
+  )
+  preset = (given["epochs"], given["batch_size"])
+  if preset not in PRESETS:
+    known = "; ".join(f"epochs={e},batch_size={b}" for e, b in PRESETS)
+    raise ValueError(
+      f"There is no preset for epochs={preset[0]},batch_size={preset[1]}; "
+      f"known are {known}. Take one of them and override single values, such "
+      "as --config.epochs=200."
+    )
+  base_learning_rate, weight_decay, base_target_decay = PRESETS[preset]
+
+  config = ConfigDict()
+  config.seed = 0
+  config.epochs = given["epochs"]
+  config.warmup_epochs = 10  # §3.3
+  config.batch_size = given["batch_size"]
+  # Micro-batches per update; they share one optimizer step (App. F.2).
+  config.accumulation_steps = 1
+  config.base_learning_rate = base_learning_rate  # per 256 images
+  config.base_target_decay = base_target_decay  # τ at the start
+  config.target_init = "independent"  # or "copy" (paper.md §10 row 3)
+  # Of activations: "bfloat16", "float32", or "auto": bfloat16 on accelerators.
+  config.dtype = "auto"
+
+  config.optimizer = {
+    "weight_decay": weight_decay,
+    "momentum": 0.9,  # authors' configs/byol.py, as the next
+    "trust_coefficient": 1e-3,
+  }
+
+  config.model = {
+    "encoder": {
+      "architecture": given["architecture"],
+      "width": config_dict.placeholder(float),
+      "stem": "imagenet",
+      "shortcut": "projection",  # or "identity" (paper.md §10 row 17)
+      "zero_init_last": False,  # True in the released code (row 1)
+    },
+    # §3.3; final_bias is True in the paper's pseudo-code (row 2).
+    "projector": {"hidden_size": 4096, "output_size": 256, "final_bias": False},
+    "predictor": {"hidden_size": 4096, "output_size": 256, "final_bias": False},
+    "batch_norm": {"decay": 0.9, "epsilon": 1e-5},  # authors' configs/byol.py
+  }
+  config.model.encoder.width = float(given["width"])
+
+  config.data = {"name": "imagenet2012", "split": "train"}
+  config.augment = {
+    "size": 224,  # pixels
+    "view1": view(blur_probability=1.0, solarize_probability=0.0),
+    "view2": view(blur_probability=0.1, solarize_probability=0.2),
+  }
+
+  # The sections below may change when a run is resumed; all others may not.
+  config.loader = {
+    "data_dir": config_dict.placeholder(str),  # TFDS's own default if unset
+    "num_workers": -1,  # processes that augment; -1 is one per core
+    "num_threads": 2,  # in each worker
+    "max_unreadable_share": 0.001,  # of all images; above it the run stops
+  }
+  config.checkpoint = {
+    "every_steps": 1000,
+    "every_minutes": 10.0,
+    "keep_last": 3,
+    "keep_every": 50_000,
+  }
+  config.report = {"every_steps": 50, "view_hashes": False}
+  config.evaluation = {
+    "split": "test",  # ImageNet's official validation images
+    "bank_split": "train[:5%]",  # neighbours of kNN
+    "neighbours": 20,
+    "every_steps": 10_000,
+    "batch_size": 1024,
+    "crop_ratio": 0.875,  # authors' dataset.py: 224 / (224 + 32)
+  }
+  return config

@@ -1,0 +1,44 @@
+"""BYOL on scikit-learn's handwritten digits: minutes on a laptop, offline.
+
+Command: make demo, or
+  byol train --config=configs/byol_digits.py --workdir=runs/digits
+"""
+
+from ml_collections import ConfigDict
+
+from configs import byol, common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  """Returns the config; takes no arguments."""
+  common.parse_arg(arg)
+  config = byol.get_config("architecture=resnet10")
+  config.data.name = "digits"
+  config.epochs = 100
+  config.batch_size = 128
+  config.base_learning_rate = 1.0
+  config.base_target_decay = 0.99
+  config.optimizer.weight_decay = 1e-6
+  config.model.encoder.update(stem="small", width=0.25)
+  config.model.projector.update(hidden_size=256, output_size=64)
+  config.model.predictor.update(hidden_size=256, output_size=64)
+  config.augment.size = 16
+  for name in ("view1", "view2"):
+    # A mirrored digit is another sign; colours are none.
+    config.augment[name].update(
+      crop_area=(0.4, 1.0),
+      flip_probability=0.0,
+      saturation=0.0,
+      hue=0.0,
+      grayscale_probability=0.0,
+      blur_probability=0.0,
+      solarize_probability=0.0,
+    )
+  config.loader.num_workers = 1
+  config.checkpoint.update(every_steps=200, keep_every=0)
+  config.report.every_steps = 20
+  config.evaluation.update(
+    bank_split="train", neighbours=5, every_steps=275, batch_size=360,
+    crop_ratio=1.0,
+  )
+  return config

@@ -1,0 +1,152 @@
+"""Any folder of images as a random-access source."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.errors import UsageError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # In any case.
+
+
+class FolderSource:
+  """The image files below one folder, in sorted order; see `sources.Source`.
+
+  The label of a file is the position of its top folder in `classes`; a file
+  outside of these folders has none (-1).
+  """
+
+  def __init__(
+    self, name: str, split: str, root: str, files: list[str], classes: list[str]
+  ) -> None:
+    """Takes `files` relative to `root`; reads none of them."""
+    self.name = name
+    self.split = split
+    self.num_classes = len(classes)
+    number = {folder: i for i, folder in enumerate(classes)}
+    self._root = root
+    # Arrays: ImageNet's file names as a list take seconds to send to a worker.
+    self._files = np.array([os.fsencode(file) for file in files])
+    self._labels = np.array(
+      [number.get(_top_folder(file), -1) for file in files], np.int32
+    )
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    with open(self.example_name(i), "rb") as file:
+      return {"image": file.read(), "label": self._labels[i]}
+
+  def example_name(self, i: int) -> str:
+    """The path of file `i`."""
+    return os.path.join(self._root, os.fsdecode(bytes(self._files[i])))
+
+
+def open_folder(
+  name: str, path: str, split: str, labelled: bool
+) -> FolderSource:
+  """Lists the images of one split of a folder.
+
+  Args:
+    name: what the source shall be called.
+    path: the folder. Its subfolder `split` is the split; without one, `all`
+      stands for the whole folder.
+    split: name of the split.
+    labelled: whether top folders are classes. With split folders the classes
+      are those of all of them together, so that every split numbers them alike.
+
+  Raises:
+    UsageError: the folder or the split does not exist, cannot be listed, or
+      holds no images.
+  """
+  folder = os.path.abspath(os.path.expanduser(path))
+  if not path or not os.path.isdir(folder):
+    found = "is a file" if path and os.path.exists(folder) else "does not exist"
+    raise UsageError(
+      f"{name!r} should end in the path of a folder of images, but "
+      f"{path!r} {found}."
+    )
+  try:
+    root = os.path.join(folder, split)
+    if os.path.isdir(root):
+      splits = [os.path.join(folder, name) for name in _subfolders(folder)]
+    elif split == "all":
+      root, splits = folder, [folder]
+    else:
+      others = _subfolders(folder)
+      more = ", ..." if len(others) > 8 else ""
+      raise UsageError(
+        f"{folder} has no subfolder for split {split!r}; the splits to choose "
+        f"from are all (the whole folder) and: {', '.join(others[:8])}{more}."
+      )
+    files = sorted(_images(root))
+    classes = _classes(splits) if labelled else []
+  except OSError as error:
+    raise UsageError(
+      f"Every folder below {folder} should be readable, but {error.filename} "
+      f"is not: {error.strerror}."
+    ) from error
+  if not files:
+    raise UsageError(
+      f"{root} holds no images: no file below it ends in one of "
+      f"{' '.join(EXTENSIONS)}."
+    )
+  return FolderSource(name, split, root, files, classes)
+
+
+def _classes(splits: list[str]) -> list[str]:
+  """Sorted names of the folders in `splits` that hold an image."""
+  return sorted(
+    {
+      folder
+      for split in splits
+      for folder in _subfolders(split)
+      if any(_images(os.path.join(split, folder)))
+    }
+  )
+
+
+def _images(root: str) -> Iterator[str]:
+  """Yields the image files below `root`, relative to it, in no fixed order."""
+  pending: list[tuple[str, frozenset]] = [("", frozenset())]
+  while pending:
+    folder, above = pending.pop()
+    status = os.stat(os.path.join(root, folder))
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:  # A symbolic link back to a folder it lies in.
+      continue
+    with os.scandir(os.path.join(root, folder)) as entries:
+      for entry in entries:
+        path = os.path.join(folder, entry.name)
+        if _is_ignored(entry.name):
+          continue
+        if _is_folder(entry):
+          pending.append((path, above | {identity}))
+        elif path.lower().endswith(EXTENSIONS) and os.path.isfile(entry.path):
+          yield path
+
+
+def _subfolders(folder: str) -> list[str]:
+  with os.scandir(folder) as entries:
+    return sorted(
+      entry.name
+      for entry in entries
+      if not _is_ignored(entry.name) and _is_folder(entry)
+    )
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+  # `DirEntry.is_dir` saves a system call, but raises for a link to itself.
+  return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_ignored(name: str) -> bool:
+  return name.startswith(".") or name == "__MACOSX"
+
+
+def _top_folder(file: str) -> str:
+  """The first folder of a relative path, "" for a file without one."""
+  return file.split(os.sep, 1)[0] if os.sep in file else ""

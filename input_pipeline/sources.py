@@ -1,0 +1,208 @@
+"""Where images come from: random-access sources of encoded bytes or pixels.
+
+Sources hold paths and small arrays, never open files, so that they are cheap to
+send to Grain's worker processes.
+"""
+
+import re
+from typing import Any, Protocol
+
+import numpy as np
+
+from input_pipeline.decoding import ImageError, decode_image
+from input_pipeline.errors import UsageError
+from input_pipeline.folders import open_folder
+from input_pipeline.tfds_sources import open_tfds
+
+MAX_TRIES = 32  # Neighbours tried in place of an image that cannot be read.
+
+_SPLIT = re.compile(r"([^\[\]/.][^\[\]/]*)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+
+
+class Source(Protocol):
+  """Examples by index.
+
+  Attributes:
+    name: of the data set, as `open_source` takes it.
+    split: as `open_source` takes it.
+    num_classes: number of classes K; 0 for an unlabelled data set.
+  """
+
+  name: str
+  split: str
+  num_classes: int
+
+  def __len__(self) -> int:
+    """Number of examples N."""
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    """Example `i`, 0 <= i < N.
+
+    {"image": bytes of an image file or uint8 [H, W, 3] RGB, "label": int32,
+    from 0 to K - 1, or -1 for none}.
+    """
+
+  def example_name(self, i: int) -> str:
+    """File path or record name of example `i`, for reports."""
+
+
+def open_source(name: str, split: str, data_dir: str | None = None) -> Source:
+  """Opens a data set.
+
+  Args:
+    name: one of
+      `digits`: scikit-learn's 8x8 digits, 1,437 `train` and 360 `test`;
+      `folder:PATH`: a folder of images; its subfolder `split` if there is one,
+        else all of it with split `all`; top folders are the classes;
+      `unlabelled:PATH`: the same without labels;
+      any other: a TFDS data set prepared as ArrayRecord, `name[/config]`.
+    split: name of a split (for the data sets in `tfds_sources.KNOWN`: `train`,
+      `train_without_valid`, `valid`, `test`), or a slice of it written as in
+      TFDS: `train[:90%]`, `train[100:200]`, `train[-10%:]`.
+    data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+  Raises:
+    UsageError: there is no such data set, split or slice, or it is not ready.
+  """
+  parts = _SPLIT.fullmatch(split)
+  if not parts:
+    raise UsageError(
+      f"A split is a name, or a slice such as train[:90%] or train[100:200]; "
+      f"it came as {split!r}."
+    )
+  whole, first, last = parts.groups()
+  kind, _, path = name.partition(":")
+  source: Source
+  if name == "digits":
+    source = DigitsSource(whole)
+  elif kind in ("folder", "unlabelled"):
+    source = open_folder(name, path, whole, labelled=kind == "folder")
+  else:
+    source = open_tfds(name, whole, data_dir)
+  start = _position(first or "0", len(source))
+  stop = _position(last or "100%", len(source))
+  if not 0 <= start < stop <= len(source):
+    raise UsageError(
+      f"Split {split!r} of {name} holds no examples or reaches past the end: "
+      f"{whole} has {len(source)} examples."
+    )
+  return Part(source, split, start, stop)
+
+
+def _position(bound: str, length: int) -> int:
+  """Reads `12`, `-12`, `12%` or `-12%` as TFDS does."""
+  if bound.endswith("%"):
+    position = round(int(bound[:-1]) * length / 100)
+  else:
+    position = int(bound)
+  return position + length if bound.startswith("-") else position
+
+
+class Part:
+  """Examples `start`, ..., `stop` - 1 of a source, as a `Source`."""
+
+  def __init__(self, source: Source, split: str, start: int, stop: int) -> None:
+    """Takes a range within `source`, and what it is called."""
+    self.name = source.name
+    self.split = split
+    self.num_classes = source.num_classes
+    self._source = source
+    self._range = range(start, stop)
+
+  def __len__(self) -> int:
+    return len(self._range)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    return self._source[self._range[i]]
+
+  def example_name(self, i: int) -> str:
+    """The source's name of the example."""
+    return self._source.example_name(self._range[i])
+
+
+class DigitsSource:
+  """The 1,797 handwritten digits that scikit-learn carries; see `Source`.
+
+  Images are uint8 [8, 8, 3], three equal channels, 0..255. The split is the
+  same everywhere, for ever: the images, shuffled once with a fixed seed, are
+  sorted by class, and every fifth is for test. So each class is divided four
+  to one, give or take one image.
+  """
+
+  name = "digits"
+  num_classes = 10
+
+  def __init__(self, split: str) -> None:
+    """Takes `train` (1,437 images) or `test` (360)."""
+    if split not in ("train", "test"):
+      raise UsageError(f"digits has no split {split!r}; it has: train, test.")
+    from sklearn.datasets import load_digits  # Takes a second to import.
+
+    grey, labels = load_digits(return_X_y=True)  # [1797, 64] in 0..16, [1797]
+    # NumPy keeps the numbers of RandomState as they are (NEP 19).
+    shuffled = np.random.RandomState(0).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    is_test = np.zeros(len(labels), bool)
+    is_test[by_class[::5]] = True
+    self.split = split
+    self._numbers = np.flatnonzero(is_test == (split == "test"))
+    self._images = np.round(grey[self._numbers] * (255 / 16)).astype(np.uint8)
+    self._labels = labels[self._numbers].astype(np.int32)
+
+  def __len__(self) -> int:
+    return len(self._labels)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    grey = self._images[i].reshape(8, 8, 1)
+    return {"image": np.repeat(grey, 3, axis=2), "label": self._labels[i]}
+
+  def example_name(self, i: int) -> str:
+    """The number of the image in scikit-learn's list."""
+    return f"digits image {self._numbers[i]}"
+
+
+class ReadableSource:
+  """Decoded examples of a source, with neighbours for unreadable ones.
+
+  Example i is {"image": uint8 [H, W, 3], "label": int32, "unreadable": int64}.
+  Where image i cannot be read or decoded it is the next readable example, and
+  "unreadable" is i; otherwise "unreadable" is -1. So an example stays a
+  function of the files and i alone, whoever reads it and in whatever order.
+  """
+
+  def __init__(self, source: Source) -> None:
+    """Wraps `source`; name, split and num_classes are its own."""
+    self.name = source.name
+    self.split = source.split
+    self.num_classes = source.num_classes
+    self._source = source
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    tried = []
+    for step in range(min(MAX_TRIES, len(self))):
+      # Not wrapped at the first step, where an i out of range is an IndexError.
+      index = (i + step) % len(self) if step else i
+      try:
+        example = self._source[index]
+        image = example["image"]
+        if isinstance(image, bytes):
+          image = decode_image(image)
+      except (ImageError, OSError) as error:
+        tried.append(f"{self.example_name(index)} ({error})")
+        continue
+      return {
+        "image": image,
+        "label": example["label"],
+        "unreadable": np.int64(i if step else -1),
+      }
+    raise UsageError(
+      f"Of {len(tried)} neighbouring images of {self.name} not one is "
+      f"readable; mend or remove them: {', '.join(tried)}"
+    )
+
+  def example_name(self, i: int) -> str:
+    """The source's name of the example."""
+    return self._source.example_name(i)

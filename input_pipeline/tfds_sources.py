@@ -1,0 +1,253 @@
+"""TFDS data sets in ArrayRecord files as random-access sources.
+
+The one home of `tensorflow_datasets`, which is imported on first use because
+that takes a second. Nothing here downloads.
+"""
+
+import dataclasses
+import difflib
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What is known of a data set before it is on disk.
+
+  Attributes:
+    num_classes: number of classes.
+    splits: our name of a split -> (TFDS's name, number of images).
+  """
+
+  num_classes: int
+  splits: Mapping[str, tuple[str, int]]
+
+
+def _train(total: int, valid: int) -> dict[str, tuple[str, int]]:
+  """Splits of `total` training images, the last `valid` held out."""
+  kept = total - valid
+  return {
+    "train": ("train", total),
+    "train_without_valid": (f"train[:{kept}]", kept),
+    "valid": (f"train[{kept}:]", valid),
+  }
+
+
+# Sizes: paper, Table 10 (App. D.1), except where noted. Only for ImageNet does
+# the paper say which images it held out (App. C.1: the last of TFDS's train);
+# the others follow that rule here. The official validation images are our test.
+KNOWN = {
+  "imagenet2012": Facts(
+    1000, _train(1_281_167, 10_009) | {"test": ("validation", 50_000)}
+  ),
+  "imagenet2012_subset/1pct": Facts(  # Sizes of SimCLR's lists (paper, §4).
+    1000, {"train": ("train", 12_811), "test": ("validation", 50_000)}
+  ),
+  "imagenet2012_subset/10pct": Facts(
+    1000, {"train": ("train", 128_116), "test": ("validation", 50_000)}
+  ),
+  "places365_small": Facts(  # Paper, App. E.
+    365, {"train": ("train", 1_803_460), "test": ("validation", 36_500)}
+  ),
+  "imagenette": Facts(  # README of the authors' code; test: TFDS's catalogue.
+    10, {"train": ("train", 9_469), "test": ("validation", 3_925)}
+  ),
+  "cifar10": Facts(10, _train(50_000, 5_000) | {"test": ("test", 10_000)}),
+  "cifar100": Facts(100, _train(50_000, 5_067) | {"test": ("test", 10_000)}),
+  "food101": Facts(
+    101, _train(75_750, 7_575) | {"test": ("validation", 25_250)}
+  ),
+}
+
+# data_set[/config][:version]. Stricter than TFDS, which goes to the network
+# for names with a namespace ("huggingface:mnist").
+_NAME = re.compile(r"(\w+)((?:/[\w.+-]+)?)((?::[\d.*]+)?)")
+
+
+class TfdsSource:
+  """One split of a TFDS data set; see `sources.Source`.
+
+  Images are the encoded bytes of the record. Files are opened on first use, in
+  each process of its own.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    records: Sequence[Mapping[str, Any]],
+    image_key: str,
+    label_key: str | None,
+    num_classes: int,
+  ) -> None:
+    """Takes TFDS's `records`, and the keys to read in each of them."""
+    self.name = name
+    self.split = split
+    self.num_classes = num_classes
+    self._records = records
+    self._image_key = image_key
+    self._label_key = label_key
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    record = self._records[i]
+    label = -1 if self._label_key is None else int(record[self._label_key])
+    if not -1 <= label < max(self.num_classes, 0):
+      raise UsageError(
+        f"Labels of {self.name} should be -1 (none) or from 0 to "
+        f"{self.num_classes - 1}, but {self.example_name(i)} has {label}. Was "
+        "the data set prepared with other classes?"
+      )
+    return {"image": record[self._image_key], "label": np.int32(label)}
+
+  def example_name(self, i: int) -> str:
+    """The place of record `i` in the data set."""
+    return f"{self.name} {self.split} record {i}"
+
+
+def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
+  """Opens one split of a prepared data set.
+
+  Args:
+    name: `data_set[/config][:version]`. Without a version the newest on disk.
+    split: our name, where `KNOWN` lists the data set; TFDS's name otherwise.
+    data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+  Raises:
+    UsageError: the data set is unknown, not prepared as ArrayRecord, lacks the
+      split, or has not one image per example.
+  """
+  import tensorflow_datasets as tfds
+
+  builder = _prepared_builder(name, data_dir)
+  features = builder.info.features
+  image_key = _feature(name, features, tfds.features.Image, "image")
+  label_key = _feature(name, features, tfds.features.ClassLabel, "label")
+  if image_key is None:
+    raise UsageError(
+      f"{name} should have an image per example, but its features are "
+      f"{', '.join(sorted(features))}."
+    )
+  names = _split_names(builder)
+  if split not in names:
+    raise UsageError(
+      f"{name} has no split {split!r}; it has: {', '.join(names)}."
+    )
+  try:
+    records = builder.as_data_source(
+      split=names[split],
+      decoders={
+        key: tfds.decode.SkipDecoding()  # `decode_image` does it, of one.
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+      },
+      file_format="array_record",
+    )
+  except ValueError as error:  # Fewer images than the split's slice asks for.
+    raise UsageError(
+      f"Split {split!r} of {name} is {names[split]!r} of TFDS, which "
+      f"{builder.data_dir} does not hold: {_one_line(error)}"
+    ) from error
+  num_classes = (features[label_key].num_classes or 0) if label_key else 0
+  return TfdsSource(name, split, records, image_key, label_key, num_classes)
+
+
+def _prepared_builder(name: str, data_dir: str | None) -> Any:
+  """The `tfds.core.DatasetBuilder` of a data set on disk, as ArrayRecord."""
+  import tensorflow_datasets as tfds
+
+  parts = _NAME.fullmatch(name)
+  if not parts:
+    raise _unknown(name)
+  # A version makes TFDS look for files before code, and so read data sets that
+  # an older TFDS prepared, or whose code is not installed.
+  version = {} if parts[3] else {"version": "*.*.*"}
+  try:
+    builder = tfds.builder(name, data_dir=data_dir, **version)
+  except tfds.core.DatasetNotFoundError:
+    raise _unknown(name) from None
+  except (AssertionError, ValueError) as error:  # Unknown config or version.
+    raise UsageError(f"TFDS has no {name!r}: {_one_line(error)}") from error
+  if not builder.is_prepared():
+    raise UsageError(
+      f"{name} should be prepared, but {builder.data_dir} holds nothing. "
+      f"Prepare it first: {_prepare_command(name, data_dir)}"
+    )
+  formats = [form.value for form in builder.info.available_file_formats()]
+  if "array_record" not in formats:
+    root = builder.data_dir.removesuffix(f"/{builder.info.full_name}")
+    other = f"{root}_array_record"
+    command = _prepare_command(name, other, download_dir=f"{root}/downloads")
+    raise UsageError(
+      f"{name} should be in ArrayRecord files, for random access, but "
+      f"{builder.data_dir} holds {' and '.join(formats)}. Prepare it in "
+      f"another directory and read it with data_dir={other}: {command}"
+    )
+  return builder
+
+
+def _prepare_command(
+  name: str, data_dir: str | None, download_dir: str | None = None
+) -> str:
+  """A shell command that downloads and prepares a data set."""
+  where = f", data_dir={json.dumps(data_dir)}" if data_dir else ""
+  cache = f"download_dir={json.dumps(download_dir)}" if download_dir else ""
+  code = (
+    f"import tensorflow_datasets as tfds; tfds.builder({json.dumps(name)}, "
+    f'file_format="array_record"{where}).download_and_prepare({cache})'
+  )
+  return f"python -c {shlex.quote(code)}"
+
+
+def _split_names(builder: Any) -> dict[str, str]:
+  """Names of the splits of a data set: ours -> TFDS's."""
+  variant = builder.info.full_name.rsplit("/", 1)[0]  # Without the version.
+  facts = KNOWN.get(variant) or KNOWN.get(builder.name)
+  if facts:
+    return {ours: theirs for ours, (theirs, _) in facts.splits.items()}
+  return {split: split for split in builder.info.splits}
+
+
+def _feature(
+  name: str, features: Mapping[str, Any], kind: type, usual: str
+) -> str | None:
+  """The feature of a kind: the one with the usual name, else the only one."""
+  keys = [key for key in features if isinstance(features[key], kind)]
+  if usual in keys:
+    return usual
+  if len(keys) > 1:
+    raise UsageError(
+      f"{name} has several features of kind {kind.__name__} and none is called "
+      f"{usual!r}; its features are {', '.join(sorted(features))}."
+    )
+  return keys[0] if keys else None
+
+
+def _unknown(name: str) -> UsageError:
+  import tensorflow_datasets as tfds
+
+  known = ["digits", "folder:PATH", "unlabelled:PATH", *KNOWN]
+  others = tfds.list_builders(with_community_datasets=False)
+  near = difflib.get_close_matches(
+    re.split("[:/]", name)[0].lower(),
+    ["digits", "folder", "unlabelled", *others],
+    n=1,
+  )
+  hint = f" Did you mean {near[0]}?" if near else ""
+  return UsageError(
+    f"Unknown data set {name!r}; known are {', '.join(known)} and the names of "
+    f"TFDS.{hint}"
+  )
+
+
+def _one_line(error: Exception) -> str:
+  return " ".join(str(error).split())[:300]
