@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 
 from byol_flax import digest
 from input_pipeline.errors import UsageError
@@ -136,9 +135,9 @@ class Checkpoints:
 
   def newest_record(self) -> Record | None:
     """The record of the newest checkpoint that can be read, or None."""
-    for step in reversed(self.steps()):
+    for label in reversed(self.steps()):
       try:
-        return self._restore_record(step)
+        return self._restore_record(label)
       except Exception:  # any damage: `restore` tells of it
         continue
     return None
@@ -154,12 +153,14 @@ class Checkpoints:
       abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted.
     """
     damaged: list[str] = []
-    for step in reversed(self.steps()):
+    for label in reversed(self.steps()):
       try:
-        record = self._restore_record(step)
+        record = self._restore_record(label)
         state = self._manager.restore(
-          step,
-          args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)),
+          label,
+          args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state)
+          ),
         ).state
         found = digest.tree_digest(state)
         if found != record["digest"]:
@@ -167,12 +168,13 @@ class Checkpoints:
       # Damage shows as whatever the storage layer stumbles over.
       except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else ""
-        logging.debug("Checkpoint %d: %s", step, error)
-        what = f"Checkpoint {step} is damaged ({type(error).__name__}: {reason})"
+        what = (
+          f"Checkpoint {label} is damaged ({type(error).__name__}: {reason})"
+        )
         if self._read_only:
           damaged.append(f"{what}.")
         else:
-          damaged.append(f"{what}; moved to {self._set_aside(step)}.")
+          damaged.append(f"{what}; moved to {self._set_aside(label)}.")
         continue
       return Restored(state, record, tuple(damaged))
     if damaged:

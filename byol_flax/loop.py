@@ -46,6 +46,25 @@ class Intervals:
   evaluate: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Outlets:
+  """Where a run leaves what it has to say and to keep.
+
+  Attributes:
+    checkpoints: when and where to save.
+    make_record: (step, seconds) -> what is saved beside the state.
+    evaluate: state -> metrics.
+    report: where metrics go.
+    progress: the console line.
+  """
+
+  checkpoints: Checkpoints
+  make_record: Callable[[int, float], Record]
+  evaluate: Callable[[Any], dict[str, float]]
+  report: report_lib.Report
+  progress: report_lib.Progress
+
+
 def run(
   state: Any,
   step_fn: StepFn,
@@ -54,11 +73,7 @@ def run(
   total_steps: int,
   batch_size: int,
   intervals: Intervals,
-  checkpoints: Checkpoints,
-  make_record: Callable[[int, float], Record],
-  evaluate: Callable[[Any], dict[str, float]],
-  report: report_lib.Report,
-  progress: report_lib.Progress,
+  outlets: Outlets,
   seconds_before: float,
 ) -> tuple[Any, float]:
   """Trains until `total_steps` updates are done.
@@ -70,11 +85,7 @@ def run(
     total_steps: where to stop.
     batch_size: images per update, for the rates reported.
     intervals: when to report and evaluate.
-    checkpoints: when and where to save.
-    make_record: (step, seconds) -> what is saved beside the state.
-    evaluate: state -> metrics.
-    report: where metrics go.
-    progress: the console line.
+    outlets: what happens then.
     seconds_before: training time of earlier starts of this run.
 
   Returns:
@@ -83,60 +94,66 @@ def run(
   Raises:
     NonFiniteError: names step and metric; the last good checkpoint is kept.
   """
-  start = int(state.step)
-  begun = time.monotonic()
+  first = int(state.step) + 1
+  begun = time.monotonic() - seconds_before
   window = _Window()
   pending: list[tuple[int, dict[str, jax.Array]]] = []
 
-  def seconds() -> float:
-    return seconds_before + time.monotonic() - begun
-
-  for step in range(start + 1, total_steps + 1):
+  for step in range(first, total_steps + 1):
     with window.clock("waiting"):
       batch = next(batches)
     state, metrics = step_fn(state, batch)
+    window.updates += 1
     pending.append((step, metrics))
     if len(pending) >= _IN_FLIGHT:
       jax.block_until_ready(pending[-_IN_FLIGHT][1])
-    window.count += 1
 
     last = step == total_steps
-    first = step == start + 1
-    reporting = first or last or step % intervals.report == 0
-    saving = last or checkpoints.due(step)
-    evaluating = last or (
-      intervals.evaluate > 0 and step % intervals.evaluate == 0
-    )
+    reporting = step == first or last or step % intervals.report == 0
+    saving = last or outlets.checkpoints.due(step)
+    evaluating = last or (intervals.evaluate and step % intervals.evaluate == 0)
     if reporting or saving or evaluating:
       values = _checked(pending)
       pending.clear()
     if reporting:
-      rates = window.rates(batch_size)
-      if first:
-        # Mostly compilation, which would spoil the rate.
-        rates = {"time/first_step_seconds": time.monotonic() - begun}
-      report.scalars(step, {**values, **rates})
-      progress.update(
-        step,
-        loss=values["train/byol_loss"],
-        images_per_second=rates.get("time/images_per_second", 0.0),
-        data_wait_fraction=rates.get("time/data_wait_fraction", 0.0),
-      )
+      # The first update is mostly compilation and would spoil the rates.
+      times = window.first() if step == first else window.rates(batch_size)
+      outlets.report.scalars(step, {**values, **times})
+      _show(outlets.progress, step, values, times)
       window = _Window()
     with window.clock("paused"):
       if saving:
-        checkpoints.save(step, state, make_record(step, seconds()))
+        record = outlets.make_record(step, time.monotonic() - begun)
+        outlets.checkpoints.save(step, state, record)
       if evaluating:
-        report.scalars(step, evaluate(state))
-  checkpoints.wait()
-  return state, seconds()
+        outlets.report.scalars(step, outlets.evaluate(state))
+  outlets.checkpoints.wait()
+  return state, time.monotonic() - begun
+
+
+def _show(
+  progress: report_lib.Progress,
+  step: int,
+  values: dict[str, float],
+  times: dict[str, float],
+) -> None:
+  if "time/first_step_seconds" in times:
+    seconds = times["time/first_step_seconds"]
+    progress.note(f"first update done after {seconds:.1f} s")
+  else:
+    progress.update(
+      step,
+      loss=values["train/byol_loss"],
+      images_per_second=times["time/images_per_second"],
+      data_wait_fraction=times["time/data_wait_fraction"],
+    )
 
 
 class _Window:
   """Clock over the updates since the last report."""
 
   def __init__(self) -> None:
-    self.count = 0
+    self.updates = 0
     self._begun = time.monotonic()
     self._seconds = {"waiting": 0.0, "paused": 0.0}
 
@@ -147,12 +164,16 @@ class _Window:
     yield
     self._seconds[what] += time.monotonic() - begun
 
+  def first(self) -> dict[str, float]:
+    """Metric of a window that holds the first update only."""
+    return {"time/first_step_seconds": time.monotonic() - self._begun}
+
   def rates(self, batch_size: int) -> dict[str, float]:
     """Metrics of the window so far; pauses do not count."""
     elapsed = time.monotonic() - self._begun - self._seconds["paused"]
     return {
-      "time/step_ms": 1000 * elapsed / self.count,
-      "time/images_per_second": batch_size * self.count / elapsed,
+      "time/step_ms": 1000 * elapsed / self.updates,
+      "time/images_per_second": batch_size * self.updates / elapsed,
       "time/data_wait_fraction": self._seconds["waiting"] / elapsed,
     }
 

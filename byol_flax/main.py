@@ -48,7 +48,7 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   command = add(
     "evaluate",
     "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
-    "labels. The default config is configs/evaluate.py's.",
+    "labels, with --config=configs/evaluate.py.",
   )
   command.add_argument("--workdir", required=True, help="folder of the run")
   command = add("views", "Draw images and their two views, before any run.")
@@ -60,7 +60,9 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   options, rest = parser.parse_known_args(argv)
   for flag in rest:
     if not flag.startswith("--config"):
-      parser.error(f"unknown argument {flag}; see byol {options.command} --help")
+      parser.error(
+        f"unknown argument {flag}; see byol {options.command} --help"
+      )
   return options, rest
 
 
@@ -79,12 +81,19 @@ def load_config(config_args: Sequence[str]) -> ConfigDict:
       f"There is no config file {path}; those of this project are in configs/."
     )
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=values)
+  argv = ["byol", *config_args]
+  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
   try:
-    values(["byol", *config_args])
+    values(argv)
   # Unknown keys and wrong types come as various classes, all from the
   # user's flags; their texts name the key, and the nearest one that exists.
-  except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:
+  except (
+    flags.Error,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+  ) as error:
     text = str(error.args[0] if error.args else error)
     raise UsageError(" ".join(text.split())) from None
   return values["config"].value

@@ -60,8 +60,8 @@ def effective_rank(projection: jax.Array) -> jax.Array:
   unit = losses.unit_length(projection)
   centred = unit - jnp.mean(unit, axis=0, keepdims=True)
   covariance = centred.T @ centred / projection.shape[0]  # [D, D]
-  squares = jnp.sum(covariance**2)
-  # Below this the spread is rounding error of the mean.
-  floor = jnp.finfo(unit.dtype).eps ** 2
-  rank = jnp.trace(covariance) ** 2 / jnp.maximum(squares, floor**2)
-  return jnp.where(jnp.trace(covariance) > floor, rank, 0)
+  spread = jnp.trace(covariance)
+  # Unit vectors that differ by less differ by the rounding of their mean.
+  floor = (100 * jnp.finfo(unit.dtype).eps) ** 2
+  rank = spread**2 / jnp.maximum(jnp.sum(covariance**2), floor**2)
+  return jnp.where(spread > floor, rank, 0)

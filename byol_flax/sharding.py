@@ -1,7 +1,7 @@
 """One mesh axis, "data": the state is replicated, the batch is split."""
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,7 +42,7 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def prefetch(
   mesh: Mesh, batches: Iterable[Mapping[str, np.ndarray]], depth: int = 2
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
   """Yields global batches, `depth` transfers ahead of the one in use."""
   ahead: collections.deque[dict[str, Any]] = collections.deque()
   for batch in batches:

@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import os
-import pathlib
-import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, TextIO
 
 import jax
@@ -25,15 +23,12 @@ from byol_flax import (
   train_step,
   trees,
 )
+from byol_flax import workdir as workdir_lib
 from byol_flax.evaluation import online
 from byol_flax.models import byol
 from byol_flax.version import code_version
 from input_pipeline import augment, pipeline, sources
 from input_pipeline.errors import UsageError
-
-# Sections of the config that do not change what is learned: they may differ
-# from those of the checkpoint that a run resumes from.
-MAY_CHANGE = ("loader", "checkpoint", "report", "evaluation")
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 _GRID_COLUMNS = 8
@@ -167,9 +162,9 @@ def train(config: Any, workdir: str, *, restart: bool, stream: TextIO) -> None:
     UsageError: before anything is compiled, for all that a user can mend.
     loop.NonFiniteError: training diverged.
   """
-  _check_workdir(workdir)
+  workdir_lib.check_writable(workdir)
   if restart:
-    _set_aside(workdir)
+    workdir_lib.set_aside(workdir)
 
   # Data: training split, evaluation split, and the bank of kNN.
   name, data_dir = config.data.name, config.loader.data_dir
@@ -178,9 +173,7 @@ def train(config: Any, workdir: str, *, restart: bool, stream: TextIO) -> None:
   )
   two_views = make_two_views(config)
   evaluation = config.evaluation
-  crop = augment.EvalCrop(
-    size=config.augment.size, ratio=evaluation.crop_ratio
-  )
+  crop = augment.EvalCrop(size=config.augment.size, ratio=evaluation.crop_ratio)
   _check_evaluation_batch(evaluation.batch_size)
 
   # Model, and whether it fits what is already in the workdir.
@@ -195,7 +188,7 @@ def train(config: Any, workdir: str, *, restart: bool, stream: TextIO) -> None:
     "num_classes": source.num_classes,
     "code_version": code_version(),
   }
-  _check_same_run(checkpoints.newest_record(), saved, workdir)
+  workdir_lib.check_same_run(checkpoints.newest_record(), saved, workdir)
 
   def make_record(step: int, seconds: float) -> checkpoint.Record:
     position = {"seed": config.seed, "next_update": step}
@@ -242,22 +235,9 @@ def train(config: Any, workdir: str, *, restart: bool, stream: TextIO) -> None:
     os.path.join(workdir, f"unreadable-{jax.process_index()}.txt"),
     config.loader.max_unreadable_share,
   )
-  workers = config.loader.num_workers
-  batches = pipeline.train_iterator(
-    source,
-    two_views,
-    seed=config.seed,
-    batch_size=config.batch_size,
-    start_step=start_step,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-    num_workers=os.cpu_count() or 1 if workers < 0 else workers,
-    num_threads=config.loader.num_threads,
-    unreadable=unreadable,
+  batches = _open_batches(
+    config, workdir, source, two_views, start_step, unreadable
   )
-  if config.report.view_hashes:
-    path = os.path.join(workdir, f"view_hashes-{jax.process_index()}.jsonl")
-    batches = _log_digests(batches, path, start_step)
 
   with report.Report(
     workdir, writes=jax.process_index() == 0, resume_step=start_step
@@ -284,11 +264,13 @@ def train(config: Any, workdir: str, *, restart: bool, stream: TextIO) -> None:
         intervals=loop.Intervals(
           report=config.report.every_steps, evaluate=evaluation.every_steps
         ),
-        checkpoints=checkpoints,
-        make_record=make_record,
-        evaluate=evaluate,
-        report=out,
-        progress=progress,
+        outlets=loop.Outlets(
+          checkpoints=checkpoints,
+          make_record=make_record,
+          evaluate=evaluate,
+          report=out,
+          progress=progress,
+        ),
         seconds_before=seconds,
       )
     finally:
@@ -316,7 +298,7 @@ def view_grid(
   seed: int,
   count: int,
 ) -> np.ndarray:
-  """Picture, uint8 [H, W, 3], of the first images of update 0 and their views."""
+  """Picture, uint8 [H, W, 3], of the first images of a run and their views."""
   originals = pipeline.example_stream(source, seed)[:count]
   views = pipeline.view_stream(source, two_views, seed)[:count]
   drawn = list(views)
@@ -327,6 +309,34 @@ def view_grid(
   )
 
 
+def _open_batches(
+  config: Any,
+  workdir: str,
+  source: sources.ReadableSource,
+  two_views: augment.TwoViews,
+  start_step: int,
+  unreadable: pipeline.UnreadableImages,
+) -> Generator[pipeline.Batch, None, None]:
+  """This process's rows of the batches of updates start_step, ..."""
+  workers = config.loader.num_workers
+  batches = pipeline.train_iterator(
+    source,
+    two_views,
+    seed=config.seed,
+    batch_size=config.batch_size,
+    start_step=start_step,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    num_workers=os.cpu_count() or 1 if workers < 0 else workers,
+    num_threads=config.loader.num_threads,
+    unreadable=unreadable,
+  )
+  if config.report.view_hashes:
+    path = os.path.join(workdir, f"view_hashes-{jax.process_index()}.jsonl")
+    return _log_digests(batches, path, start_step)
+  return batches
+
+
 def _no_evaluation(state: train_state.ByolState) -> dict[str, float]:
   """Without labels there is nothing to count."""
   del state
@@ -334,47 +344,21 @@ def _no_evaluation(state: train_state.ByolState) -> dict[str, float]:
 
 
 def _log_digests(
-  batches: Iterator[pipeline.Batch], path: str, start_step: int
-) -> Iterator[pipeline.Batch]:
+  batches: Generator[pipeline.Batch, None, None], path: str, start_step: int
+) -> Generator[pipeline.Batch, None, None]:
   """Appends the digest of each update's rows to a JSONL file, as it is read."""
   try:
     with open(path, "a") as file:
       for step, batch in enumerate(batches, start_step + 1):
         first_row = jax.process_index() * len(batch["label"])
         digest = pipeline.batch_digest(batch, first_row)
-        file.write(json.dumps({"step": step, "digest": f"{digest:016x}"}) + "\n")
+        file.write(
+          json.dumps({"step": step, "digest": f"{digest:016x}"}) + "\n"
+        )
         file.flush()
         yield batch
   finally:
-    batches.close()  # type: ignore[attr-defined]
-
-
-def _check_workdir(workdir: str) -> None:
-  """Raises UsageError unless files can be made in `workdir`."""
-  probe = pathlib.Path(workdir) / f".writable-{os.getpid()}"
-  try:
-    probe.parent.mkdir(parents=True, exist_ok=True)
-    probe.touch()
-    probe.unlink()
-  except OSError as error:
-    raise UsageError(
-      f"The workdir {workdir} cannot be written to ({error.strerror}); give "
-      "--workdir=DIR with a folder of yours."
-    ) from None
-
-
-def _set_aside(workdir: str) -> None:
-  """Moves what an earlier run left into a folder of its own."""
-  entries = [
-    entry
-    for entry in pathlib.Path(workdir).iterdir()
-    if not entry.name.startswith("replaced-")
-  ]
-  if entries:
-    folder = pathlib.Path(workdir) / time.strftime("replaced-%Y%m%d-%H%M%S")
-    folder.mkdir()
-    for entry in entries:
-      entry.rename(folder / entry.name)
+    batches.close()
 
 
 def _check_evaluation_batch(batch_size: int) -> None:
@@ -384,30 +368,4 @@ def _check_evaluation_batch(batch_size: int) -> None:
     raise UsageError(
       f"evaluation.batch_size {batch_size} must be a positive multiple of the "
       f"{devices} device(s)."
-    )
-
-
-def _check_same_run(
-  record: checkpoint.Record | None, now: checkpoint.Record, workdir: str
-) -> None:
-  """Raises UsageError if `now` contradicts the run in the workdir."""
-  if record is None:
-    return
-
-  def meaning(run: checkpoint.Record) -> dict[str, Any]:
-    config = {k: v for k, v in run["config"].items() if k not in MAY_CHANGE}
-    data = {name: run[name] for name in ("num_examples", "num_classes")}
-    return report.flatten({**config, "data": {**config["data"], **data}})
-
-  before, after = meaning(record), meaning(now)
-  different = [
-    f"{name}: {before.get(name)} there, {after.get(name)} now"
-    for name in sorted(before.keys() | after.keys())
-    if before.get(name) != after.get(name)
-  ]
-  if different:
-    raise UsageError(
-      f"The run in {workdir} was made with another config ("
-      + "; ".join(different)
-      + "). Give another --workdir, or --restart to set that run aside."
     )

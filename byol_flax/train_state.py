@@ -36,7 +36,7 @@ class ByolState(flax.struct.PyTreeNode):
   target: TrainState
 
   @property
-  def step(self) -> jax.Array:
+  def step(self) -> Any:
     """Completed updates, [] int32."""
     return self.online.step
 
@@ -73,9 +73,7 @@ def create_byol_state(
     target_key = online_key
   images = jnp.zeros((1, 1, image_size, image_size, 3), jnp.uint8)
 
-  def create(
-    key: jax.Array, tx: optax.GradientTransformation
-  ) -> TrainState:
+  def create(key: jax.Array, tx: optax.GradientTransformation) -> TrainState:
     variables = network.init(key, images, train=True)
     params = variables["params"]
     return TrainState(

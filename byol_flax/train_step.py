@@ -58,7 +58,7 @@ def objective(
     "train/projection_std": metrics.projection_std(view1),
     "train/effective_rank": metrics.effective_rank(view1),
   }
-  if online.logits is not None:
+  if network.num_classes:
     logits = online.logits[:, 0]  # view1 only
     classifier_loss = metrics.labelled_mean(
       losses.cross_entropy(logits, labels), labels
@@ -115,14 +115,14 @@ def make_train_step(
 
     batch_stats = {"online": online.batch_stats, "target": target.batch_stats}
     zeros = jax.tree.map(jnp.zeros_like, online.params)
-    (batch_stats, total), reports = jax.lax.scan(
-      accumulate,
-      (batch_stats, zeros),
-      micro_batches,
-      # One micro-batch needs no loop, and XLA's CPU convolutions run some ten
-      # times slower inside one.
-      unroll=accumulation_steps == 1,
-    )
+    if accumulation_steps == 1:
+      # No loop: XLA's CPU convolutions run some ten times slower inside one.
+      only = jax.tree.map(lambda x: x[0], micro_batches)
+      (batch_stats, total), reports = accumulate((batch_stats, zeros), only)
+    else:
+      (batch_stats, total), reports = jax.lax.scan(
+        accumulate, (batch_stats, zeros), micro_batches
+      )
     grads = jax.tree.map(lambda g: g / accumulation_steps, total)
 
     step, decay = state.step, target_decay(state.step)

@@ -19,7 +19,8 @@ def is_matrix(params: Tree) -> Tree:
 
 def squared_norm(tree: Tree) -> jax.Array:
   """Sum of squares over all leaves, [] float."""
-  return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))
+  squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+  return jnp.sum(jnp.stack(squares))
 
 
 def relative_distance(tree: Tree, reference: Tree) -> jax.Array:

@@ -12,14 +12,14 @@ from configs import byol, common
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config; takes no arguments."""
   common.parse_arg(arg)
-  config = byol.get_config("architecture=resnet10")
+  config = byol.get_config("architecture=resnet8")
   config.data.name = "digits"
   config.epochs = 100
   config.batch_size = 128
   config.base_learning_rate = 1.0
   config.base_target_decay = 0.99
   config.optimizer.weight_decay = 1e-6
-  config.model.encoder.update(stem="small", width=0.25)
+  config.model.encoder.stem = "small"
   config.model.projector.update(hidden_size=256, output_size=64)
   config.model.predictor.update(hidden_size=256, output_size=64)
   config.augment.size = 16
@@ -38,7 +38,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.checkpoint.update(every_steps=200, keep_every=0)
   config.report.every_steps = 20
   config.evaluation.update(
-    bank_split="train", neighbours=5, every_steps=275, batch_size=360,
+    bank_split="train",
+    neighbours=5,
+    every_steps=275,
+    batch_size=360,
     crop_ratio=1.0,
   )
   return config

@@ -2,6 +2,7 @@
 
 Command: byol evaluate --config=configs/evaluate.py --workdir=DIR
 Not a protocol of the paper: quick figures for a run on any labelled data.
+Argument after the colon: baselines=1 adds raw pixels and the untrained encoder.
 """
 
 from ml_collections import ConfigDict
@@ -10,11 +11,11 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-  """Returns the config; takes no arguments."""
-  common.parse_arg(arg)
+  """Returns the config; `arg` is explained at the top of this file."""
+  given = common.parse_arg(arg, baselines=0)
   config = ConfigDict()
-  # Also "raw_pixels" and "random_encoder", for comparison.
-  config.representations = ("random_encoder", "byol")
+  baselines = ("raw_pixels", "random_encoder") if given["baselines"] else ()
+  config.representations = (*baselines, "byol")
   config.train_split = "train"
   config.test_split = "test"
   config.batch_size = 360

@@ -126,31 +126,31 @@ def _clip(image: np.ndarray) -> np.ndarray:
 
 
 def flip(image: np.ndarray) -> np.ndarray:
-  """Mirrors left and right."""
+  """Mirrors `image` [H, W, 3] left and right."""
   return cv2.flip(image, 1)
 
 
 def adjust_brightness(image: np.ndarray, delta: float) -> np.ndarray:
-  """Adds `delta` to every value (SimCLR's v1; torchvision multiplies)."""
+  """Adds `delta` to all of [H, W, 3] (as SimCLR v1; torchvision multiplies)."""
   return _clip(image + np.float32(delta))
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-  """Scales the distance to each channel's own mean (torchvision: mean gray)."""
+  """Scales [H, W, 3] about each channel's mean (torchvision: mean gray)."""
   mean = np.array(cv2.mean(image)[:3])
   affine = np.column_stack([factor * np.eye(3), (1 - factor) * mean])
   return _clip(cv2.transform(image, affine))
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-  """Multiplies S of HSV, which stays in [0, 1]."""
+  """Multiplies S of HSV, which stays in [0, 1], for all of [H, W, 3]."""
   hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
   hsv[..., 1] = np.clip(hsv[..., 1] * factor, 0, 1)
   return _clip(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
 def adjust_hue(image: np.ndarray, delta: float) -> np.ndarray:
-  """Turns H of HSV by `delta` (1 = a whole turn)."""
+  """Turns H of HSV by `delta` (1 = a whole turn) for all of [H, W, 3]."""
   hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
   # OpenCV counts degrees; it takes more than 360 but nothing negative.
   hsv[..., 0] = hsv[..., 0] + delta % 1 * 360
@@ -158,12 +158,12 @@ def adjust_hue(image: np.ndarray, delta: float) -> np.ndarray:
 
 
 def to_grayscale(image: np.ndarray) -> np.ndarray:
-  """Luma on all three channels."""
+  """Luma on all three channels of [H, W, 3]."""
   return _clip(cv2.transform(image, np.tile(_LUMA, (3, 1))))
 
 
 def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
-  """Blurs with 2 floor(height / 20) + 1 taps a direction (paper, App. B: 23).
+  """Blurs [H, W, 3] with 2 floor(H / 20) + 1 taps a direction (App. B: 23).
 
   The image counts as zero outside, as in a padded convolution, so borders
   darken; the authors have it so.
@@ -178,6 +178,6 @@ def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
-  """Inverts the values that are not below `threshold`."""
+  """Inverts the values of [H, W, 3] that are not below `threshold`."""
   # |0 - x| below, |1 - x| above: three times as fast as np.where.
   return _clip(np.abs((image >= np.float32(threshold)) - image))

@@ -15,7 +15,7 @@ import hashlib
 import os
 import pathlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, SupportsIndex
 
 import grain
@@ -55,7 +55,7 @@ def train_iterator(
   num_workers: int,
   num_threads: int,
   unreadable: "UnreadableImages",
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
   """Yields this process's rows of the batches of updates start_step, ...
 
   Args:
@@ -96,7 +96,7 @@ def train_iterator(
       unreadable.see(batch.pop("unreadable"))
       yield batch
   finally:
-    iterator.close()  # type: ignore[attr-defined]
+    iterator.close()
 
 
 def eval_iterator(
@@ -106,7 +106,7 @@ def eval_iterator(
   batch_size: int,
   process_index: int,
   process_count: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
   """Yields this process's rows of every example of `source`, once, in order.
 
   The last batch is filled up with rows whose mask is False; so is the place of
@@ -124,7 +124,7 @@ def eval_iterator(
   try:
     yield from iterator
   finally:
-    iterator.close()  # type: ignore[attr-defined]
+    iterator.close()
 
 
 class _PaddedExamples:

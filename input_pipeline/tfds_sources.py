@@ -7,6 +7,7 @@ that takes a second. Nothing here downloads.
 import dataclasses
 import difflib
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -101,7 +102,7 @@ class TfdsSource:
   def __getitem__(self, i: int) -> dict[str, Any]:
     record = self._records[i]
     label = -1 if self._label_key is None else int(record[self._label_key])
-    if not -1 <= label < max(self.num_classes, 0):
+    if not -1 <= label < self.num_classes:
       raise UsageError(
         f"Labels of {self.name} should be -1 (none) or from 0 to "
         f"{self.num_classes - 1}, but {self.example_name(i)} has {label}. Was "
@@ -128,6 +129,8 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
   """
   import tensorflow_datasets as tfds
 
+  if data_dir:
+    data_dir = os.path.expanduser(data_dir)  # TFDS does so only when writing.
   builder = _prepared_builder(name, data_dir)
   features = builder.info.features
   image_key = _feature(name, features, tfds.features.Image, "image")

@@ -23,16 +23,17 @@ ROWS = (
   "input_pipeline.pipeline",
   "byol_flax.trees byol_flax.slices byol_flax.sharding"
   " byol_flax.digest byol_flax.version",
-  "byol_flax.losses byol_flax.schedules byol_flax.optimizers"
-  " byol_flax.metrics byol_flax.report byol_flax.pictures",
+  "byol_flax.losses byol_flax.schedules byol_flax.report byol_flax.pictures",
+  "byol_flax.optimizers byol_flax.metrics",
   "byol_flax.models",
   "byol_flax.train_state",
   "byol_flax.train_step byol_flax.checkpoint byol_flax.weights",
-  "byol_flax.loop",
+  "byol_flax.workdir byol_flax.loop",
   "byol_flax.evaluation",
   "byol_flax.train",
+  "byol_flax.evaluate byol_flax.views",
   "byol_flax.preflight byol_flax.benchmarks",
-  "byol_flax.main byol_flax.commands",
+  "byol_flax.main",
 )
 ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
 
@@ -46,7 +47,7 @@ HOMES = {
   "grain": "input_pipeline",
   "jax": "byol_flax",
   "matplotlib": "byol_flax.pictures",
-  "ml_collections": "configs byol_flax.main byol_flax.commands",
+  "ml_collections": "configs byol_flax.main",
   "optax": "byol_flax",
   "orbax": "byol_flax.checkpoint",
   "tensorboard": "byol_flax.report",

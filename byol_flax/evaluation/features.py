@@ -12,7 +12,7 @@ from byol_flax import sharding
 from byol_flax.models import byol
 from input_pipeline import augment, pipeline, sources
 
-FeatureFn = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array | None]]
+FeatureFn = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Features:
   Attributes:
     representation: float32 [N, F].
     label: int32 [N], -1 without label.
-    logits: float32 [N, K] of the online classifier, or None.
+    logits: float32 [N, K] of the online classifier.
   """
 
   representation: np.ndarray
   label: np.ndarray
-  logits: np.ndarray | None
+  logits: np.ndarray
 
 
 def make_feature_fn(network: byol.ByolNetwork, mesh: Mesh) -> FeatureFn:
-  """Returns (variables, uint8 [B, S, S, 3]) -> ([B, F], [B, K] or None).
+  """Returns (variables, uint8 [B, S, S, 3]) -> ([B, F], [B, K]).
 
   BatchNorm uses its running averages, so that an example's representation
   does not depend on the batch it is in.
@@ -39,10 +39,9 @@ def make_feature_fn(network: byol.ByolNetwork, mesh: Mesh) -> FeatureFn:
 
   def features(
     variables: Any, images: jax.Array
-  ) -> tuple[jax.Array, jax.Array | None]:
-    outputs = network.apply(variables, images[:, None], train=False)
-    logits = None if outputs.logits is None else outputs.logits[:, 0]
-    return outputs.representation[:, 0], logits
+  ) -> tuple[jax.Array, jax.Array]:
+    outputs: Any = network.apply(variables, images[:, None], train=False)
+    return outputs.representation[:, 0], outputs.logits[:, 0]
 
   return jax.jit(features, out_shardings=sharding.replicated(mesh))
 
@@ -54,19 +53,14 @@ def extract(
   mesh: Mesh,
 ) -> Features:
   """Runs the network over evaluation batches and keeps the rows that count."""
-  representation, label, logits = [], [], []
+  parts = []
   for batch in sharding.prefetch(mesh, batches):
-    outputs = feature_fn(variables, batch["image"])
-    rows = jax.device_get((*outputs, batch["label"], batch["mask"]))
-    y, scores, labels, mask = rows
-    representation.append(y[mask])
-    label.append(labels[mask])
-    if scores is not None:
-      logits.append(scores[mask])
+    representation, logits = feature_fn(variables, batch["image"])
+    mask = jax.device_get(batch["mask"])
+    rows = jax.device_get((representation, batch["label"], logits))
+    parts.append([x[mask] for x in rows])
   return Features(
-    np.concatenate(representation),
-    np.concatenate(label),
-    np.concatenate(logits) if logits else None,
+    *(np.concatenate(column) for column in zip(*parts, strict=True))
   )
 
 

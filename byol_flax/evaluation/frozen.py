@@ -1,6 +1,7 @@
-"""`byol evaluate`: one table of representations, probed without training them."""
+"""Several representations of one data set, probed without training them."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -137,7 +138,9 @@ def make_extractor(
         (batch["image"][batch["mask"]], batch["label"][batch["mask"]])
         for batch in batches(source)
       ]
-      images, labels = (np.concatenate(part) for part in zip(*rows, strict=True))
+      images, labels = (
+        np.concatenate(part) for part in zip(*rows, strict=True)
+      )
       return images.reshape(len(images), -1) / np.float32(255), labels
     if name not in variables:
       variables[name] = calibrate(network, untrained, batches(source))
@@ -148,7 +151,7 @@ def make_extractor(
 
 
 def calibrate(network: byol.ByolNetwork, variables: Any, batches: Any) -> Any:
-  """Gives initial variables the BatchNorm statistics of some whole batches.
+  """Gives initial variables the BatchNorm statistics of some batches.
 
   With its initial averages an untrained encoder would be a weaker opponent
   than it is.
@@ -161,12 +164,8 @@ def calibrate(network: byol.ByolNetwork, variables: Any, batches: Any) -> Any:
     )
     return {**variables, **changed}
 
-  taken = 0
-  for batch in batches:
-    if taken and not batch["mask"].all() or taken == _CALIBRATION_BATCHES:
-      break
+  for batch in itertools.islice(batches, _CALIBRATION_BATCHES):
     variables = update(variables, batch["image"][batch["mask"]])
-    taken += 1
   return variables
 
 
@@ -184,6 +183,8 @@ def table(rows: Sequence[Row], neighbours: int) -> str:
     lines.append([row.representation, *cells, f"{row.knn:.3f}"])
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return "\n".join(
-    "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+    "  ".join(
+      cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+    )
     for line in lines
   )

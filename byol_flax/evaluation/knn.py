@@ -53,16 +53,16 @@ def predict(
     int32 [Q].
   """
   labelled = labels >= 0
-  bank = losses.unit_length(jnp.asarray(bank[labelled], jnp.float32))
+  unit_bank = losses.unit_length(jnp.asarray(bank[labelled], jnp.float32))
   known = jnp.asarray(labels[labelled])
   classes = []
   for start in range(0, len(queries), _TILE):
     tile = jnp.asarray(queries[start : start + _TILE], jnp.float32)
     vote = _vote(
       losses.unit_length(tile),
-      bank,
+      unit_bank,
       known,
-      k=min(k, len(bank)),
+      k=min(k, len(unit_bank)),
       num_classes=num_classes,
     )
     classes.append(np.asarray(vote))

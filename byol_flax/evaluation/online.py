@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -64,7 +65,9 @@ def make_evaluation(
     }
     labelled = found.label >= 0
     for k in (1, 5):
-      hits = metrics.in_top_k(found.logits, found.label, k)
+      hits = metrics.in_top_k(
+        jnp.asarray(found.logits), jnp.asarray(found.label), k
+      )
       results[f"classifier/{source.split}/top{k}"] = float(
         np.sum(hits) / np.sum(labelled)
       )

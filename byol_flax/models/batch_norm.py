@@ -33,7 +33,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Normalises `x` [B, V, ..., C]; `train` uses and averages its statistics."""
+    """Normalises `x` [B, V, ..., C]; `train` uses and averages its own."""
     shape = (x.shape[-1],)
     scale = self.param("scale", self.scale_init, shape, self.param_dtype)
     offset = self.param(

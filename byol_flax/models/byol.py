@@ -20,13 +20,13 @@ class Outputs:
     representation: [B, V, F], y.
     projection: [B, V, D], z.
     prediction: [B, V, D], q(z).
-    logits: [B, V, K] of the online classifier, or None without labels.
+    logits: [B, V, K] of the online classifier.
   """
 
   representation: jax.Array
   projection: jax.Array
   prediction: jax.Array
-  logits: jax.Array | None
+  logits: jax.Array
 
 
 class ByolNetwork(nn.Module):
@@ -65,11 +65,12 @@ class ByolNetwork(nn.Module):
     representation = self.encoder(x, train=train)
     projection = self.projector(representation, train=train)
     prediction = self.predictor(projection, train=train)
-    logits = None
     if self.num_classes:
       # Stopped, so that labels never reach the encoder (paper.md §1.6).
       logits = self.classifier(jax.lax.stop_gradient(representation))
       logits = logits.astype(self.param_dtype)
+    else:
+      logits = jnp.zeros((*representation.shape[:-1], 0), self.param_dtype)
     return Outputs(representation, projection, prediction, logits)
 
 

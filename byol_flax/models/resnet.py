@@ -47,8 +47,15 @@ _BASIC = functools.partial(
 _BOTTLENECK = functools.partial(
   Architecture, bottleneck=True, channels=(256, 512, 1024, 2048)
 )
-ARCHITECTURES = {  # paper.md §2.1; resnet10 is ours, for images of few pixels
-  "resnet10": _BASIC(blocks=(1, 1, 1, 1)),
+ARCHITECTURES = {  # paper.md §2.1
+  # Not in the paper: the shortest of He et al.'s networks for images of few
+  # pixels (arXiv 1512.03385 §4.2, n = 1).
+  "resnet8": Architecture(
+    bottleneck=False,
+    blocks=(1, 1, 1),
+    channels=(16, 32, 64),
+    stem_channels=16,
+  ),
   "resnet18": _BASIC(blocks=(2, 2, 2, 2)),
   "resnet34": _BASIC(blocks=(3, 4, 6, 3)),
   "resnet50": _BOTTLENECK(blocks=(3, 4, 6, 3)),
@@ -78,6 +85,7 @@ class Block(nn.Module):
         self.channels, (1, 1), strides=self.stride, name="shortcut_conv"
       )(x)
       shortcut = self.norm(name="shortcut_norm")(shortcut, train=train)
+    plan: tuple[tuple[int, int, int], ...]  # channels, kernel, stride
     if self.bottleneck:
       inner = self.channels // 4
       plan = ((inner, 1, 1), (inner, 3, self.stride), (self.channels, 1, 1))
@@ -158,8 +166,7 @@ class ResNet(nn.Module):
           channels=channels,
           stride=stride,
           bottleneck=self.architecture.bottleneck,
-          project=i == 0
-          and (self.shortcut == "projection" or not same_shape),
+          project=i == 0 and (self.shortcut == "projection" or not same_shape),
           zero_init_last=self.zero_init_last,
           norm=self.norm,
           conv=conv,

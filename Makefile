@@ -1,0 +1,29 @@
+# `make demo` and `make test` are all a newcomer needs.
+PYTHON ?= python3
+RUNS ?= runs
+
+.PHONY: demo test check clean
+
+# Made anew when the declared packages change; half an installation is none.
+.venv/installed: pyproject.toml constraints.txt
+	rm -f $@
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	.venv/bin/byol train --config=configs/byol_digits.py --workdir=$(RUNS)/digits
+	.venv/bin/byol evaluate --config=configs/evaluate.py:baselines=1 --workdir=$(RUNS)/digits
+
+test: .venv/installed
+	.venv/bin/python -m pytest
+
+check: .venv/installed
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest tests/test_layering.py tests/test_tidiness.py
+
+clean:
+	rm -rf .venv $(RUNS) .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,127 @@
+"""Every config loads with no argument and builds a program."""
+
+import importlib
+import pathlib
+
+import jax
+import pytest
+
+from byol_flax import sharding, train
+from byol_flax.models import resnet
+from configs import byol, common
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+RUNS = sorted(path.stem for path in CONFIGS.glob("byol*.py"))
+PUBLISHED = {
+  "byol_r50x1": ("resnet50", 1),
+  "byol_r50x2": ("resnet50", 2),
+  "byol_r50x4": ("resnet50", 4),
+  "byol_r101x1": ("resnet101", 1),
+  "byol_r152x1": ("resnet152", 1),
+  "byol_r200x1": ("resnet200", 1),
+  "byol_r200x2": ("resnet200", 2),
+}
+DATA = {  # name: images of the training split, classes
+  "imagenet2012": (1281167, 1000),
+  "places365_small": (1803460, 365),
+  "imagenette/160px-v2": (9469, 10),
+  "cifar10": (50_000, 10),
+  "digits": (1437, 10),
+}
+
+
+def load(name):
+  return importlib.import_module(f"configs.{name}").get_config()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run_builds(name):
+  config = load(name)
+  examples, classes = DATA[config.data.name]
+  mesh = sharding.make_mesh()
+  program = train.build(
+    config, mesh, num_examples=examples, num_classes=classes
+  )
+  train.make_two_views(config)
+  online = program.abstract_state.online.params
+  assert online["classifier"]["kernel"].shape[1] == classes
+  assert config.evaluation.batch_size % 8 == 0 or name in (
+    "byol_digits",
+    "byol_cifar10",
+  )
+
+
+def test_all_published_encoders_have_a_config():
+  assert set(PUBLISHED) <= set(RUNS)
+  for name, (architecture, width) in PUBLISHED.items():
+    encoder = load(name).model.encoder
+    assert (encoder.architecture, encoder.width) == (architecture, width)
+    assert architecture in resnet.ARCHITECTURES
+
+
+def test_steps_of_the_base_run():  # paper.md §3.3
+  for epochs, steps in ((40, 12_511), (100, 31_278), (300, 93_835)):
+    config = byol.get_config(f"epochs={epochs}")
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    config.model.encoder.architecture = "resnet18"
+    program = train.build(config, mesh, num_examples=1281167, num_classes=1000)
+    assert program.total_steps == steps
+
+
+def test_presets_are_the_papers():  # paper.md §3.3
+  table = {
+    (40, 4096): (7.2, 1e-6, 0.97),
+    (100, 4096): (7.2, 1e-6, 0.99),
+    (300, 4096): (4.8, 1e-6, 0.99),
+    (1000, 4096): (3.2, 1.5e-6, 0.996),
+    (1000, 512): (0.8, 1.5e-6, 0.9995),
+  }
+  assert set(table) == set(byol.PRESETS)
+  for (epochs, batch_size), (peak, decay, tau) in table.items():
+    config = byol.get_config(f"epochs={epochs},batch_size={batch_size}")
+    applied = config.base_learning_rate * batch_size / 256
+    assert applied == pytest.approx(peak)
+    assert config.optimizer.weight_decay == decay
+    assert config.base_target_decay == tau
+
+
+def test_views_are_table_6():
+  augment = byol.get_config().augment
+  shared = {
+    "crop_area": (0.08, 1.0),
+    "crop_aspect": (3 / 4, 4 / 3),
+    "flip_probability": 0.5,
+    "jitter_probability": 0.8,
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.2,
+    "hue": 0.1,
+    "grayscale_probability": 0.2,
+    "blur_sigma": (0.1, 2.0),
+    "solarize_threshold": 0.5,
+  }
+  own = {
+    "view1": {"blur_probability": 1.0, "solarize_probability": 0.0},
+    "view2": {"blur_probability": 0.1, "solarize_probability": 0.2},
+  }
+  for name, values in own.items():
+    assert augment[name].to_dict() == shared | values
+
+
+@pytest.mark.parametrize(
+  ("arg", "message"),
+  [
+    ("epoch=100", "Unknown config argument 'epoch'.*mean 'epochs'"),
+    ("epochs=ten", "epochs is 'ten'; expected int"),
+    ("epochs", "has no value"),
+    ("epochs=50", "no preset for epochs=50.*epochs=300,batch_size=4096"),
+  ],
+)
+def test_bad_arguments_are_told(arg, message):
+  with pytest.raises(ValueError, match=message):
+    byol.get_config(arg)
+
+
+def test_arguments_are_typed_and_later_ones_win():
+  found = common.parse_arg("a=2,b=x,a=3", a=1, b="y", c=0.5)
+  assert found == {"a": 3, "b": "x", "c": 0.5}

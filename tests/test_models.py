@@ -1,0 +1,296 @@
+"""Encoders against the paper's counts; views, BatchNorm, initialisation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_flax import trees
+from byol_flax.models import batch_norm, byol, resnet
+from input_pipeline import image_ops
+from input_pipeline.errors import UsageError
+
+NORM = {"decay": 0.9, "epsilon": 1e-5}
+MLP = {"hidden_size": 4096, "output_size": 256, "final_bias": False}
+COUNTS = {  # (architecture, width): parameters of the encoder, paper.md §2.5
+  ("resnet8", 1): 78_000,  # not in the paper
+  ("resnet18", 1): 11_180_736,
+  ("resnet18", 2): 44_684_672,
+  ("resnet18", 3): 100_511_808,
+  ("resnet18", 4): 178_662_144,
+  ("resnet34", 1): 21_288_896,
+  ("resnet34", 2): 85_102_464,
+  ("resnet50", 1): 23_508_032,
+  ("resnet50", 2): 93_907_072,
+  ("resnet50", 3): 211_197_120,
+  ("resnet50", 4): 375_378_176,
+  ("resnet101", 1): 42_500_160,
+  ("resnet101", 2): 169_771_136,
+  ("resnet101", 3): 381_812_928,
+  ("resnet101", 4): 678_625_536,
+  ("resnet152", 1): 58_143_808,
+  ("resnet152", 2): 232_253_568,
+  ("resnet152", 3): 522_329_280,
+  ("resnet200", 1): 62_624_832,
+  ("resnet200", 2): 250_128_512,
+  ("resnet200", 3): 562_511_040,
+}
+
+
+def make(
+  architecture="resnet8",
+  width=1,
+  num_classes=10,
+  dtype=jnp.float32,
+  **encoder,
+):
+  settings = {
+    "architecture": architecture,
+    "width": width,
+    "stem": "small",
+    "shortcut": "projection",
+    "zero_init_last": False,
+  }
+  mlp = {**MLP, "hidden_size": 32, "output_size": 16}
+  return byol.make_network(
+    encoder=settings | encoder,
+    projector=mlp,
+    predictor=mlp,
+    batch_norm=NORM,
+    num_classes=num_classes,
+    dtype=dtype,
+  )
+
+
+def encoder_shapes(architecture, width, **options):
+  norm = resnet.make_norm(**NORM, dtype=jnp.float32, param_dtype=jnp.float32)
+  settings = {"stem": "imagenet", "shortcut": "projection"} | options
+  encoder = byol.make_encoder(
+    architecture=architecture,
+    width=width,
+    zero_init_last=False,
+    norm=norm,
+    dtype=jnp.float32,
+    **settings,
+  )
+  images = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.float32)
+
+  def init(x):
+    return encoder.init_with_output(jax.random.key(0), x, train=True)
+
+  return jax.eval_shape(init, images)
+
+
+@pytest.mark.parametrize(("architecture", "width"), COUNTS)
+def test_parameter_counts(architecture, width):
+  output, variables = encoder_shapes(architecture, width)
+  count = trees.count(variables["params"])
+  assert count == COUNTS[architecture, width]
+  features = {"resnet8": 64, "resnet18": 512, "resnet34": 512}
+  assert output.shape == (1, 1, features.get(architecture, 2048) * width)
+
+
+def test_every_architecture_is_in_the_table():
+  assert {name for name, _ in COUNTS} == set(resnet.ARCHITECTURES)
+
+
+@pytest.mark.parametrize(("width", "count"), [(1, 11_176_512), (2, 44_668_032)])
+def test_identity_shortcut_of_torchvision(width, count):
+  _, variables = encoder_shapes("resnet18", width, shortcut="identity")
+  assert trees.count(variables["params"]) == count
+
+
+@pytest.mark.parametrize(
+  ("features", "count"),
+  [(512, 3_158_016), (2048, 9_449_472), (8192, 34_615_296)],
+)
+def test_head_counts(features, count):
+  norm = resnet.make_norm(**NORM, dtype=jnp.float32, param_dtype=jnp.float32)
+  head = byol.heads.MLP(
+    **MLP, norm=norm, dtype=jnp.float32, param_dtype=jnp.float32
+  )
+
+  def size(width):
+    x = jax.ShapeDtypeStruct((1, 1, width), jnp.float32)
+    shapes = jax.eval_shape(
+      lambda x: head.init(jax.random.key(0), x, train=True), x
+    )
+    return trees.count(shapes["params"])
+
+  assert size(features) == count
+  assert size(256) == 2_109_440  # the predictor
+
+
+def random_images(*shape, seed=0):
+  return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def test_both_views_in_one_call_equal_two_calls():
+  network = make()
+  images = random_images(6, 2, 16, 16, 3)
+  variables = network.init(jax.random.key(0), images[:, :1], train=True)
+
+  def call(variables, views):
+    return network.apply(variables, views, train=True, mutable=["batch_stats"])
+
+  both, after_both = call(variables, images)
+  first, after_first = call(variables, images[:, :1])
+  second, after_second = call({**variables, **after_first}, images[:, 1:])
+  for name in ("representation", "projection", "prediction", "logits"):
+    one = getattr(both, name)
+    two = jnp.concatenate([getattr(first, name), getattr(second, name)], axis=1)
+    # Bound: float32 sums of 6 × 16 × 16 terms in another order.
+    np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-4, err_msg=name)
+  for a, b in zip(
+    jax.tree.leaves(after_both), jax.tree.leaves(after_second), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_against_numpy_per_view():
+  layer = batch_norm.BatchNorm(
+    decay=0.9, epsilon=1e-5, dtype=jnp.float32, param_dtype=jnp.float32
+  )
+  x = np.random.default_rng(1).normal(2, 3, (5, 2, 4, 3, 6)).astype(np.float32)
+  variables = layer.init(jax.random.key(0), x, train=True)
+  scale, offset = np.linspace(0.5, 1.5, 6), np.linspace(-1, 1, 6)
+  variables["params"] = {
+    "scale": jnp.asarray(scale, jnp.float32),
+    "offset": jnp.asarray(offset, jnp.float32),
+  }
+  stats = {"mean": np.zeros(6), "variance": np.zeros(6)}
+  for calls in (1, 2):
+    y, changed = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+    variables = {**variables, **changed}
+    for v in range(2):
+      view = x[:, v]
+      mean, var = view.mean((0, 1, 2)), view.var((0, 1, 2))
+      expected = (view - mean) / np.sqrt(var + 1e-5) * scale + offset
+      np.testing.assert_allclose(y[:, v], expected, rtol=1e-4, atol=1e-5)
+      stats["mean"] = 0.9 * stats["mean"] + 0.1 * mean
+      stats["variance"] = 0.9 * stats["variance"] + 0.1 * var
+    for name, biased in stats.items():  # Haiku's de-biased average
+      np.testing.assert_allclose(
+        changed["batch_stats"][name],
+        biased / (1 - 0.9 ** (2 * calls)),
+        rtol=1e-5,
+      )
+    assert changed["batch_stats"]["count"] == 2 * calls
+    x = x[::-1] * 0.5 + 1
+  y = layer.apply(variables, x, train=False)
+  mean = stats["mean"] / (1 - 0.9**4)
+  var = stats["variance"] / (1 - 0.9**4)
+  expected = (x - mean) / np.sqrt(var + 1e-5) * scale + offset
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_never_reach_the_encoder():
+  network = make()
+  images = random_images(4, 1, 16, 16, 3)
+  variables = network.init(jax.random.key(0), images, train=True)
+
+  def loss(params):
+    outputs, _ = network.apply(
+      {**variables, "params": params},
+      images,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return outputs.logits[..., 3].sum()
+
+  grads = jax.grad(loss)(variables["params"])
+  assert np.any(grads["classifier"]["kernel"])
+  for part in ("encoder", "projector", "predictor"):
+    assert not any(np.any(g) for g in jax.tree.leaves(grads[part]))
+
+
+def test_without_labels_there_is_no_classifier():
+  network = make(num_classes=0)
+  images = random_images(2, 1, 16, 16, 3)
+  variables = network.init(jax.random.key(0), images, train=True)
+  assert set(variables["params"]) == {"encoder", "projector", "predictor"}
+  assert network.apply(variables, images, train=False).logits.shape == (2, 1, 0)
+
+
+def test_images_are_normalised_once():
+  pixels = random_images(2, 3, 3)
+  expected = (pixels / 255 - image_ops.IMAGENET_MEAN) / image_ops.IMAGENET_STD
+  np.testing.assert_allclose(
+    byol.normalize(pixels, jnp.float32), expected, rtol=1e-5, atol=1e-6
+  )
+
+
+def test_weights_start_as_the_authors_do():
+  _, variables = jax.jit(
+    lambda: make("resnet18", width=1).init_with_output(
+      jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3), jnp.uint8), train=True
+    )
+  )()
+  params = variables["params"]["encoder"]["group3_block1"]
+  kernel = np.asarray(params["conv1"]["kernel"])
+  sigma = 1 / np.sqrt(3 * 3 * 512)  # cut at two deviations and not rescaled
+  assert np.abs(kernel).max() <= 2 * sigma
+  assert np.abs(kernel).max() > 1.99 * sigma
+  np.testing.assert_allclose(kernel.std(), 0.87962566 * sigma, rtol=0.01)
+  np.testing.assert_array_equal(params["norm1"]["scale"], 1)
+  np.testing.assert_array_equal(params["norm1"]["offset"], 0)
+
+
+def test_zero_init_touches_only_the_last_norm_of_each_block():
+  network = make(zero_init_last=True)
+  images = jnp.zeros((1, 1, 8, 8, 3), jnp.uint8)
+  params = network.init(jax.random.key(0), images, train=True)["params"]
+  block = params["encoder"]["group1_block0"]
+  assert not np.any(block["norm1"]["scale"])
+  assert np.all(block["norm0"]["scale"] == 1)
+  assert np.all(block["shortcut_norm"]["scale"] == 1)
+
+
+def test_bfloat16_activations_keep_float32_statistics_and_outputs():
+  network = make(dtype=jnp.bfloat16)
+  images = random_images(8, 2, 16, 16, 3)
+  variables = network.init(jax.random.key(0), images, train=True)
+  outputs, changed = network.apply(
+    variables, images, train=True, mutable=["batch_stats"]
+  )
+  for leaf in jax.tree.leaves((variables["params"], outputs)):
+    assert leaf.dtype == jnp.float32
+  for path, leaf in jax.tree_util.tree_flatten_with_path(changed)[0]:
+    counter = jax.tree_util.keystr(path).endswith("['count']")
+    assert leaf.dtype == (jnp.int32 if counter else jnp.float32)
+  exact, _ = make().apply(
+    variables, images, train=True, mutable=["batch_stats"]
+  )
+  cosine = jnp.sum(outputs.representation * exact.representation, -1) / (
+    jnp.linalg.norm(outputs.representation, axis=-1)
+    * jnp.linalg.norm(exact.representation, axis=-1)
+  )
+  assert jnp.min(cosine) > 0.99
+  assert not np.array_equal(outputs.representation, exact.representation)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"architecture": "resnet51"}, "resnet51.*resnet50"),
+    ({"stem": "big"}, "stem.*imagenet, small"),
+    ({"shortcut": "none"}, "shortcut.*projection, identity"),
+    ({"width": 0}, "width is 0"),
+    ({"width": 0.01}, "multiple of 4"),
+  ],
+)
+def test_unknown_names_are_told(change, message):
+  with pytest.raises(UsageError, match=message):
+    make(**change)
+
+
+def test_predictor_and_projector_must_fit():
+  with pytest.raises(UsageError, match=r"output_size is 256.*is 128"):
+    byol.make_network(
+      encoder={},
+      projector=MLP,
+      predictor={**MLP, "output_size": 128},
+      batch_norm=NORM,
+      num_classes=0,
+      dtype=jnp.float32,
+    )

@@ -1,0 +1,46 @@
+"""What several test files share: the smallest network, and data of its size."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from byol_flax.models import byol, heads, resnet
+
+SIZE = 8  # pixels
+CLASSES = 4
+
+
+def make_network(num_classes=CLASSES, dtype=jnp.float32):
+  """BYOL with an encoder of one block, so that it compiles in a second."""
+  types = {"dtype": dtype, "param_dtype": dtype}
+  norm = resnet.make_norm(decay=0.9, epsilon=1e-5, **types)
+  mlp = heads.MLP(
+    hidden_size=16, output_size=8, final_bias=False, norm=norm, **types
+  )
+  return byol.ByolNetwork(
+    encoder=resnet.ResNet(
+      architecture=resnet.Architecture(
+        bottleneck=False, blocks=(1,), channels=(8,), stem_channels=4
+      ),
+      width=1,
+      stem="small",
+      shortcut="projection",
+      zero_init_last=False,
+      norm=norm,
+      **types,
+    ),
+    projector=mlp,
+    predictor=mlp.clone(),
+    num_classes=num_classes,
+    **types,
+  )
+
+
+def batch(step, size=32):
+  """A training batch, uint8 [size, 8, 8, 3], that depends on `step`."""
+  rng = np.random.default_rng([7, step])
+  shape = (size, SIZE, SIZE, 3)
+  return {
+    "view1": rng.integers(0, 256, shape, np.uint8),
+    "view2": rng.integers(0, 256, shape, np.uint8),
+    "label": rng.integers(0, CLASSES, size).astype(np.int32),
+  }
