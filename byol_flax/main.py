@@ -6,6 +6,7 @@ fault, with a traceback.
 
 import argparse
 import os
+import runpy
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -70,21 +71,30 @@ def load_config(config_args: Sequence[str]) -> ConfigDict:
   """Reads `--config=FILE[:ARG]` and applies `--config.key=value`.
 
   Raises:
-    UsageError: no or an unreadable file, an unknown key, a wrong type.
+    UsageError: no such file, an argument that its `get_config` refuses with a
+      ValueError, an unknown key, or a value of another type.
   """
   given = [flag for flag in config_args if flag.startswith("--config=")]
   if len(given) != 1:
     raise UsageError(f"One --config=FILE[:ARG] is needed. {_CONFIG_HELP}")
-  path = given[0].removeprefix("--config=").split(":")[0]
-  if not os.path.isfile(path):
+  path, _, arg = given[0].removeprefix("--config=").partition(":")
+  if not (path.endswith(".py") and os.path.isfile(path)):
     raise UsageError(
       f"There is no config file {path}; those of this project are in configs/."
     )
-  values = flags.FlagValues()
-  argv = ["byol", *config_args]
-  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+  get_config = runpy.run_path(path)["get_config"]
   try:
-    values(argv)
+    config = get_config(arg)
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+
+  overrides = ["byol", *(flag for flag in config_args if flag not in given)]
+  values = flags.FlagValues()
+  try:
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=values, sys_argv=overrides
+    )
+    values(overrides)
   # Unknown keys and wrong types come as various classes, all from the
   # user's flags; their texts name the key, and the nearest one that exists.
   except (
@@ -94,9 +104,12 @@ def load_config(config_args: Sequence[str]) -> ConfigDict:
     KeyError,
     AttributeError,
   ) as error:
-    text = str(error.args[0] if error.args else error)
-    raise UsageError(" ".join(text.split())) from None
-  return values["config"].value
+    text = str(error).replace("\\n", " ").replace("\\", "").replace("'", "")
+    raise UsageError(
+      f"Unknown key or wrong value in {' '.join(overrides[1:])}: "
+      f"{' '.join(text.split())}"
+    ) from None
+  return config
 
 
 def config_of_run(record: dict[str, Any]) -> ConfigDict:

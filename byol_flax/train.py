@@ -76,7 +76,7 @@ def build(
   warmup_steps = int(config.warmup_epochs * num_examples / config.batch_size)
   if not 0 <= warmup_steps < total_steps:
     raise UsageError(
-      f"{config.epochs} epochs of {num_examples} images in batches of "
+      f"{config.epochs:g} epochs of {num_examples} images in batches of "
       f"{config.batch_size} are {total_steps} updates, of which "
       f"{warmup_steps} warm up; there must be more. Take a smaller batch_size "
       "or warmup_epochs, or more epochs."

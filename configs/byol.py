@@ -61,8 +61,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
   config = ConfigDict()
   config.seed = 0
-  config.epochs = given["epochs"]
-  config.warmup_epochs = 10  # §3.3
+  config.epochs = float(given["epochs"])
+  config.warmup_epochs = 10.0  # §3.3
   config.batch_size = given["batch_size"]
   # Micro-batches per update; they share one optimizer step (App. F.2).
   config.accumulation_steps = 1

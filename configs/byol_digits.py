@@ -14,7 +14,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   common.parse_arg(arg)
   config = byol.get_config("architecture=resnet8")
   config.data.name = "digits"
-  config.epochs = 100
+  config.epochs = 100.0
   config.batch_size = 128
   config.base_learning_rate = 1.0
   config.base_target_decay = 0.99

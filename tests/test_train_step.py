@@ -53,7 +53,7 @@ def make(
     ),
     accumulation_steps=accumulation_steps,
   )
-  return create, step_fn
+  return jax.jit(create, static_argnames="target_init"), step_fn
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def run(devices, updates=4, **options):
   create, step_fn = make(**options)
   mesh = sharding.make_mesh(jax.devices()[:devices])
   whole = sharding.replicated(mesh)
-  state = jax.jit(create, out_shardings=whole)()
+  state = jax.device_put(create(), whole)
   step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=whole)
   for step in range(updates):
     state, metrics = step_fn(state, sharding.put_batch(mesh, batch(step)))
