@@ -88,61 +88,67 @@ def final_state(workdir):
   return found
 
 
-def living_children(pid):
-  """Processes whose parent was `pid`, or that were left to init by it."""
+def orphans():
+  """Worker processes that lost their trainer."""
   listing = subprocess.run(
     ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
   ).stdout
   return [
     line
     for line in listing.splitlines()[1:]
-    if "multiprocessing" in line and line.split()[1] in (str(pid), "1")
+    if "multiprocessing.spawn" in line and line.split()[1] == "1"
   ]
+
+
+def last_save(workdir):
+  """Step of the newest committed checkpoint, 0 without one."""
+  names = [path.name for path in (workdir / "checkpoints").glob("*")]
+  return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def last_view(workdir):
+  """The last update whose views were read, 0 without one."""
+  path = workdir / "view_hashes-0.jsonl"
+  return max(views_seen(workdir), default=0) if path.exists() else 0
+
+
+def kill_at_random(process, workdir, rng, kills_left):
+  """Kills the run in its start-up or some updates later; returns a sentence."""
+  saved = last_save(workdir)
+  begun = time.monotonic()
+  if rng.random() < 0.3:
+    wait, until = rng.uniform(0.2, 8), UPDATES
+  else:
+    share = 2 * (UPDATES - saved) / (kills_left + 1)
+    wait, until = 120, saved + rng.uniform(0, min(share, UPDATES - saved - 5))
+  while time.monotonic() < begun + wait and last_view(workdir) < until:
+    if process.poll() is not None:
+      raise RuntimeError(pathlib.Path(f"{workdir}.log").read_text()[-2000:])
+    time.sleep(rng.uniform(0, 0.05))
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  return (
+    f"after {time.monotonic() - begun:4.1f} s: resumed from {saved:3}, views "
+    f"read up to {last_view(workdir):3}, saved up to {last_save(workdir):3}"
+  )
 
 
 def compare(folder, *, kills, workers, whole_workers, seed, say=print):
   """Kills one run `kills` times; returns what was compared, or raises."""
   whole, killed = folder / "whole", folder / f"killed-{workers}"
   if not whole.exists():
-    process = start(whole, whole_workers)
-    begun = time.monotonic()
-    finish(process, whole)
-    (folder / "seconds").write_text(str(time.monotonic() - begun))
-  seconds = float((folder / "seconds").read_text())
+    finish(start(whole, whole_workers), whole)
   rng = random.Random(seed)
-  moments = []
-  while len(moments) < kills:
+  for done in range(kills):
     process = start(killed, workers)
-    # From the imports to beyond the first save after a resume.
-    moment = rng.uniform(0.05, 0.9) * seconds
-    try:
-      process.wait(timeout=moment)
-      say(
-        f"run ended by itself before kill {len(moments) + 1}: too few updates"
-      )
-      break
-    except subprocess.TimeoutExpired:
-      process.send_signal(signal.SIGKILL)
-      process.wait()
-    saved = sorted(
-      int(p.name)
-      for p in (killed / "checkpoints").glob("[0-9]*")
-      if p.name.isdigit()
-    )
-    seen = (
-      max(views_seen(killed), default=0)
-      if killed.exists() and (killed / "view_hashes-0.jsonl").exists()
-      else 0
-    )
-    moments.append(moment)
     say(
-      f"kill {len(moments):2} after {moment:5.1f} s: last save "
-      f"{saved[-1] if saved else 0:3}, views read up to update {seen}"
+      f"kill {done + 1:2} {kill_at_random(process, killed, rng, kills - done)}",
+      flush=True,
     )
   process = start(killed, workers)
   finish(process, killed)
-  time.sleep(1)
-  assert not living_children(process.pid), "worker processes were left behind"
+  time.sleep(3)  # they look for their parent once a second
+  assert not orphans(), "worker processes were left behind"
 
   a, b = final_state(whole), final_state(killed)
   assert a.keys() == b.keys()
@@ -152,7 +158,7 @@ def compare(folder, *, kills, workers, whole_workers, seed, say=print):
   assert sorted(views_a) == list(range(1, UPDATES + 1))
   assert views_a == views_b
   return {
-    "kills": len(moments),
+    "kills": kills,
     "workers": f"{whole_workers} whole, {workers} killed",
     "equal arrays": len(a),
     "equal view digests": len(views_a),

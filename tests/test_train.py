@@ -176,7 +176,7 @@ def test_restart_sets_the_old_run_aside(tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
   result = kill_run.compare(
-    tmp_path, kills=2, workers=2, whole_workers=1, seed=1, say=lambda _: None
+    tmp_path, kills=2, workers=2, whole_workers=1, seed=1
   )
   assert result["kills"] == 2
   assert result["equal view digests"] == kill_run.UPDATES

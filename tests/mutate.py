@@ -1,0 +1,123 @@
+"""Breaks one line at a time and sees whether a test fails.
+
+Command: python tests/mutate.py
+Works on a copy of the tree in a temporary folder; prints a line per mutation.
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[1]
+# file, line as it is, line broken, tests that should fail
+MUTATIONS = (
+  (
+    "byol_flax/losses.py",
+    "crossed = projection[:, ::-1]",
+    "crossed = projection",
+    "tests/test_losses.py",
+  ),
+  (
+    "byol_flax/losses.py",
+    "target = jax.lax.stop_gradient(unit_length(projection))",
+    "target = unit_length(projection)",
+    "tests/test_losses.py",
+  ),
+  (
+    "byol_flax/schedules.py",
+    "rising = peak * step / max(warmup_steps, 1)",
+    "rising = peak * (step + 1) / max(warmup_steps, 1)",
+    "tests/test_schedules.py",
+  ),
+  (
+    "byol_flax/optimizers.py",
+    "    optax.trace(decay=momentum),\n"
+    "    optax.scale_by_learning_rate(learning_rate),",
+    "    optax.scale_by_learning_rate(learning_rate),\n"
+    "    optax.trace(decay=momentum),",
+    "tests/test_optimizers.py",
+  ),
+  (
+    "byol_flax/train_state.py",
+    "    online.params,\n  )\n  return target.replace(",
+    "    target.params,\n  )\n  return target.replace(",
+    "tests/test_train_step.py -k target_moves",
+  ),
+  (
+    "byol_flax/train_step.py",
+    "lambda g: g / accumulation_steps",
+    "lambda g: g",
+    "tests/test_train_step.py -k accumulation_is",
+  ),
+  (
+    "byol_flax/models/batch_norm.py",
+    "axes = (0, *range(2, x.ndim - 1))",
+    "axes = (0, 1, *range(2, x.ndim - 1))",
+    "tests/test_models.py -k batch_norm",
+  ),
+  (
+    "input_pipeline/augment.py",
+    "for view in (self.view1, self.view2)",
+    "for view in (self.view2, self.view1)",
+    "tests/test_augment.py",
+  ),
+  (
+    "input_pipeline/pipeline.py",
+    "first = start_step * process_count + process_index",
+    "first = process_index",
+    "tests/test_pipeline.py -k restarts",
+  ),
+  (
+    "input_pipeline/pipeline.py",
+    "batches = dataset[first::process_count].to_iter_dataset(",
+    "batches = dataset[first::1].to_iter_dataset(",
+    "tests/test_pipeline.py -k restarts",
+  ),
+  (
+    "byol_flax/checkpoint.py",
+    'if found != record["digest"]:',
+    "if not found:",
+    "tests/test_checkpoint.py -k damaged",
+  ),
+  (
+    "byol_flax/loop.py",
+    "    if reporting or saving or evaluating:",
+    "    if reporting:",
+    "tests/test_loop.py -k non_finite",
+  ),
+)
+
+
+def main():
+  survivors = 0
+  with tempfile.TemporaryDirectory() as folder:
+    copy = pathlib.Path(folder) / "tree"
+    ignore = shutil.ignore_patterns(".git", ".venv", "runs", "*_cache")
+    shutil.copytree(ROOT, copy, ignore=ignore)
+    for name, line, broken, tests in MUTATIONS:
+      path = copy / name
+      text = path.read_text()
+      if text.count(line) != 1:
+        sys.exit(f"{name} has {text.count(line)} times: {line}")
+      path.write_text(text.replace(line, broken))
+      command = [sys.executable, "-m", "pytest", "-x", *tests.split()]
+      result = subprocess.run(
+        command, cwd=copy, capture_output=True, text=True, check=False
+      )
+      path.write_text(text)
+      failed = [
+        row.split(" - ")[0].removeprefix("FAILED ")
+        for row in result.stdout.splitlines()
+        if row.startswith("FAILED")
+      ]
+      survivors += not failed
+      first = line.strip().splitlines()[0]
+      print(f"{name}: {first}\n  -> {failed[0] if failed else 'SURVIVED'}")
+      sys.stdout.flush()
+  sys.exit(survivors)
+
+
+if __name__ == "__main__":
+  main()
