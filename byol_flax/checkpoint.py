@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from byol_flax import digest
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import RunError, UsageError
 
 Record = dict[str, Any]
 _managers = ocp.checkpoint_managers
@@ -204,5 +204,5 @@ class Checkpoints:
     return moved
 
 
-class DamagedError(RuntimeError):
+class DamagedError(RunError):
   """There are checkpoints, but none can be read."""

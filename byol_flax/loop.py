@@ -18,6 +18,7 @@ import jax
 
 from byol_flax import report as report_lib
 from byol_flax.checkpoint import Checkpoints, Record
+from input_pipeline.errors import RunError
 
 # Updates that may run on the devices while the next batch is awaited. More
 # would hide from the clock what the loop waits for.
@@ -26,7 +27,7 @@ _IN_FLIGHT = 2
 StepFn = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(RunError):
   """A metric became NaN or infinite."""
 
 

@@ -1,7 +1,7 @@
 """The `byol` command.
 
-Exit codes: 0 done; 2 wrong usage or config, told in one sentence; any other a
-fault, with a traceback.
+Exit codes: 0 done; 2 wrong usage, config or data and 1 a run that cannot go on,
+both told in a sentence; 130 interrupted; any other a fault.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import RunError, UsageError
 
 _CONFIG_HELP = (
   "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
@@ -157,9 +157,12 @@ def run() -> None:
   """Entry point of the console script."""
   try:
     main(sys.argv[1:])
-  except UsageError as error:
+  except (UsageError, RunError) as error:
     sys.stderr.write(f"byol: {error}\n")
-    sys.exit(2)
+    sys.exit(2 if isinstance(error, UsageError) else 1)
+  except KeyboardInterrupt:
+    sys.stderr.write("byol: interrupted; the same command resumes the run.\n")
+    sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -163,8 +163,6 @@ def train(config: Any, workdir: str, *, restart: bool, stream: TextIO) -> None:
     loop.NonFiniteError: training diverged.
   """
   workdir_lib.check_writable(workdir)
-  if restart:
-    workdir_lib.set_aside(workdir)
 
   # Data: training split, evaluation split, and the bank of kNN.
   name, data_dir = config.data.name, config.loader.data_dir
@@ -181,6 +179,8 @@ def train(config: Any, workdir: str, *, restart: bool, stream: TextIO) -> None:
   program = build(
     config, mesh, num_examples=len(source), num_classes=source.num_classes
   )
+  if restart:
+    workdir_lib.set_aside(workdir)
   checkpoints = checkpoint.Checkpoints(workdir, **config.checkpoint)
   saved = {
     "config": json.loads(json.dumps(config.to_dict())),

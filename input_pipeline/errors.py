@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the user can mend."""
+"""The exceptions that `byol` tells in a sentence, without a traceback."""
 
 
 class UsageError(ValueError):
@@ -7,3 +7,7 @@ class UsageError(ValueError):
   Its text is one or two sentences: what was expected, what came, what to do.
   `byol` prints the text without a traceback and exits with status 2.
   """
+
+
+class RunError(RuntimeError):
+  """A run that cannot go on, through no mistake of usage; status 1."""

@@ -120,7 +120,8 @@ def kill_at_random(process, workdir, rng, kills_left):
     wait, until = rng.uniform(0.2, 8), UPDATES
   else:
     share = 2 * (UPDATES - saved) / (kills_left + 1)
-    wait, until = 120, saved + rng.uniform(0, min(share, UPDATES - saved - 5))
+    until = last_view(workdir) + rng.uniform(0, share)
+    wait, until = 120, min(until, UPDATES - 5)
   while time.monotonic() < begun + wait and last_view(workdir) < until:
     if process.poll() is not None:
       raise RuntimeError(pathlib.Path(f"{workdir}.log").read_text()[-2000:])

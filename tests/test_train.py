@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -159,6 +160,19 @@ def test_evaluate_prints_the_table_and_writes_the_summary(run):
   last = [x for x in metrics(workdir) if "knn/test/top1" in x][-1]
   # The same features and neighbours as at the end of training.
   assert abs(by_name["byol"]["knn"] - last["knn/test/top1"]) < 0.01
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_says_so(tmp_path):
+  result = byol(
+    "train", *SMALL, f"--workdir={tmp_path}", "--config.base_learning_rate=1e30"
+  )
+  assert result.returncode == 1
+  assert "Traceback" not in result.stderr
+  assert re.search(
+    r"byol: train/\w+ became (nan|inf) in update \d", result.stderr
+  )
+  assert not list((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.slow
