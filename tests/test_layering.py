@@ -139,7 +139,7 @@ def undeclared(root):
   tests = [
     (f"tests/{path.name}", path) for path in (root / "tests").rglob("*.py")
   ]
-  ours = {*PACKAGES, *(path.stem for _, path in tests)}
+  ours = {*PACKAGES, "tests", *(path.stem for _, path in tests)}
   for declared, files in ((for_users, modules_of(root)), (for_tests, tests)):
     for module, path in files:
       for package in {name.split(".")[0] for name in imports_of(path)}:
