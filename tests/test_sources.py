@@ -4,10 +4,10 @@ import cloudpickle
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from test_folders import labels, make_folder, picture
 
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import ReadableSource, open_source
+from tests.test_folders import labels, make_folder, picture
 
 IMAGES, CLASSES = load_digits(return_X_y=True)
 

@@ -6,7 +6,6 @@ import socket
 import cloudpickle
 import cv2
 import numpy as np
-import prepare_cifar10
 import pytest
 import tensorflow_datasets as tfds
 from test_folders import labels, picture
@@ -15,6 +14,7 @@ from input_pipeline import tfds_sources
 from input_pipeline.decoding import decode_image
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import ReadableSource, open_source
+from tests import prepare_cifar10
 
 
 @pytest.fixture(autouse=True)
