@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from test_folders import labels, picture
 
 from input_pipeline import tfds_sources
 from input_pipeline.decoding import decode_image
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import ReadableSource, open_source
 from tests import prepare_cifar10
+from tests.test_folders import labels, picture
 
 
 @pytest.fixture(autouse=True)
