@@ -81,7 +81,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.model = {
     "encoder": {
       "architecture": given["architecture"],
-      "width": config_dict.placeholder(float),
+      "width": float(given["width"]),
       "stem": "imagenet",
       "shortcut": "projection",  # or "identity" (paper.md §10 row 17)
       "zero_init_last": False,  # True in the released code (row 1)
@@ -91,7 +91,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "predictor": {"hidden_size": 4096, "output_size": 256, "final_bias": False},
     "batch_norm": {"decay": 0.9, "epsilon": 1e-5},  # authors' configs/byol.py
   }
-  config.model.encoder.width = float(given["width"])
 
   config.data = {"name": "imagenet2012", "split": "train"}
   config.augment = {
