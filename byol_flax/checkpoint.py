@@ -12,8 +12,10 @@ from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from byol_flax import digest
+from byol_flax.distributed import Processes
 from input_pipeline.errors import RunError, UsageError
 
 Record = dict[str, Any]
@@ -50,18 +52,20 @@ class Checkpoints:
     every_minutes: float,
     keep_last: int,
     keep_every: int,
+    processes: Processes,
     read_only: bool = False,
   ) -> None:
     """Opens or creates the folder; leftovers of a kill are removed.
 
     Args:
-      workdir: absolute path.
+      workdir: absolute path, or gs://BUCKET/PATH.
       every_steps: save after so many updates ...
       every_minutes: ... and after so many minutes; the first that comes.
       keep_last: newest checkpoints kept, at least 2, so that one remains when
         the newest is damaged.
       keep_every: checkpoints whose step is a multiple are kept for good; 0
         keeps none of them.
+      processes: all that hold the state; each calls every method.
       read_only: look, while another process may be writing: nothing is
         created, cleaned up or moved.
 
@@ -75,7 +79,8 @@ class Checkpoints:
         f"keep_every at least 0; they are {every_steps}, {every_minutes}, "
         f"{keep_last} and {keep_every}."
       )
-    self.directory = pathlib.Path(workdir) / "checkpoints"
+    self.directory = epath.Path(workdir) / "checkpoints"
+    self._processes = processes
     self._read_only = read_only
     self._every_steps = every_steps
     self._every_seconds = 60 * every_minutes
@@ -90,6 +95,9 @@ class Checkpoints:
         preservation_policy=_managers.AnyPreservationPolicy(policies),
         # `due` decides when to save; Orbax saves whenever it is asked.
         save_decision_policy=_managers.FixedIntervalPolicy(1),
+        atomicity_options=ocp.options.AtomicityOptions(
+          mode=atomicity_mode(workdir, _mounts())
+        ),
         cleanup_tmp_directories=not read_only,
         create=not read_only,
         read_only=read_only,
@@ -105,13 +113,17 @@ class Checkpoints:
       every_minutes=1,
       keep_last=2,
       keep_every=0,
+      processes=Processes(),
       read_only=True,
     )
 
   def due(self, step: int) -> bool:
-    """Whether to save after update `step`, by count or by clock."""
-    elapsed = time.monotonic() - self._last_save
-    return step % self._every_steps == 0 or elapsed >= self._every_seconds
+    """Whether to save after update `step`, by count."""
+    return step % self._every_steps == 0
+
+  def overdue(self) -> bool:
+    """Whether to save now, by this process's clock."""
+    return time.monotonic() - self._last_save >= self._every_seconds
 
   def save(self, step: int, state: Any, record: Record) -> None:
     """Starts to write; returns once the state is copied off the devices.
@@ -154,32 +166,37 @@ class Checkpoints:
     """
     damaged: list[str] = []
     for label in reversed(self.steps()):
-      try:
-        record = self._restore_record(label)
-        state = self._manager.restore(
-          label,
-          args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract_state)
-          ),
-        ).state
-        found = digest.tree_digest(state)
-        if found != record["digest"]:
-          raise ValueError("its content differs from the digest saved with it")
-      # Damage shows as whatever the storage layer stumbles over.
-      except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else ""
-        what = (
-          f"Checkpoint {label} is damaged ({type(error).__name__}: {reason})"
+      state, record, problem = self._read(label, abstract_state)
+      # A file may be unreadable on one process only; all must take the same.
+      if not self._processes.any(bool(problem)):
+        if digest.tree_digest(state) == record["digest"]:
+          return Restored(state, record, tuple(damaged))
+        problem = "its content differs from the digest saved with it"
+      reason = problem or "another process could not read it"
+      if self._read_only:
+        damaged.append(f"Checkpoint {label} is damaged ({reason}).")
+      else:
+        moved = self._set_aside(label)
+        damaged.append(
+          f"Checkpoint {label} is damaged ({reason}); moved to {moved}."
         )
-        if self._read_only:
-          damaged.append(f"{what}.")
-        else:
-          damaged.append(f"{what}; moved to {self._set_aside(label)}.")
-        continue
-      return Restored(state, record, tuple(damaged))
     if damaged:
       raise DamagedError(" ".join(damaged))
     return None
+
+  def _read(self, label: int, abstract_state: Any) -> tuple[Any, Record, str]:
+    """State, record and, should it fail, why."""
+    try:
+      record = self._restore_record(label)
+      state = self._manager.restore(
+        label,
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)),
+      ).state
+    # Damage shows as whatever the storage layer stumbles over.
+    except Exception as error:
+      first_line = f"{type(error).__name__}: {error}".splitlines()[0]
+      return None, {}, first_line[:200]
+    return state, record, ""
 
   def wait(self) -> None:
     """Returns when the last save is committed."""
@@ -194,14 +211,49 @@ class Checkpoints:
       step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
     ).record
 
-  def _set_aside(self, step: int) -> pathlib.Path:
-    folder = self.directory.with_name("checkpoints-damaged")
+  def _set_aside(self, step: int) -> epath.Path:
+    folder = self.directory.parent / "checkpoints-damaged"
     moved = folder / f"{step}-{time.time_ns()}"
     if jax.process_index() == 0:
       folder.mkdir(exist_ok=True)
       (self.directory / str(step)).rename(moved)
+    self._processes.wait(f"set aside {step}")
     self._manager.reload()
     return moved
+
+
+def atomicity_mode(path: str, mounts: str) -> ocp.options.AtomicityMode:
+  """How a checkpoint under `path` becomes whole at one moment.
+
+  A local folder is renamed when it is complete. An object store cannot rename:
+  there a file in the folder, written last, says that it is complete. A bucket
+  mounted with gcsfuse looks like a local folder, so the mounts are asked.
+
+  Args:
+    path: absolute path or gs://BUCKET/PATH.
+    mounts: text of /proc/mounts, empty where there is none.
+  """
+  modes = ocp.options.AtomicityMode
+  if path.startswith("gs://"):
+    return modes.COMMIT_FILE
+  mounted, deepest = "", -1
+  for line in mounts.splitlines():
+    fields = line.split(" ")
+    if len(fields) < 3:
+      continue
+    point = pathlib.PurePath(fields[1].replace("\\040", " "))
+    depth = len(point.parts)
+    # Of two mounts on one point the later one is seen.
+    if pathlib.PurePath(path).is_relative_to(point) and depth >= deepest:
+      mounted, deepest = f"{fields[0]} {fields[2]}", depth
+  return modes.COMMIT_FILE if "gcsfuse" in mounted else modes.ATOMIC_RENAME
+
+
+def _mounts() -> str:
+  try:
+    return pathlib.Path("/proc/mounts").read_text()
+  except OSError:
+    return ""
 
 
 class DamagedError(RunError):

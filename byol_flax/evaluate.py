@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import os
 from typing import Any, TextIO
 
 import jax
+from etils import epath
 
-from byol_flax import checkpoint, sharding, train
+from byol_flax import checkpoint, program, sharding
 from byol_flax.evaluation import frozen
 from byol_flax.version import code_version
 from input_pipeline import augment, sources
@@ -20,7 +20,7 @@ def read_run(workdir: str) -> checkpoint.Record:
   Raises:
     UsageError: there is none.
   """
-  if os.path.isdir(os.path.join(workdir, "checkpoints")):
+  if epath.Path(workdir, "checkpoints").is_dir():
     checkpoints = checkpoint.Checkpoints.reader(workdir)
     record = checkpoints.newest_record()
     checkpoints.close()
@@ -52,11 +52,11 @@ def evaluate(
   name, data_dir = run_config.data.name, run_config.loader.data_dir
   source = sources.open_source(name, run_config.data.split, data_dir)
   mesh = sharding.make_mesh()
-  program = train.build(
+  built = program.build(
     run_config, mesh, num_examples=len(source), num_classes=source.num_classes
   )
   checkpoints = checkpoint.Checkpoints.reader(workdir)
-  restored = checkpoints.restore(program.abstract_state)
+  restored = checkpoints.restore(built.abstract_state)
   checkpoints.close()
   if restored is None:
     raise UsageError(f"There is no checkpoint in {workdir}; train there first.")
@@ -67,10 +67,10 @@ def evaluate(
   rows = frozen.evaluate(
     config.representations,
     frozen.make_extractor(
-      program.network,
+      built.network,
       mesh,
       trained=restored.state.online.variables,
-      untrained=program.create_state().online.variables,
+      untrained=built.create_state().online.variables,
       crop=augment.EvalCrop(
         size=run_config.augment.size, ratio=run_config.evaluation.crop_ratio
       ),
@@ -91,8 +91,8 @@ def evaluate(
     "evaluation": config.to_dict(),
     "table": [dataclasses.asdict(row) for row in rows],
   }
-  path = os.path.join(workdir, "summary.json")
-  with open(path + ".tmp", "w") as file:
-    json.dump(summary, file, indent=2)
-  os.replace(path + ".tmp", path)
+  path = epath.Path(workdir, "summary.json")
+  temporary = path.parent / "summary.json.tmp"
+  temporary.write_text(json.dumps(summary, indent=2) + "\n")
+  temporary.replace(path)
   stream.write(f"Written to {path}\n")

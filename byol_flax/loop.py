@@ -4,7 +4,9 @@ Order within an update, which must not change:
   1. the batch of update k meets the state after k updates;
   2. metrics are checked before the state they belong to is saved, so that no
      checkpoint holds the outcome of a non-finite update;
-  3. evaluation sees the state that a checkpoint of the same label holds.
+  3. evaluation sees the state that a checkpoint of the same label holds;
+  4. a preemption is looked for before an update begins and between the batches
+     of an evaluation, when `state` holds whole updates.
 """
 
 import contextlib
@@ -18,7 +20,8 @@ import jax
 
 from byol_flax import report as report_lib
 from byol_flax.checkpoint import Checkpoints, Record
-from input_pipeline.errors import RunError
+from byol_flax.distributed import Processes
+from input_pipeline.errors import PreemptedError, RunError
 
 # Updates that may run on the devices while the next batch is awaited. More
 # would hide from the clock what the loop waits for.
@@ -46,6 +49,14 @@ class Intervals:
   report: int
   evaluate: int
 
+  def due(self, step: int, first: int, last: int) -> tuple[bool, bool]:
+    """Whether to report and to evaluate after update `step`."""
+    reporting = step in (first, last) or step % self.report == 0
+    evaluating = step == last or bool(
+      self.evaluate and step % self.evaluate == 0
+    )
+    return reporting, evaluating
+
 
 @dataclasses.dataclass(frozen=True)
 class Outlets:
@@ -57,6 +68,7 @@ class Outlets:
     evaluate: state -> metrics.
     report: where metrics go.
     progress: the console line.
+    processes: all that take part.
   """
 
   checkpoints: Checkpoints
@@ -64,6 +76,14 @@ class Outlets:
   evaluate: Callable[[Any], dict[str, float]]
   report: report_lib.Report
   progress: report_lib.Progress
+  processes: Processes
+
+  def save_due(self, step: int, reporting: bool) -> bool:
+    """Whether to save after update `step`, the same on all processes."""
+    if self.checkpoints.due(step):
+      return True
+    # Clocks differ: the processes agree, where they meet for metrics anyway.
+    return reporting and self.processes.any(self.checkpoints.overdue())
 
 
 def run(
@@ -94,50 +114,69 @@ def run(
 
   Raises:
     NonFiniteError: names step and metric; the last good checkpoint is kept.
+    PreemptedError: after the last whole update was saved.
   """
   first = int(state.step) + 1
+  done = 0  # the last update of this start
   begun = time.monotonic() - seconds_before
   window = _Window()
   pending: list[tuple[int, dict[str, jax.Array]]] = []
 
-  for step in range(first, total_steps + 1):
-    with window.clock("waiting"):
-      batch = next(batches)
-    state, metrics = step_fn(state, batch)
-    window.updates += 1
-    pending.append((step, metrics))
-    if len(pending) >= _IN_FLIGHT:
-      jax.block_until_ready(pending[-_IN_FLIGHT][1])
+  def save(step: int) -> None:
+    outlets.processes.at(step, "saving")
+    record = outlets.make_record(step, time.monotonic() - begun)
+    outlets.checkpoints.save(step, state, record)
 
-    last = step == total_steps
-    reporting = step == first or last or step % intervals.report == 0
-    saving = last or outlets.checkpoints.due(step)
-    evaluating = last or (intervals.evaluate and step % intervals.evaluate == 0)
-    if reporting or saving or evaluating:
-      values = _checked(pending)
-      pending.clear()
-    if reporting:
-      # The first update is mostly compilation and would spoil the rates.
-      times = window.first() if step == first else window.rates(batch_size)
-      outlets.report.scalars(step, {**values, **times})
-      _show(outlets.progress, step, values, times)
-      window = _Window()
-    with window.clock("paused"):
-      if saving:
-        record = outlets.make_record(step, time.monotonic() - begun)
-        outlets.checkpoints.save(step, state, record)
-      if evaluating:
-        outlets.report.scalars(step, outlets.evaluate(state))
+  try:
+    for step in range(first, total_steps + 1):
+      outlets.processes.at(step, "waiting for input")
+      outlets.processes.check_preempted()
+      with window.clock("waiting"):
+        batch = next(batches)
+      outlets.processes.at(step, "updating")
+      state, metrics = step_fn(state, batch)
+      done = step
+      window.updates += 1
+      pending.append((step, metrics))
+      if len(pending) >= _IN_FLIGHT:
+        jax.block_until_ready(pending[-_IN_FLIGHT][1])
+
+      reporting, evaluating = intervals.due(step, first, total_steps)
+      saving = step == total_steps or outlets.save_due(step, reporting)
+      if reporting or saving or evaluating:
+        values = _checked(pending)
+        pending.clear()
+      if reporting:
+        # The first update is mostly compilation and would spoil the rates.
+        times = window.first() if step == first else window.rates(batch_size)
+        _tell(outlets, step, values, times)
+        window = _Window()
+      with window.clock("paused"):
+        if saving:
+          save(step)
+        if evaluating:
+          outlets.processes.at(step, "evaluating")
+          outlets.report.scalars(step, outlets.evaluate(state))
+  except PreemptedError:
+    if done:
+      _checked(pending)
+      save(done)
+    outlets.checkpoints.wait()
+    raise
+  outlets.processes.at(total_steps, "ending")
   outlets.checkpoints.wait()
   return state, time.monotonic() - begun
 
 
-def _show(
-  progress: report_lib.Progress,
+def _tell(
+  outlets: Outlets,
   step: int,
   values: dict[str, float],
   times: dict[str, float],
 ) -> None:
+  """Reports and shows the metrics of an update."""
+  outlets.report.scalars(step, {**values, **times})
+  progress = outlets.progress
   if "time/first_step_seconds" in times:
     seconds = times["time/first_step_seconds"]
     progress.note(f"first update done after {seconds:.1f} s")

@@ -1,12 +1,14 @@
 """The `byol` command.
 
-Exit codes: 0 done; 2 wrong usage, config or data and 1 a run that cannot go on,
-both told in a sentence; 130 interrupted; any other a fault.
+Exit codes: 0 done; 75 preempted after a save, run it again; 2 wrong usage,
+config or data and 1 a run that cannot go on, both told in a sentence; 130
+interrupted; any other a fault.
 """
 
 import argparse
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +17,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from input_pipeline.errors import RunError, UsageError
+from input_pipeline.errors import PreemptedError, RunError, UsageError
 
 _CONFIG_HELP = (
   "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
@@ -46,6 +48,17 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     action="store_true",
     help="set an existing run in the workdir aside and begin anew",
   )
+  for name, kind, text in (
+    ("coordinator", str, "HOST:PORT of process 0, with the next port free too"),
+    ("process-count", int, "how many processes train together"),
+    ("process-index", int, "which of them this is, from 0"),
+  ):
+    command.add_argument(
+      f"--{name}",
+      type=kind,
+      default=os.environ.get(f"BYOL_{name.upper().replace('-', '_')}") or None,
+      help=f"{text}; found by itself on TPU VMs",
+    )
   command = add(
     "evaluate",
     "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
@@ -126,6 +139,11 @@ def config_of_run(record: dict[str, Any]) -> ConfigDict:
 def main(argv: Sequence[str]) -> None:
   """Runs one command; user mistakes leave as UsageError."""
   options, config_args = parse_command(argv)
+  sigterms: list[int] = []
+  if options.command == "train":
+    # Until JAX puts its own handler in this place, within a few seconds. A
+    # signal in between is kept for it; see `distributed.start`.
+    signal.signal(signal.SIGTERM, lambda number, _: sigterms.append(number))
   config = load_config(config_args)
   # Orbax and Grain log every save and every start; ours is the progress line.
   logging.set_verbosity(logging.ERROR)
@@ -133,24 +151,48 @@ def main(argv: Sequence[str]) -> None:
 
   # Imported late, so that --help and mistakes answer at once.
   if options.command == "train":
-    from byol_flax import train
-
-    train.train(
-      config,
-      os.path.abspath(options.workdir),
-      restart=options.restart,
-      stream=sys.stderr,
-    )
+    _train(options, config, sigterms)
   elif options.command == "evaluate":
     from byol_flax import evaluate
 
-    workdir = os.path.abspath(options.workdir)
+    workdir = _absolute(options.workdir)
     run_config = config_of_run(evaluate.read_run(workdir))
     evaluate.evaluate(config, run_config, workdir, stream=sys.stdout)
   elif options.command == "views":
     from byol_flax import views
 
     views.draw(config, options.out, options.count, stream=sys.stdout)
+
+
+def _train(
+  options: argparse.Namespace, config: ConfigDict, sigterms: list[int]
+) -> None:
+  """Gathers the processes of the run and trains."""
+  from byol_flax import distributed, peers
+
+  cluster = distributed.find_cluster(
+    options.coordinator, options.process_count, options.process_index
+  )
+  deadlines = peers.Deadlines(**config.deadlines)
+  # One voice: of several processes the first one tells how it goes.
+  with (
+    open(os.devnull, "w") as nowhere,
+    distributed.start(cluster, deadlines, sigterms) as processes,
+  ):
+    # Imported within, so that a signal meets JAX's handler at once.
+    from byol_flax import train
+
+    train.train(
+      config,
+      _absolute(options.workdir),
+      restart=options.restart,
+      processes=processes,
+      stream=nowhere if cluster.index else sys.stderr,
+    )
+
+
+def _absolute(workdir: str) -> str:
+  return workdir if workdir.startswith("gs://") else os.path.abspath(workdir)
 
 
 def run() -> None:
@@ -163,6 +205,9 @@ def run() -> None:
   except KeyboardInterrupt:
     sys.stderr.write("byol: interrupted; the same command resumes the run.\n")
     sys.exit(130)
+  except PreemptedError:
+    sys.stderr.write("byol: preempted; the same command resumes the run.\n")
+    sys.exit(75)  # EX_TEMPFAIL
 
 
 if __name__ == "__main__":

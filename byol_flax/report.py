@@ -60,6 +60,13 @@ class Report:
       file.write(json.dumps(line, allow_nan=False) + "\n")
     self._tensorboard.write_scalars(step, numbers)
 
+  def start(self, about: Mapping[str, Any]) -> None:
+    """Appends a line to `starts.jsonl`: step, time and `about` this start."""
+    if self._writes:
+      line = {"step": self._resume_step, "wall_time": time.time(), **about}
+      with (self._workdir / "starts.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
   def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Shows `images`, name -> uint8 [N, H, W, 3], in TensorBoard."""
     if self._writes:

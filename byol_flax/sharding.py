@@ -15,8 +15,22 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   """A mesh over all devices (or those given), axis "data".
 
   Not `jax.make_mesh`: its axes are Explicit, and plain code fails on them.
+  The devices of a process stand side by side, because it holds one block of
+  rows; TPUs number theirs by place, across hosts.
   """
-  return Mesh(np.asarray(devices or jax.devices()), ("data",))
+  ordered = sorted(
+    devices or jax.devices(), key=lambda d: (d.process_index, d.id)
+  )
+  return Mesh(np.asarray(ordered), ("data",))
+
+
+def describe(mesh: Mesh) -> str:
+  """Such as "32 tpu devices of 4 processes"."""
+  devices = list(mesh.devices.flat)
+  processes = len({device.process_index for device in devices})
+  text = f"{len(devices)} {devices[0].platform} device"
+  text += "s" if len(devices) > 1 else ""
+  return f"{text} of {processes} processes" if processes > 1 else text
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -6,8 +6,14 @@ import subprocess
 
 
 def code_version() -> str:
-  """The commit of the source tree ("-dirty" if changed), or the release."""
+  """The commit of the source tree ("-dirty" if changed), or the release.
+
+  A tree that was shipped without its history tells in the file COMMIT.
+  """
   root = pathlib.Path(__file__).resolve().parents[1]
+  shipped = root / "COMMIT"
+  if shipped.exists():
+    return shipped.read_text().strip()
   try:
     described = subprocess.run(
       ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

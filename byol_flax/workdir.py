@@ -1,44 +1,51 @@
 """The folder of a run: may it be written to, and is it the same run?"""
 
-import os
-import pathlib
 import time
 from typing import Any
 
+import jax
+from etils import epath
+
 from byol_flax import checkpoint, report
+from byol_flax.distributed import Processes
 from input_pipeline.errors import UsageError
 
 # Sections of the config that do not change what is learned: they may differ
 # from those of the checkpoint that a run resumes from.
-MAY_CHANGE = ("loader", "checkpoint", "report", "evaluation")
+MAY_CHANGE = ("loader", "checkpoint", "report", "evaluation", "deadlines")
 
 
 def check_writable(workdir: str) -> None:
   """Makes the folder if absent; raises UsageError unless it takes files."""
-  probe = pathlib.Path(workdir) / f".writable-{os.getpid()}"
+  probe = epath.Path(workdir) / f".writable-{jax.process_index()}"
   try:
     probe.parent.mkdir(parents=True, exist_ok=True)
-    probe.touch()
+    probe.write_text("")
     probe.unlink()
-  except OSError as error:
+  # A bucket without permission raises classes of its storage library.
+  except Exception as error:
+    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
     raise UsageError(
-      f"The workdir {workdir} cannot be written to ({error.strerror}); give "
-      "--workdir=DIR with a folder of yours."
+      f"The workdir {workdir} cannot be written to ({reason}); give "
+      "--workdir=DIR with a folder, or gs://BUCKET/PATH, of yours."
     ) from None
 
 
-def set_aside(workdir: str) -> None:
+def set_aside(workdir: str, processes: Processes) -> None:
   """Moves what an earlier run left into `workdir/replaced-<time>/`."""
-  entries = [
-    entry
-    for entry in pathlib.Path(workdir).iterdir()
-    if not entry.name.startswith("replaced-")
-  ]
-  if entries:
-    folder = pathlib.Path(workdir) / time.strftime("replaced-%Y%m%d-%H%M%S")
-    folder.mkdir()
-    for entry in entries:
-      entry.rename(folder / entry.name)
+  processes.wait("before setting aside")
+  if jax.process_index() == 0:
+    entries = [
+      entry
+      for entry in epath.Path(workdir).iterdir()
+      if not entry.name.startswith("replaced-")
+    ]
+    if entries:
+      folder = epath.Path(workdir) / time.strftime("replaced-%Y%m%d-%H%M%S")
+      folder.mkdir()
+      for entry in entries:
+        entry.rename(folder / entry.name)
+  processes.wait("after setting aside")
 
 
 def check_same_run(

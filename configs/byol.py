@@ -112,6 +112,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "keep_last": 3,
     "keep_every": 50_000,
   }
+  # Seconds that a process waits for the others of its run.
+  config.deadlines = {
+    "start_seconds": 300.0,  # until all are there
+    "silence_seconds": 60.0,  # for a sign of life
+    "stall_seconds": 1800.0,  # while nothing moves; longer than one compilation
+  }
   config.report = {"every_steps": 50, "view_hashes": False}
   config.evaluation = {
     "split": "test",  # ImageNet's official validation images

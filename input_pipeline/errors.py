@@ -11,3 +11,7 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
   """A run that cannot go on, through no mistake of usage; status 1."""
+
+
+class PreemptedError(Exception):
+  """One of the processes received SIGTERM, and all end after a save."""

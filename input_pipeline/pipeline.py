@@ -13,7 +13,6 @@ rows of each global batch.
 
 import hashlib
 import os
-import pathlib
 import signal
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any, SupportsIndex
 
 import grain
 import numpy as np
+from etils import epath
 
 from input_pipeline import augment, decoding, sources
 from input_pipeline.errors import UsageError
@@ -189,13 +189,20 @@ class UnreadableImages:
       )
     self._source = source
     self._max_share = max_share
-    self.report = pathlib.Path(report)
+    self.report = epath.Path(report)
     self.indices: set[int] = set()
     if self.report.exists():
       for line in self.report.read_text().splitlines():
         index = line.split("\t")[0]
         if index.isdigit():
           self.indices.add(int(index))
+
+  def sentence(self) -> str:
+    """How many there are, and where their names stand."""
+    return (
+      f"{len(self.indices)} image(s) could not be read; their names are in "
+      f"{self.report}"
+    )
 
   def see(self, unreadable: np.ndarray) -> None:
     """Takes a batch's "unreadable" [B] int64: index of an image, or -1.

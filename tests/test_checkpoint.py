@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_flax import checkpoint, digest, sharding
+from byol_flax import checkpoint, digest, distributed, sharding
 from input_pipeline.errors import UsageError
 
 OPTIONS = {
@@ -17,6 +17,7 @@ OPTIONS = {
   "every_minutes": 1e6,
   "keep_last": 2,
   "keep_every": 0,
+  "processes": distributed.Processes(),
 }
 
 
@@ -95,11 +96,11 @@ def test_due_by_count_and_by_clock(tmp_path, monkeypatch):
   checkpoints = reopen(tmp_path, every_steps=4, every_minutes=2)
   assert [step for step in range(1, 10) if checkpoints.due(step)] == [4, 8]
   now[0] = 119.0
-  assert not checkpoints.due(9)
+  assert not checkpoints.overdue()
   now[0] = 120.0
-  assert checkpoints.due(9)
+  assert checkpoints.overdue()
   checkpoints.save(9, state(), {})
-  assert not checkpoints.due(9)
+  assert not checkpoints.overdue()
   checkpoints.close()
 
 
@@ -209,3 +210,46 @@ def test_digest_does_not_depend_on_devices():
   mesh = sharding.make_mesh()
   split = jax.device_put(np.arange(16.0), sharding.split(mesh))
   assert digest.tree_digest([split]) == digest.tree_digest([jnp.arange(16.0)])
+
+
+@pytest.mark.parametrize(
+  ("path", "mode"),
+  [
+    ("gs://bucket/run", "COMMIT_FILE"),
+    ("/mnt/bucket/run", "COMMIT_FILE"),
+    ("/mnt/other bucket/run", "COMMIT_FILE"),
+    ("/mnt/bucketed/run", "ATOMIC_RENAME"),
+    ("/mnt/bucket/scratch/run", "ATOMIC_RENAME"),
+    ("/data/run", "ATOMIC_RENAME"),
+  ],
+)
+def test_atomicity_follows_the_path(path, mode):
+  mounts = (
+    "overlay / overlay rw 0 0\n"
+    "my-bucket /mnt/bucket fuse.gcsfuse rw,nosuid 0 0\n"
+    "gcsfuse /mnt/other\\040bucket fuse rw 0 0\n"
+    "/dev/sdb /mnt/bucket/scratch ext4 rw 0 0\n"
+  )
+  assert checkpoint.atomicity_mode(path, mounts).name == mode
+
+
+def test_on_a_mounted_bucket_a_checkpoint_counts_once_committed(
+  tmp_path, monkeypatch
+):
+  mounts = f"my-bucket {tmp_path} fuse.gcsfuse rw 0 0\n"
+  monkeypatch.setattr(checkpoint, "_mounts", lambda: mounts)
+  checkpoints = reopen(tmp_path)
+  for step in (10, 20):
+    checkpoints.save(step, state(step), {"step": step})
+  checkpoints.close()
+  folders = sorted((tmp_path / "checkpoints").iterdir())
+  assert [path.name for path in folders] == ["10", "20"]
+  # A write that was cut off: everything is in place but the last file.
+  (folders[1] / "commit_success.txt").unlink()
+  checkpoints = reopen(tmp_path)
+  assert checkpoints.steps() == [10]
+  assert checkpoints.restore(abstract(state())).record["step"] == 10
+  checkpoints.save(20, state(20), {"step": 20})
+  checkpoints.wait()
+  assert checkpoints.steps() == [10, 20]
+  checkpoints.close()

@@ -6,7 +6,7 @@ import pathlib
 import jax
 import pytest
 
-from byol_flax import sharding, train
+from byol_flax import program, sharding, train
 from byol_flax.models import resnet
 from configs import byol, common
 
@@ -39,11 +39,11 @@ def test_every_run_builds(name):
   config = load(name)
   examples, classes = DATA[config.data.name]
   mesh = sharding.make_mesh()
-  program = train.build(
+  built = program.build(
     config, mesh, num_examples=examples, num_classes=classes
   )
   train.make_two_views(config)
-  online = program.abstract_state.online.params
+  online = built.abstract_state.online.params
   assert online["classifier"]["kernel"].shape[1] == classes
   assert config.evaluation.batch_size % 8 == 0 or name in (
     "byol_digits",
@@ -64,8 +64,8 @@ def test_steps_of_the_base_run():  # paper.md §3.3
     config = byol.get_config(f"epochs={epochs}")
     mesh = sharding.make_mesh(jax.devices()[:1])
     config.model.encoder.architecture = "resnet18"
-    program = train.build(config, mesh, num_examples=1281167, num_classes=1000)
-    assert program.total_steps == steps
+    built = program.build(config, mesh, num_examples=1281167, num_classes=1000)
+    assert built.total_steps == steps
 
 
 def test_presets_are_the_papers():  # paper.md §3.3

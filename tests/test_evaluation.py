@@ -113,6 +113,7 @@ def extract(network, batch_size, devices):
     augment.EvalCrop(size=tiny.SIZE, ratio=1.0),
     batch_size=batch_size,
     mesh=mesh,
+    part_done=lambda: None,
   )
 
 

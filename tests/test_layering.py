@@ -22,7 +22,8 @@ ROWS = (
   "input_pipeline.augment",
   "input_pipeline.pipeline",
   "byol_flax.trees byol_flax.slices byol_flax.sharding"
-  " byol_flax.digest byol_flax.version",
+  " byol_flax.digest byol_flax.version byol_flax.peers",
+  "byol_flax.distributed",
   "byol_flax.losses byol_flax.schedules byol_flax.report byol_flax.pictures",
   "byol_flax.optimizers byol_flax.metrics",
   "byol_flax.models",
@@ -30,6 +31,7 @@ ROWS = (
   "byol_flax.train_step byol_flax.checkpoint byol_flax.weights",
   "byol_flax.workdir byol_flax.loop",
   "byol_flax.evaluation",
+  "byol_flax.program",
   "byol_flax.train",
   "byol_flax.evaluate byol_flax.views",
   "byol_flax.preflight byol_flax.benchmarks",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from byol_flax import checkpoint, loop, report
+from byol_flax import checkpoint, distributed, loop, report
 
 
 class Counter(struct.PyTreeNode):
@@ -41,6 +41,7 @@ def run(workdir, *, start=0, total=20, every_steps=7, bad=None, evaluate=5):
     every_minutes=1e6,
     keep_last=2,
     keep_every=1,
+    processes=distributed.Processes(),
   )
   evaluated = []
 
@@ -69,6 +70,7 @@ def run(workdir, *, start=0, total=20, every_steps=7, bad=None, evaluate=5):
           progress=report.Progress(
             total_steps=total, batch_size=4, stream=stream
           ),
+          processes=distributed.Processes(),
         ),
         seconds_before=100.0,
       )

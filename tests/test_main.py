@@ -61,10 +61,10 @@ def config(*flags):
 
 
 def test_overrides_are_typed():
-  found = config("--config.batch_size=64", "--config.report.view_hashes=true")
-  assert found.batch_size == 64
+  found = config("--config.batch_size=32", "--config.report.view_hashes=true")
+  assert found.batch_size == 32
   assert found.report.view_hashes is True
-  assert config().batch_size != 64
+  assert config().batch_size != 32
 
 
 @pytest.mark.parametrize(

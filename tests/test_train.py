@@ -10,8 +10,6 @@ import sys
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from tests import kill_run
-
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
   f"--config={ROOT}/configs/byol_digits.py",
@@ -63,6 +61,7 @@ def test_a_run_leaves_everything_it_promises(run):
     "curves.png",
     "metrics.jsonl",
     "parameters.txt",
+    "starts.jsonl",
     "tensorboard",
     "views.png",
   }
@@ -185,12 +184,3 @@ def test_restart_sets_the_old_run_aside(tmp_path):
   (old,) = workdir.glob("replaced-*")
   assert (old / "checkpoints" / "44").is_dir()
   assert (workdir / "checkpoints" / "22").is_dir()
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path):
-  result = kill_run.compare(
-    tmp_path, kills=2, workers=2, whole_workers=1, seed=1
-  )
-  assert result["kills"] == 2
-  assert result["equal view digests"] == kill_run.UPDATES

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from byol_flax import workdir
+from byol_flax import distributed, workdir
 from configs import byol_digits
 from input_pipeline.errors import UsageError
 
@@ -41,7 +41,7 @@ def test_what_does_not_change_learning_may_change():
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"batch_size": 64}, "batch_size: 128 there, 64 now"),
+    ({"batch_size": 32}, "batch_size: 64 there, 32 now"),
     (
       {"model.encoder.architecture": "resnet50"},
       r"model\.encoder\.architecture: resnet8 there, resnet50 now",
@@ -59,7 +59,7 @@ def test_contradictions_are_named(change, message):
 def test_every_differing_key_is_named_and_no_other():
   with pytest.raises(UsageError) as error:
     workdir.check_same_run(
-      record(), record(batch_size=64, epochs=3), "the/workdir"
+      record(), record(batch_size=32, epochs=3), "the/workdir"
     )
   text = str(error.value)
   assert "batch_size" in text
@@ -94,13 +94,15 @@ def test_a_read_only_workdir_is_told(tmp_path):
 
 
 def test_set_aside_keeps_everything(tmp_path):
-  workdir.set_aside(str(tmp_path))  # nothing there: nothing made
+  workdir.set_aside(
+    str(tmp_path), distributed.Processes()
+  )  # nothing there: nothing made
   assert not list(tmp_path.iterdir())
   (tmp_path / "checkpoints").mkdir()
   (tmp_path / "checkpoints" / "x").write_text("kept")
   (tmp_path / "metrics.jsonl").write_text("{}")
   (tmp_path / "replaced-earlier").mkdir()
-  workdir.set_aside(str(tmp_path))
+  workdir.set_aside(str(tmp_path), distributed.Processes())
   new, old = sorted(tmp_path.iterdir())
   assert old.name == "replaced-earlier"
   assert (new / "checkpoints" / "x").read_text() == "kept"

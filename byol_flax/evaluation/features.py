@@ -1,7 +1,8 @@
 """Representations of a data split by a frozen encoder, every example once."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -54,11 +55,13 @@ def extract(
 ) -> Features:
   """Runs the network over evaluation batches and keeps the rows that count."""
   parts = []
+  # Every process needs all rows; it holds only its own of labels and masks.
+  gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))
   for batch in sharding.prefetch(mesh, batches):
     representation, logits = feature_fn(variables, batch["image"])
-    mask = jax.device_get(batch["mask"])
-    rows = jax.device_get((representation, batch["label"], logits))
-    parts.append([x[mask] for x in rows])
+    label, mask = gather((batch["label"], batch["mask"]))
+    *rows, counts = jax.device_get((representation, label, logits, mask))
+    parts.append([x[counts] for x in rows])
   return Features(
     *(np.concatenate(column) for column in zip(*parts, strict=True))
   )
@@ -72,8 +75,19 @@ def extract_split(
   *,
   batch_size: int,
   mesh: Mesh,
+  part_done: Callable[[], None],
 ) -> Features:
-  """`extract` over all of `source`; `batch_size` is global."""
+  """`extract` over all of `source`.
+
+  Args:
+    feature_fn: as made by `make_feature_fn`.
+    variables: of the network.
+    source: the split.
+    crop: evaluation pre-processing.
+    batch_size: global.
+    mesh: where the network runs.
+    part_done: called before each batch, equally often on every process.
+  """
   batches = pipeline.eval_iterator(
     source,
     crop,
@@ -81,4 +95,11 @@ def extract_split(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  return extract(feature_fn, variables, batches, mesh)
+
+  def announced() -> Iterator[pipeline.Batch]:
+    for batch in batches:
+      part_done()
+      yield batch
+
+  with contextlib.closing(batches):
+    return extract(feature_fn, variables, announced(), mesh)

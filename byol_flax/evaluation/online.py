@@ -23,6 +23,7 @@ def make_evaluation(
   crop: augment.EvalCrop,
   batch_size: int,
   neighbours: int,
+  part_done: Callable[[], None],
 ) -> Callable[[ByolState], dict[str, float]]:
   """Returns state -> metrics of the online network on `source`.
 
@@ -34,6 +35,7 @@ def make_evaluation(
     crop: evaluation pre-processing.
     batch_size: global.
     neighbours: k.
+    part_done: called between batches, equally often on every process.
 
   Returns:
     A function whose metrics are "classifier/<split>/top1" and "top5" of the
@@ -44,7 +46,13 @@ def make_evaluation(
 
   def extract(variables: Any, split: sources.Source) -> features.Features:
     return features.extract_split(
-      feature_fn, variables, split, crop, batch_size=batch_size, mesh=mesh
+      feature_fn,
+      variables,
+      split,
+      crop,
+      batch_size=batch_size,
+      mesh=mesh,
+      part_done=part_done,
     )
 
   def evaluate(state: ByolState) -> dict[str, float]:

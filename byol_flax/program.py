@@ -1,0 +1,126 @@
+"""From a config to the functions of a run; shared by all that run the step."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from byol_flax import (
+  optimizers,
+  schedules,
+  sharding,
+  train_state,
+  train_step,
+)
+from byol_flax.models import byol
+from input_pipeline.errors import UsageError
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What a config means on a mesh, without data and without arrays.
+
+  Attributes:
+    network: online and target network.
+    create_state: () -> ByolState on the mesh; jitted.
+    abstract_state: its shapes and shardings.
+    step_fn: (state, batch) -> (state, metrics); jitted, donates the state.
+    total_steps: updates of the run.
+  """
+
+  network: byol.ByolNetwork
+  create_state: Any
+  abstract_state: train_state.ByolState
+  step_fn: Any
+  total_steps: int
+
+
+def build(
+  config: Any, mesh: Mesh, *, num_examples: int, num_classes: int
+) -> Program:
+  """Turns a pre-training config into functions; compiles nothing.
+
+  Args:
+    config: as made by configs/byol.py.
+    mesh: devices to train on.
+    num_examples: size of the training split, which turns epochs into steps.
+    num_classes: of the online classifier, 0 without labels.
+
+  Raises:
+    UsageError: the config asks for something unknown or impossible.
+  """
+  sharding.check_batch_size(
+    config.batch_size,
+    devices=mesh.size,
+    accumulation_steps=config.accumulation_steps,
+  )
+  total_steps = int(config.epochs * num_examples / config.batch_size)
+  warmup_steps = int(config.warmup_epochs * num_examples / config.batch_size)
+  if not 0 <= warmup_steps < total_steps:
+    raise UsageError(
+      f"{config.epochs:g} epochs of {num_examples} images in batches of "
+      f"{config.batch_size} are {total_steps} updates, of which "
+      f"{warmup_steps} warm up; there must be more. Take a smaller batch_size "
+      "or warmup_epochs, or more epochs."
+    )
+  network = byol.make_network(
+    **config.model.to_dict(),
+    num_classes=num_classes,
+    dtype=_activation_dtype(config.dtype, mesh),
+  )
+  learning_rate = schedules.learning_rate_schedule(
+    base_learning_rate=config.base_learning_rate,
+    batch_size=config.batch_size,
+    warmup_steps=warmup_steps,
+    total_steps=total_steps,
+  )
+  target_decay = schedules.target_decay_schedule(
+    base_target_decay=config.base_target_decay, total_steps=total_steps
+  )
+  tx = optimizers.lars(learning_rate, **config.optimizer)
+
+  def create_state() -> train_state.ByolState:
+    return train_state.create_byol_state(
+      network,
+      tx,
+      seed=config.seed,
+      image_size=config.augment.size,
+      target_init=config.target_init,
+    )
+
+  whole = sharding.replicated(mesh)
+  return Program(
+    network=network,
+    create_state=jax.jit(create_state, out_shardings=whole),
+    abstract_state=jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+      jax.eval_shape(create_state),
+    ),
+    step_fn=jax.jit(
+      train_step.make_train_step(
+        network,
+        learning_rate=learning_rate,
+        target_decay=target_decay,
+        accumulation_steps=config.accumulation_steps,
+      ),
+      donate_argnums=0,
+      in_shardings=(whole, sharding.split(mesh)),
+      out_shardings=whole,
+    ),
+    total_steps=total_steps,
+  )
+
+
+def _activation_dtype(name: str, mesh: Mesh) -> Any:
+  if name == "auto":
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return jnp.float32 if on_cpu else jnp.bfloat16
+  if name not in _DTYPES:
+    raise UsageError(
+      f"dtype is {name!r}; known are auto, {', '.join(_DTYPES)}."
+    )
+  return _DTYPES[name]

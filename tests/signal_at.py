@@ -1,0 +1,47 @@
+"""`byol train` that sends itself SIGTERM at a given place.
+
+Command: python -m tests.signal_at ... --at=STEP:ACTIVITY, with an activity of
+`peers.ACTIVITIES`, or --at=start, before the processes gather. The signal and
+the trainer are real; only the moment is arranged.
+"""
+
+import os
+import signal
+import sys
+import time
+
+from byol_flax import main
+
+
+def arrange(place):
+  from byol_flax import distributed
+
+  if place == "start":
+    find = distributed.find_cluster
+
+    def find_cluster(*given):
+      os.kill(os.getpid(), signal.SIGTERM)
+      return find(*given)
+
+    distributed.find_cluster = find_cluster
+    return
+  step, activity = place.split(":")
+  said = distributed.Processes.at
+
+  def at(self, *position):
+    said(self, *position)
+    if position == (int(step), activity):
+      os.kill(os.getpid(), signal.SIGTERM)
+      if activity == "waiting for input":
+        time.sleep(4)  # idle for longer than the notice takes
+
+  distributed.Processes.at = at
+
+
+if __name__ == "__main__":
+  places = [flag for flag in sys.argv if flag.startswith("--at=")]
+  for flag in places:
+    sys.argv.remove(flag)
+    place = flag.removeprefix("--at=")
+    arrange(place)
+  main.run()

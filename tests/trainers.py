@@ -1,0 +1,189 @@
+"""Starts `byol train` as several processes with simulated devices."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def free_ports():
+  """The first of two neighbouring free ports."""
+  rng = random.Random()
+  while True:
+    port = rng.randrange(20_000, 60_000, 2)
+    try:
+      with (
+        socket.create_server(("127.0.0.1", port)),
+        socket.create_server(("127.0.0.1", port + 1)),
+      ):
+        return port
+    except OSError:
+      continue
+
+
+class Trainers:
+  """The processes of one run, their logs in `<workdir>.<index>.log`."""
+
+  def __init__(self, workdir, flags, *, processes, devices, places=None):
+    """`places`: index -> where that process gets SIGTERM, see signal_at."""
+    self.workdir = pathlib.Path(workdir)
+    coordinator = f"127.0.0.1:{free_ports()}"
+    self.processes = []
+    for index in range(processes):
+      module = "tests.signal_at" if places else "byol_flax.main"
+      command = [sys.executable, "-m", module, "train", *flags]
+      command += [f"--workdir={workdir}"]
+      if index in (places or {}):
+        command += [f"--at={places[index]}"]
+      if processes > 1:
+        command += [
+          f"--coordinator={coordinator}",
+          f"--process-count={processes}",
+          f"--process-index={index}",
+        ]
+      environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+      }
+      with open(f"{workdir}.{index}.log", "ab") as log:
+        self.processes.append(
+          subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log
+          )
+        )
+
+  def signal(self, index, number):
+    """Sends a signal to one process."""
+    self.processes[index].send_signal(number)
+
+  def running(self):
+    return all(process.poll() is None for process in self.processes)
+
+  def wait(self, seconds):
+    """Exit codes, in order; raises with the logs' ends after `seconds`."""
+    deadline = time.monotonic() + seconds
+    try:
+      return [
+        process.wait(max(0.1, deadline - time.monotonic()))
+        for process in self.processes
+      ]
+    except subprocess.TimeoutExpired:
+      self.kill()
+      raise RuntimeError(f"hung for {seconds} s:\n{self.logs()}") from None
+
+  def finish(self, seconds=600):
+    """Waits for a run that must succeed."""
+    codes = self.wait(seconds)
+    assert set(codes) == {0}, f"exit codes {codes}\n{self.logs()}"
+
+  def kill(self):
+    for process in self.processes:
+      process.kill()
+      process.wait()
+
+  def log(self, index):
+    """What the process said, without Gloo's chatter."""
+    text = pathlib.Path(f"{self.workdir}.{index}.log").read_text()
+    return re.sub(r"\[Gloo\].*: \d+\n?", "", text)
+
+  def logs(self):
+    return "\n".join(
+      f"--- process {index}\n{self.log(index)[-1500:]}"
+      for index in range(len(self.processes))
+    )
+
+
+def lines(path):
+  """The whole lines of a JSONL file; a kill may have torn the last one."""
+  found = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      found.append(json.loads(line))
+    except ValueError:
+      continue
+  return found
+
+
+def saves(workdir):
+  """Labels of the committed checkpoints, in order."""
+  folder = pathlib.Path(workdir) / "checkpoints"
+  return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+
+
+def last_update(workdir):
+  """The last update that was reported, 0 without one."""
+  reported = lines(pathlib.Path(workdir) / "metrics.jsonl")
+  return reported[-1]["step"] if reported else 0
+
+
+def views_seen(workdir, updates):
+  """Update -> digest of its global batch; an update run twice sees the same.
+
+  Each start logs the rows of its own processes; the digests of all rows of an
+  update add up to the same sum however many processes read them.
+  """
+  parts = {}
+  for path in sorted(pathlib.Path(workdir).glob("view_hashes-*.jsonl")):
+    for line in lines(path):
+      rows = parts.setdefault((line["step"], line["processes"]), {})
+      before = rows.setdefault(path.name, line["digest"])
+      assert before == line["digest"], f"update {line['step']} changed a view"
+  seen = {}
+  for (step, count), rows in parts.items():
+    if step <= updates and len(rows) == count:
+      total = sum(int(digest, 16) for digest in rows.values()) % 2**64
+      assert seen.setdefault(step, total) == total, f"update {step} differs"
+  return {step: seen[step] for step in sorted(seen)}
+
+
+def state_of(workdir, step):
+  """All arrays of a checkpoint, by path."""
+  folder = pathlib.Path(workdir) / "checkpoints" / str(step) / "state"
+  found = {}
+
+  def visit(node, path):
+    if isinstance(node, dict):
+      for name, child in node.items():
+        visit(child, f"{path}/{name}")
+    elif isinstance(node, list):
+      for i, child in enumerate(node):
+        visit(child, f"{path}/{i}")
+    elif node is not None:
+      found[path] = np.asarray(node)
+
+  # As NumPy arrays, whatever devices they were saved from.
+  checkpointer = ocp.PyTreeCheckpointer()
+  kinds = jax.tree.map(
+    lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+    checkpointer.metadata(folder).item_metadata.tree,
+  )
+  visit(checkpointer.restore(folder, restore_args=kinds), "")
+  return found
+
+
+def orphans():
+  """Input workers that lost their trainer."""
+  listing = subprocess.run(
+    ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+  ).stdout
+  return [
+    line
+    for line in listing.splitlines()[1:]
+    if "multiprocessing.spawn" in line and line.split()[1] == "1"
+  ]
+
+
+NAMES = {signal.SIGTERM: "TERM", signal.SIGKILL: "KILL"}
