@@ -154,7 +154,7 @@ def test_those_who_hold_up_the_others_are_named():
 
 def test_parts_of_a_long_evaluation_are_movement():
   deadlines = peers.Deadlines(
-    start_seconds=20, silence_seconds=20, stall_seconds=2
+    start_seconds=20, silence_seconds=20, stall_seconds=4
   )
   run = Run(2, deadlines)
   run.peers[1].at(5, "evaluating")

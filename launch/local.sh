@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Rehearses a run of several processes on one machine: the same worker entry as
+# on a slice, on simulated CPU devices.
+#
+#   launch/local.sh CONFIG[:ARG] --processes P --devices D [--workdir DIR]
+#     [--config.key=value ...]
+#
+# P processes with D devices each; default 2 and 2. The default workdir is
+# runs/local-CONFIG. The lines of every process are led by its number. Ctrl-C or
+# TERM ends all after a save; the same command resumes.
+#
+# BYOL_PYTHON is the interpreter; the default is .venv/bin/python.
+# Exit status: 0 done; 2 wrong usage or config; 75 run again; any other a fault.
+set -euo pipefail
+
+repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=launch/outcome.sh
+source "${repository}/launch/outcome.sh"
+
+die() {
+  printf 'local.sh: %s\n' "$*" >&2
+  exit 2
+}
+
+processes=2 devices=2 workdir="" config=""
+overrides=()
+
+set_option() {
+  case "$1" in
+    --processes) processes="$2" ;;
+    --devices) devices="$2" ;;
+    *) workdir="$2" ;;
+  esac
+}
+
+while (($#)); do
+  case "$1" in
+    --config.*=*) overrides+=("$1") ;;
+    --processes | --devices | --workdir)
+      (($# > 1)) || die "$1 needs a value."
+      set_option "$1" "$2"
+      shift
+      ;;
+    --processes=* | --devices=* | --workdir=*)
+      set_option "${1%%=*}" "${1#*=}"
+      ;;
+    --help | -h)
+      sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p'
+      exit 0
+      ;;
+    -*) die "There is no option $1; see launch/local.sh --help." ;;
+    *)
+      [[ -z "${config}" ]] || die "One CONFIG is needed, not ${config} and $1."
+      config="$1"
+      ;;
+  esac
+  shift
+done
+[[ -n "${config}" ]] || die "A CONFIG is needed, such as byol_digits."
+[[ "${processes}" =~ ^[1-9][0-9]*$ ]] || die "--processes is a number from 1."
+[[ "${devices}" =~ ^[1-9][0-9]*$ ]] || die "--devices is a number from 1."
+argument="${config#"${config%%:*}"}"
+config="${config%%:*}"
+config="${config#configs/}"
+config="${config%.py}"
+[[ -f "${repository}/configs/${config}.py" ]] ||
+  die "There is no config file configs/${config}.py."
+workdir="${workdir:-${repository}/runs/local-${config}}"
+# The processes change to the folder of the code.
+if [[ "${workdir}" != /* && "${workdir}" != gs://* ]]; then
+  workdir="${PWD}/${workdir}"
+fi
+
+export BYOL_PYTHON="${BYOL_PYTHON:-${repository}/.venv/bin/python}"
+[[ -x "${BYOL_PYTHON}" ]] ||
+  die "There is no ${BYOL_PYTHON}; run make test, or set BYOL_PYTHON."
+
+# Two free ports in a row: of the coordinator, and of the trainer's own channel.
+find_port() {
+  "${BYOL_PYTHON}" - <<'PYTHON'
+import random
+import socket
+
+while True:
+  port = random.randrange(20000, 32000)
+  with socket.socket() as first, socket.socket() as second:
+    try:
+      first.bind(("127.0.0.1", port))
+      second.bind(("127.0.0.1", port + 1))
+    except OSError:
+      continue
+  print(port)
+  break
+PYTHON
+}
+port="$(find_port)"
+
+# Lines of stdin, each led by the number of its process.
+number_lines() {
+  local line
+  while IFS= read -r line || [[ -n "${line}" ]]; do
+    printf '%s: %s\n' "$1" "${line}"
+  done
+}
+
+pids=()
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' INT TERM
+export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="${devices}"
+for ((i = 0; i < processes; i++)); do
+  # Substitution, not a pipe: $! must be the trainer, for SIGTERM.
+  bash "${repository}/launch/worker.sh" train \
+    "--config=configs/${config}.py${argument}" "--workdir=${workdir}" \
+    "--coordinator=127.0.0.1:${port}" "--process-count=${processes}" \
+    "--process-index=${i}" "${overrides[@]}" \
+    </dev/null > >(trap '' INT TERM; number_lines "${i}") 2>&1 &
+  pids+=("$!")
+done
+
+codes=()
+for pid in "${pids[@]}"; do
+  # A trap interrupts `wait`, whose status then is not that of the process.
+  while kill -0 "${pid}" 2>/dev/null; do wait "${pid}" || true; done
+  code=0
+  wait "${pid}" || code=$?
+  codes+=("${code}")
+done
+outcome="$(outcome_of "${codes[@]}")"
+printf 'local.sh: the processes ended with %s; workdir %s\n' \
+  "${codes[*]}" "${workdir}" >&2
+exit "${outcome}"

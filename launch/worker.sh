@@ -1,0 +1,240 @@
+#!/usr/bin/env bash
+# Everything that happens on one worker of a slice. The controller calls it over
+# ssh, from the code that it has shipped:
+#
+#   bash launch/worker.sh VERB ...
+#
+#   setup            installs Python and the packages, unless they are there
+#   start ID ARG...  starts `byol train ARG...` so that a lost ssh harms nothing
+#   state            prints one line, see print_state
+#   logs N           prints the last N lines of this worker's log
+#   stop             ends the run after a save, and no controller resumes it
+#   halt             ends the run after a save; the controller decides
+#   train ARG...     runs the trainer in the foreground (launch/local.sh)
+#   tensorboard DIR PORT  serves DIR on this machine's localhost only
+#   install, exec, record  parts of setup and start; nobody else calls them
+#
+# Environment: BYOL_HOME (default ~/byol) holds code, packages and the files of
+# the run; BYOL_PYTHON is the interpreter of `train`; BYOL_DEVICES are the
+# device files of the TPU, a pattern per word.
+set -euo pipefail
+
+code="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+script="${code}/launch/worker.sh"
+home="${BYOL_HOME:-${HOME}/byol}"
+run="${home}/run"
+venv="${home}/venv"
+python_version=3.12
+host="$(hostname)"
+
+die() {
+  printf '%s: %s\n' "${host}" "$1" >&2
+  exit 1
+}
+
+# Lines of stdin, each led by the name of this worker: gcloud mixes the output
+# of all workers. (Its --output-directory would not, but in SDK 528 it writes to
+# a folder named None.)
+name_lines() {
+  local line
+  while IFS= read -r line || [[ -n "${line}" ]]; do
+    printf '%s: %s\n' "${host}" "${line}"
+  done
+}
+
+# --- set-up -------------------------------------------------------------------
+
+setup() {
+  mkdir -p "${run}"
+  # An earlier set-up may go on although its ssh was lost: wait for it.
+  exec 9>"${home}/setup.lock"
+  flock 9
+  # A script of its own, because `set -e` sleeps inside an `if`.
+  if ! bash "${script}" install >"${run}/setup.log" 2>&1; then
+    tail -n 20 "${run}/setup.log" | name_lines >&2
+    die "The set-up failed; the lines above are the end of ${run}/setup.log."
+  fi
+}
+
+install() {
+  local wanted
+  wanted="$(cat "${code}/pyproject.toml" "${code}/constraints.txt" \
+    <(echo "${python_version}") | sha256sum | cut -d ' ' -f 1)"
+  if [[ -f "${venv}/stamp" && "$(<"${venv}/stamp")" == "${wanted}" ]]; then
+    echo "Nothing to install."
+    return
+  fi
+  rm -rf "${venv}"
+  PATH="${HOME}/.local/bin:${PATH}"
+  # The image's own Python is 3.10, which JAX no longer supports; uv brings
+  # another one without root.
+  if ! command -v uv >/dev/null; then
+    python3 -m pip install --user --quiet uv
+  fi
+  uv venv --python "${python_version}" "${venv}"
+  # The requirements only: the package itself runs from the shipped folder, so
+  # that no older commit can hide in site-packages. jax[tpu] pins libtpu.
+  uv pip install --python "${venv}/bin/python" \
+    --constraint "${code}/constraints.txt" \
+    --requirement "${code}/pyproject.toml" --extra tpu
+  # Written last: half an installation is none.
+  printf '%s' "${wanted}" >"${venv}/stamp"
+}
+
+# --- the run ------------------------------------------------------------------
+
+# running, also while it saves after a SIGTERM; else what was left behind.
+unit_runs() {
+  local state
+  state="$(systemctl show --property=ActiveState --value byol.service)"
+  [[ "${state}" != inactive && "${state}" != failed && -n "${state}" ]]
+}
+
+# Prints `byol-state HOST STATUS CODE ID COMMIT`, "-" for what is not known.
+# STATUS: running; exited, by itself or by halt; stopped, by stop; lost, when
+# the machine went down without a record; absent, when nothing was started.
+print_state() {
+  local status=absent exit_code=- id=- commit=-
+  if [[ -f "${run}/id" ]]; then
+    read -r id commit <"${run}/id"
+    if unit_runs; then
+      status=running
+    elif [[ -f "${run}/exit" ]]; then
+      status=exited
+      if [[ -f "${run}/stopped" ]]; then status=stopped; fi
+      exit_code="$(<"${run}/exit")"
+    else
+      status=lost
+    fi
+  fi
+  # In one short write, which the pipe of all workers does not tear.
+  printf 'byol-state %s %s %s %s %s\n' \
+    "${host}" "${status}" "${exit_code}" "${id}" "${commit}"
+}
+
+# libtpu gives the devices to one process: ends a trainer of ours that outlived
+# its unit, refuses when they belong to anything else.
+free_devices() {
+  local pattern pid command
+  local -a files=() pids=()
+  for pattern in ${BYOL_DEVICES:-/dev/accel* /dev/vfio/*}; do
+    if [[ -e "${pattern}" ]]; then files+=("${pattern}"); fi
+  done
+  if ((${#files[@]} == 0)); then return; fi
+  mapfile -t pids < <(sudo lsof -t "${files[@]}" 2>/dev/null | sort -u)
+  for pid in "${pids[@]}"; do
+    command="$(ps -o args= -p "${pid}" || true)"
+    case "${command}" in
+      "") ;; # it has ended since
+      *byol_flax.main*) sudo kill -KILL "${pid}" ;;
+      *) die "Process ${pid} (${command}) holds the TPU; end it first." ;;
+    esac
+  done
+  sudo rm -f /tmp/libtpu_lockfile
+}
+
+start() {
+  local id="$1"
+  shift
+  mkdir -p "${run}"
+  if unit_runs; then
+    # A repeated start, after an ssh that failed on some worker, is no mistake.
+    if [[ "$(cut -d ' ' -f 1 "${run}/id" 2>/dev/null)" == "${id}" ]]; then
+      return
+    fi
+    die "Another run is going on here; stop it first."
+  fi
+  free_devices
+  # An ended unit keeps its name until it is reset.
+  sudo systemctl reset-failed byol.service 2>/dev/null || true
+  rm -f "${run}/exit" "${run}/stopped"
+  # systemd expands $ and % in a unit's command line, so the trainer's arguments
+  # travel in a file. `mv` makes them appear whole.
+  printf '%s\0' "$@" >"${run}/arguments.part"
+  mv "${run}/arguments.part" "${run}/arguments"
+  printf '%s %s\n' "${id}" "$(cat "${code}/COMMIT" || echo -)" >"${run}/id"
+  # No Restart=: only the controller sees all workers. KillMode=mixed: SIGTERM
+  # goes to the trainer alone, which saves and ends its input workers itself.
+  # 290 s: maintenance grants five minutes. A status kept by the unit would be
+  # gone after a reboot or reset-failed; ExecStopPost writes it into a file.
+  sudo systemd-run --quiet --unit=byol --uid="$(id -un)" \
+    --working-directory="${code}" --setenv=BYOL_HOME="${home}" \
+    --property=KillMode=mixed --property=TimeoutStopSec=290 \
+    --property=LimitNOFILE=65536 \
+    --property=ExecStopPost="/bin/bash \"${script}\" record" \
+    /bin/bash "${script}" exec
+}
+
+# The main process of the unit. Every step `exec`s, so that systemd's SIGTERM
+# reaches Python itself: a shell in between would not pass it on.
+exec_trainer() {
+  local -a arguments
+  mapfile -d '' -t arguments <"${run}/arguments"
+  exec >>"${run}/log" 2>&1
+  printf '=== %s, commit %s\n' "$(date -u +%FT%TZ)" \
+    "$(cut -d ' ' -f 2 "${run}/id")"
+  BYOL_PYTHON="${venv}/bin/python" train "${arguments[@]}"
+}
+
+train() {
+  local argument workdir=""
+  for argument in "$@"; do
+    case "${argument}" in
+      --workdir=*) workdir="${argument#--workdir=}" ;;
+      *) ;;
+    esac
+  done
+  cd "${code}"
+  # In the workdir, because a new slice has empty disks and a compilation of the
+  # largest encoder takes minutes.
+  local cache="${workdir%/}/compilation_cache"
+  export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-${cache}}"
+  export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
+  export PYTHONUNBUFFERED=1
+  exec "${BYOL_PYTHON:-${venv}/bin/python}" -m byol_flax.main train "$@"
+}
+
+# Called by systemd when the unit has ended: 0-255 as a shell would report it.
+record() {
+  local status="${EXIT_STATUS:-255}"
+  if [[ "${EXIT_CODE:-}" != exited ]]; then
+    # The name of a signal, such as KILL.
+    status="$((128 + $(kill -l "${status}" || echo 127)))"
+  fi
+  printf '%s' "${status}" >"${run}/exit.part"
+  mv "${run}/exit.part" "${run}/exit"
+}
+
+end_run() {
+  if unit_runs; then
+    # Returns when the trainer has saved and ended, or after TimeoutStopSec.
+    sudo systemctl stop byol.service
+  fi
+}
+
+tensorboard() {
+  local logdir="$1" port="$2"
+  exec "${venv}/bin/python" -m tensorboard.main --logdir="${logdir}" \
+    --host=127.0.0.1 --port="${port}"
+}
+
+verb="${1:-}"
+if (($# > 0)); then shift; fi
+case "${verb}" in
+  setup | install | start | record | tensorboard | train) "${verb}" "$@" ;;
+  exec) exec_trainer ;;
+  state) print_state ;;
+  logs)
+    if [[ -f "${run}/log" ]]; then
+      tail -n "$1" "${run}/log" | name_lines
+    else
+      echo "no log yet" | name_lines
+    fi
+    ;;
+  stop)
+    if [[ -f "${run}/id" ]]; then touch "${run}/stopped"; fi
+    end_run
+    ;;
+  halt) end_run ;;
+  *) die "worker.sh does not know the verb ${verb:-(none)}." ;;
+esac

@@ -1,0 +1,29 @@
+"""Fixtures of the tests of launch/; a module apart, for pytest_plugins."""
+
+import shutil
+
+import pytest
+
+from tests.fake_cloud.rig import ROOT, Rig, git
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+  """A clone of what the launcher ships, as one commit."""
+  folder = tmp_path_factory.mktemp("clone") / "byol"
+  ignored = shutil.ignore_patterns("__pycache__")
+  for name in ("launch", "configs"):
+    shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+  for name in ("pyproject.toml", "constraints.txt"):
+    shutil.copy(ROOT / name, folder)
+  git(folder, "init", "--quiet")
+  git(folder, "add", ".")
+  git(folder, "commit", "--quiet", "--message=all")
+  return folder
+
+
+@pytest.fixture
+def rig(repository, tmp_path):
+  rig = Rig(repository, tmp_path)
+  yield rig
+  rig.close()

