@@ -37,6 +37,19 @@ class Restored:
   damaged: tuple[str, ...]
 
 
+class _Manager(ocp.CheckpointManager):
+  """Saves when it is told to, and leaves preemption to `Processes`.
+
+  Orbax would ask JAX for a preemption too, with the number of the update. JAX
+  keeps one counter of all questions; two sequences in it can miss the point at
+  which all processes agreed to stop.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
+
+
 class Checkpoints:
   """The checkpoints of one workdir, `workdir/checkpoints/<step>`.
 
@@ -88,7 +101,7 @@ class Checkpoints:
     policies: list[Any] = [_managers.LatestN(keep_last)]
     if keep_every:
       policies.append(_managers.EveryNSteps(keep_every))
-    self._manager = ocp.CheckpointManager(
+    self._manager = _Manager(
       self.directory,
       item_names=("state", "record"),
       options=ocp.CheckpointManagerOptions(
@@ -167,31 +180,41 @@ class Checkpoints:
     damaged: list[str] = []
     for label in reversed(self.steps()):
       state, record, problem = self._read(label, abstract_state)
-      # A file may be unreadable on one process only; all must take the same.
       if not self._processes.any(bool(problem)):
         if digest.tree_digest(state) == record["digest"]:
           return Restored(state, record, tuple(damaged))
         problem = "its content differs from the digest saved with it"
-      reason = problem or "another process could not read it"
+      elif self._processes.any(not problem):
+        raise RunError(
+          f"Checkpoint {label} can be read by some processes and not by others "
+          f"(here: {problem or 'it can'}); every host must see all of "
+          f"{self.directory}."
+        )
       if self._read_only:
-        damaged.append(f"Checkpoint {label} is damaged ({reason}).")
+        damaged.append(f"Checkpoint {label} is damaged ({problem}).")
       else:
         moved = self._set_aside(label)
         damaged.append(
-          f"Checkpoint {label} is damaged ({reason}); moved to {moved}."
+          f"Checkpoint {label} is damaged ({problem}); moved to {moved}."
         )
     if damaged:
       raise DamagedError(" ".join(damaged))
     return None
 
   def _read(self, label: int, abstract_state: Any) -> tuple[Any, Record, str]:
-    """State, record and, should it fail, why."""
+    """State, record and, should it fail, why.
+
+    By Orbax's handlers and not its manager, in which all processes wait for
+    each other: one that cannot read would leave the others waiting.
+    """
     try:
       record = self._restore_record(label)
-      state = self._manager.restore(
-        label,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)),
-      ).state
+      state = ocp.StandardCheckpointHandler().restore(
+        self.directory / str(label) / "state",
+        args=ocp.args.StandardRestore(abstract_state),
+      )
+    except jax.errors.JaxRuntimeError:
+      raise  # the devices, not the file
     # Damage shows as whatever the storage layer stumbles over.
     except Exception as error:
       first_line = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -207,9 +230,10 @@ class Checkpoints:
     self._manager.close()
 
   def _restore_record(self, step: int) -> Record:
-    return self._manager.restore(
-      step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-    ).record
+    record = ocp.JsonCheckpointHandler().restore(
+      self.directory / str(step) / "record", args=ocp.args.JsonRestore()
+    )
+    return dict(record)
 
   def _set_aside(self, step: int) -> epath.Path:
     folder = self.directory.parent / "checkpoints-damaged"

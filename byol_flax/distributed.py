@@ -21,8 +21,6 @@ from jax.experimental import multihost_utils
 from byol_flax import peers
 from input_pipeline.errors import PreemptedError, RunError, UsageError
 
-_SHUTDOWN_SECONDS = 60
-
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
@@ -123,7 +121,11 @@ def find_cluster(
 
 @contextlib.contextmanager
 def start(
-  cluster: Cluster, deadlines: peers.Deadlines, sigterms: Collection[int]
+  cluster: Cluster,
+  deadlines: peers.Deadlines,
+  *,
+  identity: str,
+  sigterms: Collection[int],
 ) -> Iterator[Processes]:
   """Gathers all processes and starts JAX's service; ends it afterwards.
 
@@ -133,36 +135,31 @@ def start(
   Args:
     cluster: all processes.
     deadlines: how long to wait for them.
-    sigterms: not empty when this process received SIGTERM already.
+    identity: of what is to be run; must be the same on all.
+    sigterms: not empty once this process received SIGTERM.
 
   Raises:
     RunError: names the processes that did not come in time.
+    PreemptedError: SIGTERM came while others were waited for.
   """
   channel = None
   if cluster.count > 1:
     host, _, port = cluster.coordinator.rpartition(":")
     channel = peers.Peers(
-      (host, int(port) + 1),
+      (host, _channel_port(int(port))),
       index=cluster.index,
       count=cluster.count,
       deadlines=deadlines,
+      identity=identity,
+      stopping=lambda: bool(sigterms),
     )
   else:
     # Nothing to speak to; Gloo would say on the console that it found no one.
     jax.config.update("jax_cpu_collectives_implementation", None)
-  jax.distributed.initialize(
-    cluster.coordinator,
-    num_processes=cluster.count,
-    process_id=cluster.index,
-    coordinator_bind_address=_bind_address(cluster),
-    initialization_timeout=int(deadlines.start_seconds),
-    # Ours speaks first: JAX would end this process without naming the other.
-    heartbeat_timeout_seconds=2 * int(deadlines.silence_seconds) + 10,
-    shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-  )
-  if sigterms:  # they came before JAX could hear them
-    os.kill(os.getpid(), signal.SIGTERM)
   try:
+    _initialize(cluster, deadlines)
+    if sigterms:  # they came before JAX could hear them
+      os.kill(os.getpid(), signal.SIGTERM)
     yield Processes(channel)
   except PreemptedError:
     _leave(channel)
@@ -170,16 +167,40 @@ def start(
   except (UsageError, RunError) as error:
     _fail(channel, str(error), 2 if isinstance(error, UsageError) else 1)
     raise
+  except KeyboardInterrupt:
+    _fail(channel, "interrupted.", 130)
+    raise
   except BaseException as error:
     # A lost process shows first as an error of the collective that waits for
     # it; the watch, which knows its name, ends this process in a moment.
     if channel and isinstance(error, jax.errors.JaxRuntimeError):
       time.sleep(5)
-    if channel and not isinstance(error, KeyboardInterrupt):
+    if channel:
       traceback.print_exception(error)
     _fail(channel, f"{type(error).__name__}: {str(error)[:300]}", 1)
     raise
   _leave(channel)
+
+
+def _initialize(cluster: Cluster, deadlines: peers.Deadlines) -> None:
+  """Starts JAX's own service."""
+  try:
+    jax.distributed.initialize(
+      cluster.coordinator,
+      num_processes=cluster.count,
+      process_id=cluster.index,
+      coordinator_bind_address=_bind_address(cluster),
+      initialization_timeout=int(deadlines.start_seconds),
+      # Ours speaks first: JAX would end this process without naming the other.
+      heartbeat_timeout_seconds=2 * int(deadlines.silence_seconds) + 10,
+      # All wait here for the slowest, which may still write its last files.
+      shutdown_timeout_seconds=int(deadlines.stall_seconds),
+    )
+  except RuntimeError as error:
+    raise RunError(
+      f"JAX's service did not start at {cluster.coordinator}: "
+      f"{str(error).splitlines()[0]}"
+    ) from None
 
 
 def _leave(channel: peers.Peers | None) -> None:
@@ -194,6 +215,11 @@ def _fail(channel: peers.Peers | None, sentence: str, code: int) -> None:
   if channel:
     channel.fail(sentence, code)
   jax.distributed.shutdown()
+
+
+def _channel_port(port: int) -> int:
+  """Port of `peers`, beside the coordinator's."""
+  return port + 1 if port < 65535 else port - 1
 
 
 def _bind_address(cluster: Cluster) -> str | None:

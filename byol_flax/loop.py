@@ -85,6 +85,17 @@ class Outlets:
     # Clocks differ: the processes agree, where they meet for metrics anyway.
     return reporting and self.processes.any(self.checkpoints.overdue())
 
+  def save(self, step: int, state: Any, seconds: float) -> None:
+    """Starts to save the state after update `step`."""
+    self.processes.at(step, "saving")
+    record = self.make_record(step, seconds)
+    self.checkpoints.save(step, state, record)
+
+  def run_evaluation(self, step: int, state: Any) -> None:
+    """Evaluates the state after update `step` and reports."""
+    self.processes.at(step, "evaluating")
+    self.report.scalars(step, self.evaluate(state))
+
 
 def run(
   state: Any,
@@ -96,6 +107,7 @@ def run(
   intervals: Intervals,
   outlets: Outlets,
   seconds_before: float,
+  evaluate_first: bool,
 ) -> tuple[Any, float]:
   """Trains until `total_steps` updates are done.
 
@@ -108,6 +120,7 @@ def run(
     intervals: when to report and evaluate.
     outlets: what happens then.
     seconds_before: training time of earlier starts of this run.
+    evaluate_first: the evaluation due after the last update is missing.
 
   Returns:
     The final state, and the seconds of training of all starts together.
@@ -122,12 +135,9 @@ def run(
   window = _Window()
   pending: list[tuple[int, dict[str, jax.Array]]] = []
 
-  def save(step: int) -> None:
-    outlets.processes.at(step, "saving")
-    record = outlets.make_record(step, time.monotonic() - begun)
-    outlets.checkpoints.save(step, state, record)
-
   try:
+    if evaluate_first:
+      outlets.run_evaluation(first - 1, state)
     for step in range(first, total_steps + 1):
       outlets.processes.at(step, "waiting for input")
       outlets.processes.check_preempted()
@@ -153,14 +163,13 @@ def run(
         window = _Window()
       with window.clock("paused"):
         if saving:
-          save(step)
+          outlets.save(step, state, time.monotonic() - begun)
         if evaluating:
-          outlets.processes.at(step, "evaluating")
-          outlets.report.scalars(step, outlets.evaluate(state))
+          outlets.run_evaluation(step, state)
   except PreemptedError:
     if done:
       _checked(pending)
-      save(done)
+      outlets.save(done, state, time.monotonic() - begun)
     outlets.checkpoints.wait()
     raise
   outlets.processes.at(total_steps, "ending")

@@ -169,22 +169,27 @@ def _train(
 ) -> None:
   """Gathers the processes of the run and trains."""
   from byol_flax import distributed, peers
+  from byol_flax.version import code_version
 
   cluster = distributed.find_cluster(
     options.coordinator, options.process_count, options.process_index
   )
   deadlines = peers.Deadlines(**config.deadlines)
+  workdir = _absolute(options.workdir)
+  identity = f"{config.to_json()} {workdir} {options.restart} {code_version()}"
   # One voice: of several processes the first one tells how it goes.
   with (
     open(os.devnull, "w") as nowhere,
-    distributed.start(cluster, deadlines, sigterms) as processes,
+    distributed.start(
+      cluster, deadlines, identity=identity, sigterms=sigterms
+    ) as processes,
   ):
     # Imported within, so that a signal meets JAX's handler at once.
     from byol_flax import train
 
     train.train(
       config,
-      _absolute(options.workdir),
+      workdir,
       restart=options.restart,
       processes=processes,
       stream=nowhere if cluster.index else sys.stderr,
@@ -206,7 +211,10 @@ def run() -> None:
     sys.stderr.write("byol: interrupted; the same command resumes the run.\n")
     sys.exit(130)
   except PreemptedError:
-    sys.stderr.write("byol: preempted; the same command resumes the run.\n")
+    restarted = ", without --restart," if "--restart" in sys.argv else ""
+    sys.stderr.write(
+      f"byol: preempted; the same command{restarted} resumes the run.\n"
+    )
     sys.exit(75)  # EX_TEMPFAIL
 
 

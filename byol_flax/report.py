@@ -149,6 +149,16 @@ def drop_after(path: epath.Path, step: int) -> None:
     _replace(path, "".join(line + "\n" for line in kept))
 
 
+def evaluated(path: epath.Path, step: int) -> bool:
+  """Whether the JSONL file at `path` has an evaluation after update `step`."""
+  if not path.exists():
+    return False
+  for line in path.read_bytes().splitlines():
+    if _step_of(line) == step and "train/byol_loss" not in json.loads(line):
+      return True
+  return False
+
+
 def _step_of(line: bytes) -> float:
   """The "step" of one line of JSONL; infinite when the line is torn."""
   try:

@@ -85,12 +85,7 @@ def train(
   checkpoints = checkpoint.Checkpoints(
     workdir, processes=processes, **config.checkpoint
   )
-  saved = {
-    "config": json.loads(json.dumps(config.to_dict())),
-    "num_examples": len(source),
-    "num_classes": source.num_classes,
-    "code_version": code_version(),
-  }
+  saved = _describe(config, source)
   workdir_lib.check_same_run(checkpoints.newest_record(), saved, workdir)
 
   def make_record(step: int, seconds: float) -> checkpoint.Record:
@@ -127,7 +122,12 @@ def train(
     f"{source.num_classes or 'no'} classes; {devices}; "
     f"update {start_step:,} of {program.total_steps:,} in {workdir}"
   )
-  if start_step >= program.total_steps:
+  intervals = loop.Intervals(
+    report=config.report.every_steps, evaluate=evaluation.every_steps
+  )
+  due = intervals.due(start_step, 0, program.total_steps)[1]
+  missing = due and processes.any(_evaluation_missing(workdir, start_step))
+  if start_step >= program.total_steps and not missing:
     progress.note("This run is complete; nothing to do.")
     checkpoints.close()
     return
@@ -163,9 +163,7 @@ def train(
         transfers,
         total_steps=program.total_steps,
         batch_size=config.batch_size,
-        intervals=loop.Intervals(
-          report=config.report.every_steps, evaluate=evaluation.every_steps
-        ),
+        intervals=intervals,
         outlets=loop.Outlets(
           checkpoints=checkpoints,
           make_record=make_record,
@@ -175,6 +173,7 @@ def train(
           processes=processes,
         ),
         seconds_before=seconds,
+        evaluate_first=missing,
       )
     finally:
       progress.close()
@@ -244,6 +243,26 @@ def _open_batches(
     path = f"{workdir}/view_hashes-{jax.process_index()}.jsonl"
     return _log_digests(batches, path, start_step)
   return batches
+
+
+def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
+  """What a checkpoint records of the run as a whole."""
+  return {
+    "config": json.loads(json.dumps(config.to_dict())),
+    "num_examples": len(source),
+    "num_classes": source.num_classes,
+    "code_version": code_version(),
+  }
+
+
+def _evaluation_missing(workdir: str, step: int) -> bool:
+  """A preemption may come between a save and the evaluation after it.
+
+  Only process 0 looks: what it writes others may see later.
+  """
+  if step == 0 or jax.process_index():
+    return False
+  return not report.evaluated(epath.Path(workdir, "metrics.jsonl"), step)
 
 
 def _no_evaluation(state: train_state.ByolState) -> dict[str, float]:

@@ -11,12 +11,13 @@ and restarts cannot change them. Process p reads the p-th block of consecutive
 rows of each global batch.
 """
 
+import contextlib
 import hashlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, SupportsIndex
 
 import grain
@@ -94,9 +95,12 @@ def train_iterator(
     )
   iterator = iter(batches)
   try:
-    for batch in iterator:
+    with _born_deaf():
+      batch = next(iterator)  # starts the workers
+    while True:
       unreadable.see(batch.pop("unreadable"))
       yield batch
+      batch = next(iterator)
   finally:
     iterator.close()
 
@@ -247,6 +251,20 @@ def batch_digest(batch: Batch, first_row: int) -> int:
       digest.update(np.ascontiguousarray(batch[name][row]).tobytes())
     total += int.from_bytes(digest.digest(), "little")
   return total % 2**64
+
+
+@contextlib.contextmanager
+def _born_deaf() -> Iterator[None]:
+  """Processes started within do not hear SIGTERM before `_start_worker`.
+
+  They inherit the mask of signals from the thread that starts them. In this
+  process other threads go on hearing it, JAX's among them.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(worker_index: int, worker_count: int) -> None:

@@ -157,10 +157,14 @@ start() {
   # goes to the trainer alone, which saves and ends its input workers itself.
   # 290 s: maintenance grants five minutes. A status kept by the unit would be
   # gone after a reboot or reset-failed; ExecStopPost writes it into a file.
+  # After=: a machine that shuts down keeps its network until the run has saved.
+  # LimitMEMLOCK: newer TPUs (VFIO) pin the memory that they read.
   sudo systemd-run --quiet --unit=byol --uid="$(id -un)" \
     --working-directory="${code}" --setenv=BYOL_HOME="${home}" \
     --property=KillMode=mixed --property=TimeoutStopSec=290 \
-    --property=LimitNOFILE=65536 \
+    --property=LimitNOFILE=65536 --property=LimitMEMLOCK=infinity \
+    --property=Wants=network-online.target \
+    --property="After=network-online.target nss-lookup.target" \
     --property=ExecStopPost="/bin/bash \"${script}\" record" \
     /bin/bash "${script}" exec
 }

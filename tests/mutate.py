@@ -77,15 +77,51 @@ MUTATIONS = (
   ),
   (
     "byol_flax/checkpoint.py",
-    'if found != record["digest"]:',
-    "if not found:",
+    'if digest.tree_digest(state) == record["digest"]:',
+    "if digest.tree_digest(state):",
     "tests/test_checkpoint.py -k damaged",
   ),
   (
     "byol_flax/loop.py",
-    "    if reporting or saving or evaluating:",
-    "    if reporting:",
+    "      if reporting or saving or evaluating:",
+    "      if reporting:",
     "tests/test_loop.py -k non_finite",
+  ),
+  (
+    "byol_flax/loop.py",
+    "    if done:\n      _checked(pending)\n      save(done)\n",
+    "",
+    "tests/test_preemption.py -k sigterm",
+  ),
+  (
+    "byol_flax/distributed.py",
+    "  if sigterms:  #",
+    "  if False:  #",
+    "tests/test_preemption.py -k sigterm",
+  ),
+  (
+    "byol_flax/peers.py",
+    "if now - moved > self._deadlines.stall_seconds:",
+    "if now - moved > 1e9:",
+    "tests/test_peers.py -k hold_up",
+  ),
+  (
+    "byol_flax/peers.py",
+    "if now - peer.heard > self._deadlines.silence_seconds:",
+    "if now - peer.heard > 1e9:",
+    "tests/test_peers.py -k silent",
+  ),
+  (
+    "byol_flax/sharding.py",
+    "key=lambda d: (d.process_index, d.id)",
+    "key=lambda d: d.id",
+    "tests/test_distributed.py -k side_by_side",
+  ),
+  (
+    "byol_flax/checkpoint.py",
+    "mode=atomicity_mode(workdir, _mounts())",
+    "mode=ocp.options.AtomicityMode.AUTO",
+    "tests/test_checkpoint.py -k mounted_bucket",
   ),
 )
 

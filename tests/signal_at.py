@@ -1,8 +1,8 @@
 """`byol train` that sends itself SIGTERM at a given place.
 
 Command: python -m tests.signal_at ... --at=STEP:ACTIVITY, with an activity of
-`peers.ACTIVITIES`, or --at=start, before the processes gather. The signal and
-the trainer are real; only the moment is arranged.
+`peers.ACTIVITIES`, --at=STEP:saved, or --at=start, before the processes
+gather. The signal and the trainer are real; only the moment is arranged.
 """
 
 import os
@@ -14,7 +14,7 @@ from byol_flax import main
 
 
 def arrange(place):
-  from byol_flax import distributed
+  from byol_flax import checkpoint, distributed
 
   if place == "start":
     find = distributed.find_cluster
@@ -24,6 +24,17 @@ def arrange(place):
       return find(*given)
 
     distributed.find_cluster = find_cluster
+    return
+  if place.endswith(":saved"):
+    save = checkpoint.Checkpoints.save
+
+    def save_and_signal(self, step, *given):
+      save(self, step, *given)
+      if step == int(place.removesuffix(":saved")):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(3)  # the notice comes before the next look
+
+    checkpoint.Checkpoints.save = save_and_signal
     return
   step, activity = place.split(":")
   said = distributed.Processes.at

@@ -22,7 +22,8 @@ ROWS = (
   "input_pipeline.augment",
   "input_pipeline.pipeline",
   "byol_flax.trees byol_flax.slices byol_flax.sharding"
-  " byol_flax.digest byol_flax.version byol_flax.peers",
+  " byol_flax.digest byol_flax.version byol_flax.roll_call",
+  "byol_flax.peers",
   "byol_flax.distributed",
   "byol_flax.losses byol_flax.schedules byol_flax.report byol_flax.pictures",
   "byol_flax.optimizers byol_flax.metrics",

@@ -73,6 +73,7 @@ def run(workdir, *, start=0, total=20, every_steps=7, bad=None, evaluate=5):
           processes=distributed.Processes(),
         ),
         seconds_before=100.0,
+        evaluate_first=False,
       )
     finally:
       saved = checkpoints.steps()

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from byol_flax import peers
-from input_pipeline.errors import RunError
+from input_pipeline.errors import PreemptedError, RunError
 
 # The `end` of a played process leaves its thread by SystemExit.
 pytestmark = pytest.mark.filterwarnings(
@@ -31,6 +31,7 @@ class Run:
     self.count, self.deadlines = count, deadlines
     self.address = free_address()
     self.ended, self.errors, self.peers = {}, {}, {}
+    self.stopping, self.identities = set(), {}
     present = range(count) if present is None else present
     threads = [threading.Thread(target=self.join, args=(i,)) for i in present]
     for thread in threads:
@@ -49,16 +50,20 @@ class Run:
         index=index,
         count=self.count,
         deadlines=self.deadlines,
+        identity=self.identities.get(index, "the run"),
+        stopping=lambda: index in self.stopping,
         end=end,
       )
     except RunError as error:
       self.errors[index] = str(error)
+    except PreemptedError:
+      self.errors[index] = "preempted"
     except SystemExit:
       pass
 
   def wait_for(self, indices, seconds=15):
     deadline = time.monotonic() + seconds
-    while set(self.ended) < set(indices):
+    while not set(indices) <= set(self.ended):
       assert time.monotonic() < deadline, self.ended
       time.sleep(0.02)
 
@@ -105,6 +110,54 @@ def test_two_sizes_of_one_run_are_a_usage_error():
   for thread in (*threads, gathered):
     thread.join(10)
   assert sorted(run.peers) == [0, 1, 2]
+
+
+def test_another_command_on_one_process_is_a_usage_error():
+  run = Run(3, present=[])
+  run.identities[2] = "another config"
+  threads = [
+    threading.Thread(target=run.join, args=(i,), daemon=True) for i in range(3)
+  ]
+  for thread in threads:
+    thread.start()
+  run.wait_for([2])
+  sentence, code = run.ended[2]
+  assert "process 2 of 3" in sentence
+  assert "another config, code, workdir" in sentence
+  assert code == 2
+  # The others still wait for a process 2 that fits.
+  del run.identities[2]
+  run.join(2)
+  for thread in threads:
+    thread.join(10)
+  assert sorted(run.peers) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_signal_while_others_are_waited_for_ends_all_with_75(stopped):
+  run = Run(3, present=[])
+  threads = [
+    threading.Thread(target=run.join, args=(i,), daemon=True) for i in (0, 1)
+  ]
+  for thread in threads:
+    thread.start()
+  time.sleep(1)  # process 2 does not come
+  begun = time.monotonic()
+  run.stopping.add(stopped)
+  for thread in threads:
+    thread.join(10)
+  assert time.monotonic() - begun < 5
+  assert run.errors == {stopped: "preempted"}
+  sentence, code = run.ended[1 - stopped]
+  assert "preempted" in sentence
+  assert code == 75
+
+
+def test_a_signal_while_process_0_is_not_there():
+  run = Run(2, present=[])
+  run.stopping.add(1)
+  run.join(1)
+  assert run.errors == {1: "preempted"}
 
 
 @pytest.mark.parametrize("killed", [0, 1, 2])

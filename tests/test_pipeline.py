@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -133,12 +134,21 @@ def test_workers_survive_sigterm_and_end_with_the_iterator():
     num_threads=1,
     unreadable=pipeline.UnreadableImages(source, "/dev/null", 1),
   )
+  told = []
+
+  def tell():  # from their first moment on
+    while len(told) < 20:
+      for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGTERM)
+        told.append(worker.pid)
+      time.sleep(0.2)
+
+  telling = threading.Thread(target=tell)
+  telling.start()
   first = [pipeline.batch_digest(next(batches), 0)]
-  workers = multiprocessing.active_children()
-  assert len(workers) == 2
-  for worker in workers:
-    os.kill(worker.pid, signal.SIGTERM)
-  time.sleep(0.5)
+  assert len(multiprocessing.active_children()) == 2
+  telling.join()
+  assert len(set(told)) == 2
   first += [pipeline.batch_digest(next(batches), 0) for _ in range(8)]
   assert first == digests(9)
   batches.close()

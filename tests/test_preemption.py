@@ -1,13 +1,18 @@
 """Signals to runs of several processes: what is saved, and how they end."""
 
+import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from tests import soak, trainers
 
 UPDATES = 60
+# Of float32 sums over a batch in another order, relative to the largest number
+# of an array, after one update.
+ORDER_OF_SUMS = 1e-4
 
 
 def start(workdir, places=None, processes=2, devices=1):
@@ -46,7 +51,7 @@ def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
   assert compiled <= first_batch <= compiled + 3
   stepping = terminate(1, f"{first_batch + 3}:updating")
   assert stepping >= first_batch + 3
-  saving = terminate(0, f"{(stepping // 5 + 2) * 5}:saving")
+  saving = terminate(0, f"{(stepping // 5 + 2) * 5}:saved")
   assert saving >= (stepping // 5 + 2) * 5
   evaluating = terminate(1, f"{(saving // 8 + 1) * 8}:evaluating")
   assert evaluating >= (saving // 8 + 1) * 8
@@ -93,3 +98,41 @@ def test_a_soak_on_one_device_ends_with_equal_bits(tmp_path):
     tmp_path, events=2, updates=30, topologies=("1x1",), seed=1
   )
   assert result["largest difference of a loss"] == 0
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_elsewhere_up_to_the_order_of_sums(tmp_path):
+  """2 x 2 devices up to update 10, then one update on other topologies."""
+
+  def go_on(workdir, processes, devices):
+    flags = [
+      *soak.flags(12),
+      "--config.checkpoint.every_steps=1",
+      "--config.checkpoint.keep_last=20",
+      "--config.evaluation.every_steps=0",
+    ]
+    trainers.Trainers(
+      workdir, flags, processes=processes, devices=devices
+    ).finish()
+    assert trainers.saves(workdir)[-3:] == [10, 11, 12]
+    return trainers.state_of(workdir, 11)
+
+  here = tmp_path / "2x2"
+  reference = go_on(here, 2, 2)
+  for processes, devices in ((1, 4), (1, 1)):
+    there = tmp_path / f"{processes}x{devices}"
+    shutil.copytree(here, there)
+    for step in (11, 12):
+      shutil.rmtree(there / "checkpoints" / str(step))
+    # What is restored has the digest of what was saved, or it is refused.
+    state = go_on(there, processes, devices)
+    assert state.keys() == reference.keys()
+    differences = [
+      np.abs(state[path] - value).max() / max(np.abs(value).max(), 1e-6)
+      for path, value in reference.items()
+      if value.dtype == np.float32
+    ]
+    print(f"{there.name}: largest relative difference {max(differences):.2g}")
+    assert len(differences) > 100
+    assert max(differences) < ORDER_OF_SUMS
+    assert trainers.views_seen(there, 12) == trainers.views_seen(here, 12)

@@ -1,0 +1,276 @@
+"""How the processes of a run come together, before JAX knows of them.
+
+Process 0 listens; every other process connects and says hello: who it is, of
+how many, and what it is about to run. When all are there process 0 says go, and
+the connections stay (`peers`). Messages are lines of JSON.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from input_pipeline.errors import PreemptedError, RunError
+
+BEAT_SECONDS = 1.0
+RESUME = "This run ends here; the same command resumes it."
+_LONGEST_LINE = 65536
+
+
+@dataclasses.dataclass
+class Peer:
+  """The other end of a connection, and what is known of that process.
+
+  Attributes:
+    index: of the process.
+    name: for people.
+    connection: to it.
+    received: the beginning of a message that has not come whole.
+    at: update, index into ACTIVITIES, and parts done of that activity.
+    heard: when something last came, by the monotonic clock.
+    moved: when `at` last changed.
+    left: it said bye.
+  """
+
+  index: int
+  name: str
+  connection: socket.socket
+  received: bytes = b""
+  at: tuple[int, int, int] = (0, 0, 0)
+  heard: float = dataclasses.field(default_factory=time.monotonic)
+  moved: float = dataclasses.field(default_factory=time.monotonic)
+  left: bool = False
+
+  def send(self, message: dict[str, Any]) -> None:
+    """Sends one message."""
+    # A dead connection is noticed where it is read.
+    with contextlib.suppress(OSError):
+      self.connection.sendall(json.dumps(message).encode() + b"\n")
+
+  def receive(self) -> list[dict[str, Any]] | None:
+    """Whole messages that have come; None when the other end is closed."""
+    try:
+      data = self.connection.recv(_LONGEST_LINE)
+    except OSError:
+      return None
+    if not data or len(self.received) > _LONGEST_LINE:
+      return None
+    *lines, self.received = (self.received + data).split(b"\n")
+    self.heard = time.monotonic()
+    try:
+      messages = [json.loads(line) for line in lines]
+    except ValueError:
+      return None
+    return messages if all(isinstance(x, dict) for x in messages) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class RollCall:
+  """One process's part in it.
+
+  Attributes:
+    index: of this process.
+    count: of processes, more than one.
+    identity: of what is to be run; processes with another one are refused.
+    start_seconds: how long to wait for all.
+    stopping: whether this process was told to end meanwhile.
+    end: ends this process with a sentence and an exit code.
+  """
+
+  index: int
+  count: int
+  identity: str
+  start_seconds: float
+  stopping: Callable[[], bool]
+  end: Callable[[str, int], NoReturn]
+
+  def gather(self, address: tuple[str, int]) -> list[Peer]:
+    """Process 0: listens until every other process said hello."""
+    with _listen(address) as listener:
+      return self._gather(listener)
+
+  def _gather(self, listener: socket.socket) -> list[Peer]:
+    come: dict[int, Peer] = {}
+    deadline = time.monotonic() + self.start_seconds
+    with selectors.DefaultSelector() as selector:
+      selector.register(listener, selectors.EVENT_READ)
+      while len(come) < self.count - 1:
+        for key, _ in selector.select(timeout=BEAT_SECONDS / 4):
+          if key.data is None:
+            newcomer = self._read_hello(listener.accept()[0])
+            if newcomer:
+              come[newcomer.index] = newcomer
+              selector.register(
+                newcomer.connection, selectors.EVENT_READ, newcomer
+              )
+            continue
+          peer: Peer = key.data
+          if not self._still_waits(peer, come.values()):
+            selector.unregister(key.fileobj)
+            if come.get(peer.index) is peer:
+              del come[peer.index]
+        if self.stopping():
+          self._dismiss(come.values(), "process 0 was preempted.", 75)
+          raise PreemptedError
+        if time.monotonic() > deadline:
+          missing = sorted(set(range(1, self.count)) - come.keys())
+          sentence = (
+            f"{_listing(missing)} of {self.count} did not come within "
+            f"{self.start_seconds:g} s."
+          )
+          self._dismiss(come.values(), sentence, 1)
+          raise RunError(f"{sentence} {RESUME}")
+    for peer in come.values():
+      peer.send({"go": True})
+    return list(come.values())
+
+  def _still_waits(self, peer: Peer, others: Iterable[Peer]) -> bool:
+    """Whether a process that came is still there; ends all if it says so."""
+    messages = peer.receive()
+    for message in messages or ():
+      if "stop" in message:
+        sentence, code = f"{peer.name} {message['stop']}", int(message["code"])
+        self._dismiss(others, sentence, code)
+        self.end(sentence, code)
+    if messages is None:
+      peer.connection.close()
+    return messages is not None
+
+  def _dismiss(self, come: Iterable[Peer], sentence: str, code: int) -> None:
+    for peer in come:
+      peer.send({"stop": sentence, "code": code})
+      peer.connection.close()
+
+  def _read_hello(self, connection: socket.socket) -> Peer | None:
+    """The process that says hello, or None for a stranger."""
+    connection.settimeout(5 * BEAT_SECONDS)
+    peer = Peer(-1, "", connection)
+    hello = (peer.receive() or [{}])[0]
+    connection.settimeout(None)
+    index, count = hello.get("hello"), hello.get("count")
+    if (
+      not isinstance(index, int)
+      or not isinstance(count, int)
+      or not 0 < index < count
+    ):
+      connection.close()
+      return None
+    peer.index = index
+    peer.name = name_of(index, self.count, str(hello.get("where"))[:100])
+    wrong = ""
+    if count != self.count:
+      wrong = (
+        f"process {index} was started as one of {count}, process 0 as one of "
+        f"{self.count}; --process-count must be the same."
+      )
+    elif hello.get("identity") != self.identity:
+      wrong = (
+        f"{peer.name} was started with another config, code, workdir or "
+        "--restart than process 0; start all with the same command."
+      )
+    if wrong:
+      self._dismiss([peer], wrong, 2)
+      return None
+    return peer
+
+  def join(self, address: tuple[str, int]) -> Peer:
+    """Other processes: reach process 0 and wait until it says go."""
+    shown = f"{address[0]}:{address[1]}"
+    hello = {
+      "hello": self.index,
+      "count": self.count,
+      "identity": self.identity,
+      "where": here(),
+    }
+    reason = ""
+    # Process 0 gives up first, and its sentence names those who are missing.
+    deadline = time.monotonic() + self.start_seconds + 10
+    while time.monotonic() < deadline:
+      try:
+        connection = socket.create_connection(address, timeout=BEAT_SECONDS)
+      except OSError as error:
+        reason = f" ({error})"
+        # Nobody listens: nobody is there to give up first.
+        if time.monotonic() > deadline - 10:
+          break
+        connection = None
+      if connection:
+        peer = Peer(0, name_of(0, self.count, shown), connection)
+        peer.send(hello)
+        if self._wait_for_go(peer, deadline):
+          return peer
+        connection.close()
+      if self.stopping():
+        raise PreemptedError
+      time.sleep(BEAT_SECONDS / 10)
+    raise RunError(
+      f"Process 0 of {self.count} did not answer at {shown} within "
+      f"{self.start_seconds:g} s{reason}. {RESUME}"
+    )
+
+  def _wait_for_go(self, peer: Peer, deadline: float) -> bool:
+    """Whether process 0 said go; False when it closed the connection."""
+    with selectors.DefaultSelector() as selector:
+      selector.register(peer.connection, selectors.EVENT_READ)
+      while time.monotonic() < deadline:
+        if self.stopping():
+          peer.send({"stop": "was preempted.", "code": 75})
+          raise PreemptedError
+        if not selector.select(timeout=BEAT_SECONDS / 4):
+          continue
+        messages = peer.receive()
+        if messages is None:
+          return False
+        for message in messages:
+          if "stop" in message:
+            self.end(str(message["stop"]), int(message["code"]))
+        if messages:
+          peer.connection.settimeout(None)
+          return True
+    return False
+
+
+def _listen(address: tuple[str, int]) -> socket.socket:
+  host, port = address
+  # A host's own name, or its outer address, may not be one it can listen on.
+  loopback = host == "localhost" or host.startswith("127.")
+  try:
+    return socket.create_server(("127.0.0.1" if loopback else "", port))
+  except OSError as error:
+    raise RunError(
+      f"Process 0 cannot listen on port {port} ({error.strerror}); the "
+      "coordinator's port and the one after it must be free."
+    ) from None
+
+
+def name_of(index: int, count: int, where: str) -> str:
+  """Such as "process 1 of 4 (host, pid 7)"."""
+  return f"process {index} of {count} ({where})"
+
+
+def here() -> str:
+  """Host and number of this process."""
+  return f"{socket.gethostname()}, pid {os.getpid()}"
+
+
+def _listing(indices: list[int]) -> str:
+  if len(indices) == 1:
+    return f"Process {indices[0]}"
+  return f"Processes {', '.join(map(str, indices))}"
+
+
+def end_process(sentence: str, code: int) -> NoReturn:
+  """Writes one line and ends at once.
+
+  The main thread may wait for the lost process for ever, inside a collective
+  that no exception reaches. Half-written checkpoints are cleaned up by the
+  next start, and Grain's workers end with their parent.
+  """
+  again = "" if code == 2 or RESUME in sentence else f" {RESUME}"
+  os.write(2, f"byol: {sentence}{again}\n".encode())
+  os._exit(code)
