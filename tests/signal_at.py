@@ -1,8 +1,9 @@
-"""`byol train` that sends itself SIGTERM at a given place.
+"""`byol train` to which something happens at a given place: mostly SIGTERM.
 
 Command: python -m tests.signal_at ... --at=STEP:ACTIVITY, with an activity of
 `peers.ACTIVITIES`, --at=STEP:saved, or --at=start, before the processes
-gather. The signal and the trainer are real; only the moment is arranged.
+gather. The signal and the trainer are real; only the moment is arranged. With
+--at=unreadable the process cannot read checkpoints.
 """
 
 import os
@@ -24,6 +25,13 @@ def arrange(place):
       return find(*given)
 
     distributed.find_cluster = find_cluster
+    return
+  if place == "unreadable":
+
+    def refuse(*_):
+      raise OSError("Permission denied")
+
+    checkpoint.Checkpoints._restore_record = refuse
     return
   if place.endswith(":saved"):
     save = checkpoint.Checkpoints.save

@@ -9,20 +9,20 @@ import pytest
 
 from tests import soak, trainers
 
-UPDATES = 60
+# The same for all, because the number of updates is compiled into the step.
+UPDATES = 30
 # Of float32 sums over a batch in another order, relative to the largest number
 # of an array, after one update.
 ORDER_OF_SUMS = 1e-4
 
 
-def start(workdir, places=None, processes=2, devices=1):
-  flags = [
-    *soak.flags(UPDATES),
-    "--config.evaluation.every_steps=8",
-    "--config.evaluation.batch_size=90",
-  ]
+def start(workdir, *flags, places=None, processes=2, devices=1):
   return trainers.Trainers(
-    workdir, flags, processes=processes, devices=devices, places=places
+    workdir,
+    [*soak.flags(UPDATES), *flags],
+    processes=processes,
+    devices=devices,
+    places=places,
   )
 
 
@@ -30,8 +30,14 @@ def start(workdir, places=None, processes=2, devices=1):
 def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
   workdir = tmp_path / "run"
 
-  def terminate(victim, place):
-    run = start(workdir, {victim: place})
+  def terminate(victim, place, workers=0):
+    run = start(
+      workdir,
+      "--config.evaluation.every_steps=8",
+      "--config.evaluation.batch_size=90",
+      f"--config.loader.num_workers={workers}",
+      places={victim: place},
+    )
     codes = run.wait(120)
     assert codes == [75, 75], f"{place}: {codes}\n{run.logs()}"
     for index in (0, 1):
@@ -47,34 +53,40 @@ def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
   assert not list((workdir / "checkpoints").glob("*"))
   compiled = terminate(0, "1:updating")
   assert compiled >= 1
-  first_batch = terminate(1, f"{compiled + 1}:waiting for input")
+  first_batch = terminate(1, f"{compiled + 1}:waiting for input", workers=1)
   assert compiled <= first_batch <= compiled + 3
-  stepping = terminate(1, f"{first_batch + 3}:updating")
-  assert stepping >= first_batch + 3
-  saving = terminate(0, f"{(stepping // 5 + 2) * 5}:saved")
-  assert saving >= (stepping // 5 + 2) * 5
+  stepping = terminate(1, f"{first_batch + 2}:updating", workers=1)
+  assert stepping >= first_batch + 2
+  saving = terminate(0, f"{(stepping // 5 + 1) * 5}:saved")
+  assert saving >= (stepping // 5 + 1) * 5
   evaluating = terminate(1, f"{(saving // 8 + 1) * 8}:evaluating")
   assert evaluating >= (saving // 8 + 1) * 8
-  idle = terminate(0, f"{evaluating + 3}:waiting for input")
-  assert evaluating + 2 <= idle <= evaluating + 6
+  idle = terminate(0, f"{evaluating + 2}:waiting for input", workers=1)
+  assert evaluating + 1 <= idle < UPDATES
 
-  # The run ends on one process, as if nothing had been.
-  start(workdir, processes=1, devices=2).finish()
+  # The run ends, with every evaluation, as if nothing had been.
+  start(workdir, "--config.evaluation.every_steps=8").finish()
   assert trainers.saves(workdir)[-1] == UPDATES
   seen = trainers.views_seen(workdir, UPDATES)
   assert sorted(seen) == list(range(1, UPDATES + 1))
+  evaluated = [
+    line["step"]
+    for line in trainers.lines(workdir / "metrics.jsonl")
+    if "knn/test/top1" in line
+  ]
+  assert evaluated == [8, 16, 24, 30]
   assert not trainers.orphans()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_brings_the_others_down(tmp_path, victim):
-  run = start(tmp_path / "run")
+  run = start(tmp_path / "run", "--config.loader.num_workers=0")
   deadline = time.monotonic() + 120
   while trainers.last_update(tmp_path / "run") < 3:
     assert run.running(), run.logs()
     assert time.monotonic() < deadline
-    time.sleep(0.1)
+    time.sleep(0.05)
   run.signal(victim, signal.SIGKILL)
   codes = run.wait(60)
   assert codes[victim] == -signal.SIGKILL
@@ -87,17 +99,9 @@ def test_a_killed_process_brings_the_others_down(tmp_path, victim):
 @pytest.mark.slow
 def test_soak(tmp_path):
   result = soak.soak(
-    tmp_path, events=3, updates=30, topologies=("2x2", "1x4"), seed=3
+    tmp_path, events=3, updates=UPDATES, topologies=("2x2", "1x4"), seed=3
   )
-  assert result["equal view digests"] == 30
-
-
-@pytest.mark.slow
-def test_a_soak_on_one_device_ends_with_equal_bits(tmp_path):
-  result = soak.soak(
-    tmp_path, events=2, updates=30, topologies=("1x1",), seed=1
-  )
-  assert result["largest difference of a loss"] == 0
+  assert result["equal view digests"] == UPDATES
 
 
 @pytest.mark.slow
@@ -105,24 +109,23 @@ def test_a_run_goes_on_elsewhere_up_to_the_order_of_sums(tmp_path):
   """2 x 2 devices up to update 10, then one update on other topologies."""
 
   def go_on(workdir, processes, devices):
-    flags = [
-      *soak.flags(12),
+    start(
+      workdir,
       "--config.checkpoint.every_steps=1",
-      "--config.checkpoint.keep_last=20",
-      "--config.evaluation.every_steps=0",
-    ]
-    trainers.Trainers(
-      workdir, flags, processes=processes, devices=devices
+      "--config.checkpoint.keep_last=40",
+      "--config.loader.num_workers=0",
+      processes=processes,
+      devices=devices,
     ).finish()
-    assert trainers.saves(workdir)[-3:] == [10, 11, 12]
+    assert trainers.saves(workdir)[-1] == UPDATES
     return trainers.state_of(workdir, 11)
 
   here = tmp_path / "2x2"
   reference = go_on(here, 2, 2)
-  for processes, devices in ((1, 4), (1, 1)):
+  for processes, devices in ((1, 4), (2, 1)):
     there = tmp_path / f"{processes}x{devices}"
     shutil.copytree(here, there)
-    for step in (11, 12):
+    for step in range(11, UPDATES + 1):
       shutil.rmtree(there / "checkpoints" / str(step))
     # What is restored has the digest of what was saved, or it is refused.
     state = go_on(there, processes, devices)
@@ -136,3 +139,19 @@ def test_a_run_goes_on_elsewhere_up_to_the_order_of_sums(tmp_path):
     assert len(differences) > 100
     assert max(differences) < ORDER_OF_SUMS
     assert trainers.views_seen(there, 12) == trainers.views_seen(here, 12)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_process_cannot_read_is_kept(tmp_path):
+  workdir = tmp_path / "run"
+  start(workdir, "--config.loader.num_workers=0").finish()
+  shutil.rmtree(workdir / "checkpoints" / str(UPDATES))
+  run = start(
+    workdir, "--config.loader.num_workers=0", places={1: "unreadable"}
+  )
+  codes = run.wait(120)
+  assert codes == [1, 1], run.logs()
+  for index in (0, 1):
+    assert "can be read by some processes and not by others" in run.log(index)
+  assert trainers.saves(workdir)[-1] == UPDATES - 5
+  assert not (workdir / "checkpoints-damaged").exists()
