@@ -11,13 +11,14 @@ import runpy
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-from absl import flags, logging
-from ml_collections import ConfigDict
-from ml_collections.config_flags import config_flags
+from typing import TYPE_CHECKING, Any
 
 from input_pipeline.errors import PreemptedError, RunError, UsageError
+
+# What takes time to import is imported where it is used: SIGTERM must meet a
+# handler within a moment of the start, and --help and mistakes an answer.
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 _CONFIG_HELP = (
   "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
@@ -80,13 +81,16 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   return options, rest
 
 
-def load_config(config_args: Sequence[str]) -> ConfigDict:
+def load_config(config_args: Sequence[str]) -> "ConfigDict":
   """Reads `--config=FILE[:ARG]` and applies `--config.key=value`.
 
   Raises:
     UsageError: no such file, an argument that its `get_config` refuses with a
       ValueError, an unknown key, or a value of another type.
   """
+  from absl import flags
+  from ml_collections.config_flags import config_flags
+
   given = [flag for flag in config_args if flag.startswith("--config=")]
   if len(given) != 1:
     raise UsageError(f"One --config=FILE[:ARG] is needed. {_CONFIG_HELP}")
@@ -125,8 +129,9 @@ def load_config(config_args: Sequence[str]) -> ConfigDict:
   return config
 
 
-def config_of_run(record: dict[str, Any]) -> ConfigDict:
+def config_of_run(record: dict[str, Any]) -> "ConfigDict":
   """The config saved with a run; JSON made lists of its tuples."""
+  from ml_collections import ConfigDict
 
   def tuples(value: Any) -> Any:
     if isinstance(value, dict):
@@ -144,12 +149,13 @@ def main(argv: Sequence[str]) -> None:
     # Until JAX puts its own handler in this place, within a few seconds. A
     # signal in between is kept for it; see `distributed.start`.
     signal.signal(signal.SIGTERM, lambda number, _: sigterms.append(number))
+  from absl import flags, logging
+
   config = load_config(config_args)
   # Orbax and Grain log every save and every start; ours is the progress line.
   logging.set_verbosity(logging.ERROR)
   flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when workers start.
 
-  # Imported late, so that --help and mistakes answer at once.
   if options.command == "train":
     _train(options, config, sigterms)
   elif options.command == "evaluate":
@@ -165,7 +171,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _train(
-  options: argparse.Namespace, config: ConfigDict, sigterms: list[int]
+  options: argparse.Namespace, config: "ConfigDict", sigterms: list[int]
 ) -> None:
   """Gathers the processes of the run and trains."""
   from byol_flax import distributed, peers
