@@ -48,7 +48,7 @@ def flags(updates):
     "--config.report.every_steps=1",
     "--config.report.view_hashes=true",
     "--config.checkpoint.every_steps=5",
-    "--config.deadlines.start_seconds=120",
+    "--config.deadlines.start_seconds=45",
     "--config.deadlines.silence_seconds=30",
   ]
 
@@ -116,7 +116,8 @@ def check_event(row, number_of_processes, updates, run):
 def soak(folder, *, events, updates, topologies, seed, say=print):
   """Returns counts of what was compared, or raises."""
   whole, soaked = folder / "whole", folder / "soaked"
-  start(whole, updates, topologies[0]).finish()
+  # Views do not depend on the topology; one process is the fastest here.
+  start(whole, updates, min(topologies)).finish()
   rng = random.Random(seed)
   counts = collections.Counter()
   topology = topologies[0]
