@@ -55,6 +55,10 @@ def evaluate(
   built = program.build(
     run_config, mesh, num_examples=len(source), num_classes=source.num_classes
   )
+  labelled = config.data_name or name
+  known = sources.open_source(labelled, config.train_split, data_dir)
+  found = sources.open_source(labelled, config.test_split, data_dir)
+  _check(config, known)
   checkpoints = checkpoint.Checkpoints.reader(workdir)
   restored = checkpoints.restore(built.abstract_state)
   checkpoints.close()
@@ -76,8 +80,8 @@ def evaluate(
       ),
       batch_size=config.batch_size,
     ),
-    sources.open_source(name, config.train_split, data_dir),
-    sources.open_source(name, config.test_split, data_dir),
+    known,
+    found,
     neighbours=config.neighbours,
     **settings,
   )
@@ -96,3 +100,18 @@ def evaluate(
   temporary.write_text(json.dumps(summary, indent=2) + "\n")
   temporary.replace(path)
   stream.write(f"Written to {path}\n")
+
+
+def _check(config: Any, known: sources.Source) -> None:
+  """Raises UsageError for what would fail after minutes."""
+  if not known.num_classes:
+    raise UsageError(
+      f"{known.name} has no labels to evaluate with; name a labelled set, such "
+      "as --config.data_name=folder:DIR with one sub-folder per class."
+    )
+  if config.batch_size < 1 or not 1 <= config.neighbours <= len(known):
+    raise UsageError(
+      f"batch_size ({config.batch_size}) must be at least 1 and neighbours "
+      f"({config.neighbours}) from 1 to the {len(known)} images of "
+      f"{known.split}."
+    )

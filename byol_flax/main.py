@@ -74,9 +74,10 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
   options, rest = parser.parse_known_args(argv)
   for flag in rest:
-    if not flag.startswith("--config"):
+    if not flag.startswith(("--config=", "--config.")):
       parser.error(
-        f"unknown argument {flag}; see byol {options.command} --help"
+        f"unknown argument {flag}; config flags are written --config=FILE and "
+        f"--config.key=value; see byol {options.command} --help"
       )
   return options, rest
 
@@ -97,13 +98,18 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
   path, _, arg = given[0].removeprefix("--config=").partition(":")
   if not (path.endswith(".py") and os.path.isfile(path)):
     raise UsageError(
-      f"There is no config file {path}; those of this project are in configs/."
+      f"There is no config file {path!r}; those of this project are in "
+      "configs/, such as configs/byol_digits.py."
     )
-  get_config = runpy.run_path(path)["get_config"]
   try:
-    config = get_config(arg)
+    config = runpy.run_path(path)["get_config"](arg)
   except ValueError as error:
     raise UsageError(str(error)) from None
+  except (SyntaxError, ImportError, KeyError) as error:
+    raise UsageError(
+      f"{path} is no config file ({type(error).__name__}: {error}); it must "
+      "have a function get_config, as those in configs/ do."
+    ) from None
 
   overrides = ["byol", *(flag for flag in config_args if flag not in given)]
   values = flags.FlagValues()
@@ -152,8 +158,16 @@ def main(argv: Sequence[str]) -> None:
   from absl import flags, logging
 
   config = load_config(config_args)
+  evaluates = options.command == "evaluate"
+  if evaluates != ("few_label" in config):
+    raise UsageError(
+      "configs/evaluate.py belongs to `byol evaluate`, and every other config "
+      f"to `byol train` and `byol views`; `byol {options.command}` got the "
+      "other kind."
+    )
   # Orbax and Grain log every save and every start; ours is the progress line.
   logging.set_verbosity(logging.ERROR)
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when workers start.
 
   if options.command == "train":
@@ -180,6 +194,10 @@ def _train(
   cluster = distributed.find_cluster(
     options.coordinator, options.process_count, options.process_index
   )
+  # The same folder from everywhere: it is part of what the run is.
+  kind, colon, folder = config.data.name.partition(":")
+  if colon and not folder.startswith("gs://"):
+    config.data.name = f"{kind}:{os.path.abspath(folder)}"
   deadlines = peers.Deadlines(**config.deadlines)
   workdir = _absolute(options.workdir)
   identity = f"{config.to_json()} {workdir} {options.restart} {code_version()}"
@@ -192,17 +210,21 @@ def _train(
   ):
     # Imported within, so that a signal meets JAX's handler at once.
     from byol_flax import train
+    from byol_flax import workdir as workdir_lib
 
-    train.train(
-      config,
-      workdir,
-      restart=options.restart,
-      processes=processes,
-      stream=nowhere if cluster.index else sys.stderr,
-    )
+    with workdir_lib.taken(workdir):
+      train.train(
+        config,
+        workdir,
+        restart=options.restart,
+        processes=processes,
+        stream=nowhere if cluster.index else sys.stderr,
+      )
 
 
 def _absolute(workdir: str) -> str:
+  if not workdir:
+    raise UsageError("--workdir is empty; give the folder of the run.")
   return workdir if workdir.startswith("gs://") else os.path.abspath(workdir)
 
 
@@ -214,8 +236,13 @@ def run() -> None:
     sys.stderr.write(f"byol: {error}\n")
     sys.exit(2 if isinstance(error, UsageError) else 1)
   except KeyboardInterrupt:
-    sys.stderr.write("byol: interrupted; the same command resumes the run.\n")
-    sys.exit(130)
+    sys.stderr.write(
+      "byol: interrupted; the same command resumes from the last checkpoint.\n"
+    )
+    sys.stderr.flush()
+    # Not by way of the interpreter's end: a compilation that still goes on in
+    # XLA's threads would crash there.
+    os._exit(130)
   except PreemptedError:
     restarted = ", without --restart," if "--restart" in sys.argv else ""
     sys.stderr.write(

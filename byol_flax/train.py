@@ -53,7 +53,8 @@ def train(
 
   Args:
     config: as made by configs/byol.py.
-    workdir: absolute path of the run's folder, or gs://BUCKET/PATH.
+    workdir: absolute path of the run's folder, or gs://BUCKET/PATH; it is
+      `workdir.taken`.
     restart: set an existing run aside and begin anew.
     processes: all that take part; each calls this with the same arguments.
     stream: console.
@@ -63,7 +64,7 @@ def train(
     loop.NonFiniteError: training diverged.
     PreemptedError: a process was told to end; all is saved.
   """
-  workdir_lib.check_writable(workdir)
+  _check_numbers(config)
 
   # Data: training split, evaluation split, and the bank of kNN.
   name, data_dir = config.data.name, config.loader.data_dir
@@ -73,7 +74,6 @@ def train(
   two_views = make_two_views(config)
   evaluation = config.evaluation
   crop = augment.EvalCrop(size=config.augment.size, ratio=evaluation.crop_ratio)
-  _check_evaluation_batch(evaluation.batch_size)
 
   # Model, and whether it fits what is already in the workdir.
   mesh = sharding.make_mesh()
@@ -289,11 +289,21 @@ def _log_digests(
       yield batch
 
 
-def _check_evaluation_batch(batch_size: int) -> None:
-  """Raises UsageError unless every device gets equal parts."""
+def _check_numbers(config: Any) -> None:
+  """Raises UsageError for numbers that would fail after the compilation."""
   devices = jax.device_count()
+  batch_size = config.evaluation.batch_size
   if batch_size < 1 or batch_size % devices:
     raise UsageError(
       f"evaluation.batch_size {batch_size} must be a positive multiple of the "
       f"{devices} device(s)."
     )
+  for name, value, least in (
+    ("report.every_steps", config.report.every_steps, 1),
+    ("evaluation.every_steps", config.evaluation.every_steps, 0),
+    ("evaluation.neighbours", config.evaluation.neighbours, 1),
+    ("augment.size", config.augment.size, 1),
+    ("loader.num_threads", config.loader.num_threads, 1),
+  ):
+    if value < least:
+      raise UsageError(f"{name} is {value}; it must be at least {least}.")

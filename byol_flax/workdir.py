@@ -1,6 +1,11 @@
 """The folder of a run: may it be written to, and is it the same run?"""
 
+import contextlib
+import fcntl
+import os
+import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +18,19 @@ from input_pipeline.errors import UsageError
 # Sections of the config that do not change what is learned: they may differ
 # from those of the checkpoint that a run resumes from.
 MAY_CHANGE = ("loader", "checkpoint", "report", "evaluation", "deadlines")
+
+LOCK = "run.lock"
+# What --restart sets aside; anything else in the folder is not ours.
+_LEFT_BY_A_RUN = (
+  "checkpoints*",
+  "tensorboard",
+  "*.jsonl",
+  "*.png",
+  "config.json",
+  "parameters.txt",
+  "summary.json",
+  "unreadable-*.txt",
+)
 
 
 def check_writable(workdir: str) -> None:
@@ -31,6 +49,37 @@ def check_writable(workdir: str) -> None:
     ) from None
 
 
+@contextlib.contextmanager
+def taken(workdir: str) -> Iterator[None]:
+  """Makes the folder, and keeps other runs out of it.
+
+  The kernel lets go of the lock when the process ends, however it ends. A
+  bucket and some network file systems cannot be locked; there nothing is.
+
+  Raises:
+    UsageError: the folder cannot be written to, or another run has it.
+  """
+  check_writable(workdir)
+  if workdir.startswith("gs://") or jax.process_index():
+    yield
+    return
+  with open(f"{workdir}/{LOCK}", "a+") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise UsageError(
+        f"Another run ({file.read().strip()}) is writing to {workdir}; end it "
+        "first, or give another --workdir."
+      ) from None
+    except OSError:
+      pass
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    yield
+
+
 def set_aside(workdir: str, processes: Processes) -> None:
   """Moves what an earlier run left into `workdir/replaced-<time>/`."""
   processes.wait("before setting aside")
@@ -38,7 +87,7 @@ def set_aside(workdir: str, processes: Processes) -> None:
     entries = [
       entry
       for entry in epath.Path(workdir).iterdir()
-      if not entry.name.startswith("replaced-")
+      if any(entry.match(pattern) for pattern in _LEFT_BY_A_RUN)
     ]
     if entries:
       folder = epath.Path(workdir) / time.strftime("replaced-%Y%m%d-%H%M%S")

@@ -16,6 +16,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = ConfigDict()
   baselines = ("raw_pixels", "random_encoder") if given["baselines"] else ()
   config.representations = (*baselines, "byol")
+  config.data_name = ""  # another labelled set than the run's, as data.name
   config.train_split = "train"
   config.test_split = "test"
   config.batch_size = 360

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -208,7 +209,7 @@ def _prepare_command(
     f"import tensorflow_datasets as tfds; tfds.builder({json.dumps(name)}, "
     f'file_format="array_record"{where}).download_and_prepare({cache})'
   )
-  return f"python -c {shlex.quote(code)}"
+  return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
 
 
 def _split_names(builder: Any) -> dict[str, str]:

@@ -29,7 +29,8 @@ parse_arguments() {
       --delete-when-done) delete_when_done=1 ;;
       --dry-run) dry_run=1 ;;
       --help | -h)
-        sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p'
+        sed -n '2,/^set /p' "${repository}/launch/tpu_vm.sh" |
+          sed -n 's/^# \{0,1\}//p'
         exit 0
         ;;
       -*) die 2 "There is no option ${word}; see ${program} --help." ;;
@@ -108,6 +109,26 @@ fill_in() {
         "absolute path that all workers share."
   fi
   name_run
+  if [[ "${command}" == run || "${command}" == up ]]; then check_config; fi
+}
+
+# A misspelt key would otherwise be found on a slice that is paid for.
+check_config() {
+  local head python="${repository}/.venv/bin/python"
+  head="$(git -C "${repository}" rev-parse HEAD)"
+  if [[ ! -x "${python}" || "${commit}" != "${head}" ]]; then return; fi
+  (cd "${repository}" && "${python}" - "${trainer_arguments[@]}" <<'PYTHON'
+import sys
+
+from byol_flax import main
+from input_pipeline.errors import UsageError
+
+try:
+  main.load_config([x for x in sys.argv[1:] if x.startswith("--config")])
+except UsageError as error:
+  sys.exit(str(error))
+PYTHON
+  ) || die 2 "The config is refused, see above."
 }
 
 # The commit that is sent; what is not committed would silently not be.

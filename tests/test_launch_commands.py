@@ -260,3 +260,14 @@ def test_launch_files_stay_small():
 def test_scripts_are_executable():
   for name in ("tpu_vm.sh", "local.sh", "worker.sh"):
     assert os.access(ROOT / "launch" / name, os.X_OK)
+
+
+def test_help_tells_every_option(tmp_path):
+  result = subprocess.run(
+    [str(ROOT / "launch/tpu_vm.sh"), "--help"],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  for word in ("--delete-when-done", "--dry-run", "tensorboard", "--queued"):
+    assert word in result.stdout

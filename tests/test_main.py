@@ -83,8 +83,12 @@ def test_bad_overrides_are_told(flags, message):
 def test_bad_config_files_are_told(tmp_path):
   with pytest.raises(UsageError, match="One --config"):
     main.load_config([])
-  with pytest.raises(UsageError, match=r"no config file nowhere\.py"):
+  with pytest.raises(UsageError, match=r"no config file 'nowhere\.py'"):
     main.load_config(["--config=nowhere.py"])
+  for text in ("a = 1", "def get_config(:", "import nothing_of_that_name"):
+    (tmp_path / "config.py").write_text(text)
+    with pytest.raises(UsageError, match=r"config\.py is no config file"):
+      main.load_config([f"--config={tmp_path}/config.py"])
   with pytest.raises(UsageError, match="no preset for epochs=7"):
     main.load_config([f"--config={ROOT}/configs/byol.py:epochs=7"])
 
@@ -113,6 +117,9 @@ MISTAKES = {
     ["--config.batch_size=130", "--config.accumulation_steps=4"],
     "multiple of 4.*128 or 132",
   ),
+  "report": (["--config.report.every_steps=0"], "report.every_steps is 0"),
+  "size": (["--config.augment.size=0"], "augment.size is 0"),
+  "neighbours": (["--config.evaluation.neighbours=0"], "neighbours is 0"),
   "evaluation batch": (["--config.evaluation.batch_size=0"], "batch_size 0"),
   "view": (
     ["--config.augment.view1.blur_probability=1.5"],
@@ -142,6 +149,17 @@ def test_a_workdir_that_cannot_be_made_is_told(tmp_path):
   assert "cannot be written" in mistake(
     "train", DIGITS, f"--workdir={tmp_path}/file/run"
   )
+
+
+def test_a_config_of_the_other_kind_is_told(tmp_path):
+  workdir = f"--workdir={tmp_path}"
+  evaluate = f"--config={ROOT}/configs/evaluate.py"
+  assert "`byol train` got the other" in mistake("train", evaluate, workdir)
+  assert "`byol evaluate` got the other" in mistake("evaluate", DIGITS, workdir)
+
+
+def test_an_empty_workdir_is_not_this_folder():
+  assert "--workdir is empty" in mistake("train", DIGITS, "--workdir=")
 
 
 def test_evaluating_nothing_is_told(tmp_path):

@@ -2,6 +2,7 @@ import os
 import re
 import shlex
 import socket
+import sys
 
 import cloudpickle
 import cv2
@@ -246,8 +247,9 @@ def test_unknown_split_of_a_known_data_set(cifar10_dir):
 
 def offered_call(message, monkeypatch):
   """Runs the command in an error's text; returns what it would prepare."""
-  python, flag, code = shlex.split(message[message.index("python -c") :])
-  assert (python, flag) == ("python", "-c")
+  command = message[message.index(sys.executable) :]
+  python, flag, code = shlex.split(command)
+  assert (python, flag) == (sys.executable, "-c")
   calls = []
 
   def prepare(self, **options):

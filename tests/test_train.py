@@ -61,6 +61,7 @@ def test_a_run_leaves_everything_it_promises(run):
     "curves.png",
     "metrics.jsonl",
     "parameters.txt",
+    "run.lock",
     "starts.jsonl",
     "tensorboard",
     "views.png",

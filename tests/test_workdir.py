@@ -93,6 +93,17 @@ def test_a_read_only_workdir_is_told(tmp_path):
     workdir.check_writable(str(tmp_path))
 
 
+def test_a_workdir_has_one_run_at_a_time(tmp_path):
+  with (
+    workdir.taken(str(tmp_path / "run")),
+    pytest.raises(UsageError, match=f"Another run .process {os.getpid()} on"),
+    workdir.taken(str(tmp_path / "run")),
+  ):
+    pass
+  with workdir.taken(str(tmp_path / "run")):  # it was let go of
+    pass
+
+
 def test_set_aside_keeps_everything(tmp_path):
   workdir.set_aside(
     str(tmp_path), distributed.Processes()
@@ -102,8 +113,10 @@ def test_set_aside_keeps_everything(tmp_path):
   (tmp_path / "checkpoints" / "x").write_text("kept")
   (tmp_path / "metrics.jsonl").write_text("{}")
   (tmp_path / "replaced-earlier").mkdir()
+  (tmp_path / "thesis.tex").write_text("not of a run")
   workdir.set_aside(str(tmp_path), distributed.Processes())
-  new, old = sorted(tmp_path.iterdir())
+  new, old, thesis = sorted(tmp_path.iterdir())
   assert old.name == "replaced-earlier"
+  assert thesis.name == "thesis.tex"
   assert (new / "checkpoints" / "x").read_text() == "kept"
   assert (new / "metrics.jsonl").exists()
