@@ -28,7 +28,7 @@ from tests import trainers
 
 TOPOLOGIES = ("2x4", "1x8", "1x4", "4x2")
 DEADLINE = 150  # seconds for all processes to end after an event
-# Sums differ in their order between topologies, and training lets the difference
+# Sums differ in order between topologies, and training lets the difference
 # grow from 1e-6 after 30 updates to 1e-2 after 50. How far it may go is learnt
 # from two runs on two topologies that are both left alone.
 TIMES_THE_CONTROL = 3
