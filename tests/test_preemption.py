@@ -11,9 +11,11 @@ from tests import soak, trainers
 
 # The same for all, because the number of updates is compiled into the step.
 UPDATES = 30
-# Of float32 sums over a batch in another order, relative to the largest number
-# of an array, after one update.
+# Of float32 sums over a batch in another order, after one update, relative to
+# the largest number of an array. Biases before a BatchNorm have a gradient of
+# zero, and hold nothing but rounding (1e-8): hence the least scale.
 ORDER_OF_SUMS = 1e-4
+LEAST_SCALE = 1e-3
 
 
 def start(workdir, *flags, places=None, processes=2, devices=1):
@@ -42,7 +44,8 @@ def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
     assert codes == [75, 75], f"{place}: {codes}\n{run.logs()}"
     for index in (0, 1):
       assert "Traceback" not in run.log(index), run.logs()
-      assert "preempted; the same command resumes" in run.log(index)
+      assert "preempted" in run.log(index)
+      assert "the same command resumes" in run.log(index)
     saved = max(trainers.saves(workdir), default=0)
     assert saved == trainers.last_update(workdir), place
     assert not list(workdir.glob("checkpoints/*tmp*")), place
@@ -131,7 +134,7 @@ def test_a_run_goes_on_elsewhere_up_to_the_order_of_sums(tmp_path):
     state = go_on(there, processes, devices)
     assert state.keys() == reference.keys()
     differences = [
-      np.abs(state[path] - value).max() / max(np.abs(value).max(), 1e-6)
+      np.abs(state[path] - value).max() / max(np.abs(value).max(), LEAST_SCALE)
       for path, value in reference.items()
       if value.dtype == np.float32
     ]

@@ -66,6 +66,9 @@ class Rig:
       stderr=subprocess.PIPE,
       text=True,
       env=self.environment,
+      # A shell cannot trap what was ignored when it started, as SIGINT is in
+      # the background of another shell.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     self.started.append(process)
     return process
