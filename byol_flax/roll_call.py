@@ -52,6 +52,19 @@ class Peer:
     with contextlib.suppress(OSError):
       self.connection.sendall(json.dumps(message).encode() + b"\n")
 
+  def send_last(self, message: dict[str, Any]) -> None:
+    """Sends a message and waits until the other end has taken it.
+
+    To close while something unread has come would reset the connection, and
+    the message with it.
+    """
+    self.send(message)
+    with contextlib.suppress(OSError):
+      self.connection.shutdown(socket.SHUT_WR)
+      self.connection.settimeout(5 * BEAT_SECONDS)
+      while self.connection.recv(_LONGEST_LINE):
+        pass
+
   def receive(self) -> list[dict[str, Any]] | None:
     """Whole messages that have come; None when the other end is closed."""
     try:
@@ -219,7 +232,7 @@ class RollCall:
       selector.register(peer.connection, selectors.EVENT_READ)
       while time.monotonic() < deadline:
         if self.stopping():
-          peer.send({"stop": "was preempted.", "code": 75})
+          peer.send_last({"stop": "was preempted.", "code": 75})
           raise PreemptedError
         if not selector.select(timeout=BEAT_SECONDS / 4):
           continue

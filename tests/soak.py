@@ -48,7 +48,7 @@ def flags(updates):
     "--config.report.every_steps=1",
     "--config.report.view_hashes=true",
     "--config.checkpoint.every_steps=5",
-    "--config.deadlines.start_seconds=20",
+    "--config.deadlines.start_seconds=40",
     "--config.deadlines.silence_seconds=30",
   ]
 
