@@ -115,9 +115,10 @@ class RollCall:
       while len(come) < self.count - 1:
         for key, _ in selector.select(timeout=BEAT_SECONDS / 4):
           if key.data is None:
-            newcomer = self._read_hello(listener.accept()[0])
+            newcomer, more = self._read_hello(listener.accept()[0])
             if newcomer:
               come[newcomer.index] = newcomer
+              self._obey(newcomer, more, come.values())
               selector.register(
                 newcomer.connection, selectors.EVENT_READ, newcomer
               )
@@ -145,25 +146,36 @@ class RollCall:
   def _still_waits(self, peer: Peer, others: Iterable[Peer]) -> bool:
     """Whether a process that came is still there; ends all if it says so."""
     messages = peer.receive()
-    for message in messages or ():
+    self._obey(peer, messages or (), others)
+    if messages is None:
+      peer.connection.close()
+    return messages is not None
+
+  def _obey(
+    self,
+    peer: Peer,
+    messages: Iterable[dict[str, Any]],
+    others: Iterable[Peer],
+  ) -> None:
+    """Ends all when `peer` says so."""
+    for message in messages:
       if "stop" in message:
         sentence, code = f"{peer.name} {message['stop']}", int(message["code"])
         self._dismiss(others, sentence, code)
         self.end(sentence, code)
-    if messages is None:
-      peer.connection.close()
-    return messages is not None
 
   def _dismiss(self, come: Iterable[Peer], sentence: str, code: int) -> None:
     for peer in come:
       peer.send({"stop": sentence, "code": code})
       peer.connection.close()
 
-  def _read_hello(self, connection: socket.socket) -> Peer | None:
-    """The process that says hello, or None for a stranger."""
+  def _read_hello(
+    self, connection: socket.socket
+  ) -> tuple[Peer | None, list[dict[str, Any]]]:
+    """The process that says hello, None for a stranger; and what it added."""
     connection.settimeout(5 * BEAT_SECONDS)
     peer = Peer(-1, "", connection)
-    hello = (peer.receive() or [{}])[0]
+    hello, *more = peer.receive() or [{}]
     connection.settimeout(None)
     index, count = hello.get("hello"), hello.get("count")
     if (
@@ -172,7 +184,7 @@ class RollCall:
       or not 0 < index < count
     ):
       connection.close()
-      return None
+      return None, []
     peer.index = index
     peer.name = name_of(index, self.count, str(hello.get("where"))[:100])
     wrong = ""
@@ -188,8 +200,8 @@ class RollCall:
       )
     if wrong:
       self._dismiss([peer], wrong, 2)
-      return None
-    return peer
+      return None, []
+    return peer, more
 
   def join(self, address: tuple[str, int]) -> Peer:
     """Other processes: reach process 0 and wait until it says go."""
