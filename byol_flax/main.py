@@ -189,7 +189,6 @@ def _train(
 ) -> None:
   """Gathers the processes of the run and trains."""
   from byol_flax import distributed, peers
-  from byol_flax.version import code_version
 
   cluster = distributed.find_cluster(
     options.coordinator, options.process_count, options.process_index
@@ -200,7 +199,7 @@ def _train(
     config.data.name = f"{kind}:{os.path.abspath(folder)}"
   deadlines = peers.Deadlines(**config.deadlines)
   workdir = _absolute(options.workdir)
-  identity = f"{config.to_json()} {workdir} {options.restart} {code_version()}"
+  identity = f"{config.to_json()} {workdir} {options.restart}"
   # One voice: of several processes the first one tells how it goes.
   with (
     open(os.devnull, "w") as nowhere,

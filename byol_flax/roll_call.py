@@ -195,7 +195,7 @@ class RollCall:
       )
     elif hello.get("identity") != self.identity:
       wrong = (
-        f"{peer.name} was started with another config, code, workdir or "
+        f"{peer.name} was started with another config, workdir or "
         "--restart than process 0; start all with the same command."
       )
     if wrong:
