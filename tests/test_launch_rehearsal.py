@@ -5,14 +5,13 @@ controller's own commands and the trainer, two processes of two devices each.
 """
 
 import json
-import random
 import re
 import shutil
-import socket
 import sys
 
 import pytest
 
+from tests import trainers
 from tests.fake_cloud.rig import ROOT, START, Rig, git
 
 UPDATES = 32
@@ -46,22 +45,10 @@ def rig(tmp_path):
   rig.close()
 
 
-def free_pair_of_ports():
-  while True:
-    port = random.randrange(20000, 32000)
-    with socket.socket() as first, socket.socket() as second:
-      try:
-        first.bind(("127.0.0.1", port))
-        second.bind(("127.0.0.1", port + 1))
-      except OSError:
-        continue
-      return port
-
-
 @pytest.mark.slow
 def test_a_preempted_run_is_resumed_on_a_new_slice_and_finishes(rig):
   workdir = rig.folder / "run"
-  port = free_pair_of_ports()
+  port = trainers.free_ports()
   machine = {
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": "2",
