@@ -15,8 +15,8 @@ def _leaf_digests(tree: Any) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(
       leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
     )
-    words = bits.astype(jnp.uint32).reshape(-1)
-    position = jnp.arange(words.size, dtype=jnp.uint32)
+    words = bits.astype(jnp.uint32)
+    position = _positions(words.shape)
     # Odd multipliers that depend on the position: a changed, moved or missing
     # value changes the sum. Integer sums do not depend on their order, so the
     # digest is the same on every number of devices.
@@ -26,6 +26,19 @@ def _leaf_digests(tree: Any) -> jax.Array:
     return jnp.stack([jnp.sum(words), jnp.sum(mixed)])
 
   return jnp.stack([leaf_digest(x) for x in jax.tree.leaves(tree)])
+
+
+def _positions(shape: tuple[int, ...]) -> jax.Array:
+  """0, 1, 2, ... in the order of memory, uint32, modulo 2^32.
+
+  Not by `reshape`, which would gather an array that is cut among devices.
+  """
+  position, stride = jnp.zeros(shape, jnp.uint32), 1
+  for axis in reversed(range(len(shape))):
+    index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    position += index * jnp.uint32(stride % 2**32)
+    stride *= shape[axis]
+  return position
 
 
 def tree_digest(tree: Any) -> str:

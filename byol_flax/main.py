@@ -1,11 +1,12 @@
 """The `byol` command.
 
 Exit codes: 0 done; 75 preempted after a save, run it again; 2 wrong usage,
-config or data and 1 a run that cannot go on, both told in a sentence; 130
-interrupted; any other a fault.
+config or data and 1 a run that cannot go on, both told in a sentence; 3 a
+preflight that does not fit; 130 interrupted; any other a fault.
 """
 
 import argparse
+import glob
 import os
 import runpy
 import signal
@@ -70,6 +71,23 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   command.add_argument("--out", default="views.png", help="PNG to write")
   command.add_argument(
     "--count", type=int, default=8, help="how many images, up to 16"
+  )
+
+  command = add(
+    "preflight",
+    "Compile the training step for a TPU slice, without one: does it fit, how "
+    "fast can it be, what does the run cost, what should be changed. Exit code "
+    "0 if it fits, 3 if not.",
+  )
+  command.add_argument("--slice", required=True, help="such as v3-512")
+  command.add_argument(
+    "--price", type=float, help="of one device and hour, in any currency"
+  )
+  command.add_argument(
+    "--fast", action="store_true", help="a guess in a minute"
+  )
+  command.add_argument(
+    "--out", default="preflight.json", help="JSON file to write"
   )
 
   options, rest = parser.parse_known_args(argv)
@@ -147,14 +165,15 @@ def config_of_run(record: dict[str, Any]) -> "ConfigDict":
   return ConfigDict(tuples(record["config"]))
 
 
-def main(argv: Sequence[str]) -> None:
-  """Runs one command; user mistakes leave as UsageError."""
+def main(argv: Sequence[str]) -> int:
+  """Runs one command, returns the exit code; mistakes leave as UsageError."""
   options, config_args = parse_command(argv)
   sigterms: list[int] = []
   if options.command == "train":
     # Until JAX puts its own handler in this place, within a few seconds. A
     # signal in between is kept for it; see `distributed.start`.
     signal.signal(signal.SIGTERM, lambda number, _: sigterms.append(number))
+  _hush_libtpu()
   from absl import flags, logging
 
   config = load_config(config_args)
@@ -162,8 +181,7 @@ def main(argv: Sequence[str]) -> None:
   if evaluates != ("few_label" in config):
     raise UsageError(
       "configs/evaluate.py belongs to `byol evaluate`, and every other config "
-      f"to `byol train` and `byol views`; `byol {options.command}` got the "
-      "other kind."
+      f"to the other commands; `byol {options.command}` got the other kind."
     )
   # Orbax and Grain log every save and every start; ours is the progress line.
   logging.set_verbosity(logging.ERROR)
@@ -182,6 +200,34 @@ def main(argv: Sequence[str]) -> None:
     from byol_flax import views
 
     views.draw(config, options.out, options.count, stream=sys.stdout)
+  elif options.command == "preflight":
+    return _preflight(options, config)
+  return 0
+
+
+def _hush_libtpu() -> None:
+  """Where the TPU compiler is installed but no TPU, it says so at length."""
+  if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v3-8")
+
+
+def _preflight(options: argparse.Namespace, config: "ConfigDict") -> int:
+  """Compiles for TPUs on a machine that has none, or leaves its own alone."""
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # no metadata server to ask
+  os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # two preflights at once
+  os.environ["TPU_LOG_DIR"] = "disabled"
+  from byol_flax.preflight import command
+
+  return command.preflight(
+    config,
+    options.slice,
+    price=options.price,
+    fast=options.fast,
+    out=options.out,
+    stream=sys.stdout,
+  )
 
 
 def _train(
@@ -230,7 +276,7 @@ def _absolute(workdir: str) -> str:
 def run() -> None:
   """Entry point of the console script."""
   try:
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
   except (UsageError, RunError) as error:
     sys.stderr.write(f"byol: {error}\n")
     sys.exit(2 if isinstance(error, UsageError) else 1)

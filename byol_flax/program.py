@@ -40,7 +40,12 @@ class Program:
 
 
 def build(
-  config: Any, mesh: Mesh, *, num_examples: int, num_classes: int
+  config: Any,
+  mesh: Mesh,
+  *,
+  num_examples: int,
+  num_classes: int,
+  blocks: tuple[int, ...] | None = None,
 ) -> Program:
   """Turns a pre-training config into functions; compiles nothing.
 
@@ -49,6 +54,8 @@ def build(
     mesh: devices to train on.
     num_examples: size of the training split, which turns epochs into steps.
     num_classes: of the online classifier, 0 without labels.
+    blocks: of each group of the encoder, in place of its architecture's, for
+      an estimate of what the whole would take.
 
   Raises:
     UsageError: the config asks for something unknown or impossible.
@@ -72,6 +79,13 @@ def build(
     num_classes=num_classes,
     dtype=_activation_dtype(config.dtype, mesh),
   )
+  if blocks:
+    architecture = dataclasses.replace(
+      network.encoder.architecture, blocks=blocks
+    )
+    network = network.clone(
+      encoder=network.encoder.clone(architecture=architecture)
+    )
   learning_rate = schedules.learning_rate_schedule(
     base_learning_rate=config.base_learning_rate,
     batch_size=config.batch_size,
@@ -92,13 +106,16 @@ def build(
       target_init=config.target_init,
     )
 
+  shapes = jax.eval_shape(create_state)
+  kept = jax.tree.map(lambda x: sharding.cut(mesh, x.shape), shapes)
   whole = sharding.replicated(mesh)
   return Program(
     network=network,
-    create_state=jax.jit(create_state, out_shardings=whole),
+    create_state=jax.jit(create_state, out_shardings=kept),
     abstract_state=jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
-      jax.eval_shape(create_state),
+      lambda x, how: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=how),
+      shapes,
+      kept,
     ),
     step_fn=jax.jit(
       train_step.make_train_step(
@@ -106,10 +123,11 @@ def build(
         learning_rate=learning_rate,
         target_decay=target_decay,
         accumulation_steps=config.accumulation_steps,
+        mesh=mesh,
       ),
       donate_argnums=0,
-      in_shardings=(whole, sharding.split(mesh)),
-      out_shardings=whole,
+      in_shardings=(kept, sharding.split(mesh)),
+      out_shardings=(kept, whole),
     ),
     total_steps=total_steps,
   )

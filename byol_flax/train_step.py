@@ -6,8 +6,9 @@ from typing import Any
 import einops
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from byol_flax import losses, metrics, schedules, trees
+from byol_flax import losses, metrics, schedules, sharding, trees
 from byol_flax.models import byol
 from byol_flax.train_state import ByolState, update_target
 
@@ -72,12 +73,38 @@ def objective(
   return loss, ({"online": online_stats, "target": target_stats}, report)
 
 
+def _whole(params: Any, dtype: Any, mesh: Mesh) -> Any:
+  """Weights as the networks take them: gathered, in the activations' type.
+
+  Cast before they are gathered, and once for all uses. The others stay in their
+  own type.
+  """
+  return jax.tree.map(
+    lambda x: jax.lax.with_sharding_constraint(
+      x.astype(dtype) if x.ndim > 1 else x, sharding.replicated(mesh)
+    ),
+    params,
+  )
+
+
+def _parts(grads: Any, params: Any, mesh: Mesh) -> Any:
+  """Gradients as the update takes them: each device its part of the sum."""
+  return jax.tree.map(
+    lambda g, p: jax.lax.with_sharding_constraint(
+      g, sharding.cut(mesh, g.shape)
+    ).astype(p.dtype),
+    grads,
+    params,
+  )
+
+
 def make_train_step(
   network: byol.ByolNetwork,
   *,
   learning_rate: schedules.Schedule,
   target_decay: schedules.Schedule,
   accumulation_steps: int,
+  mesh: Mesh,
 ) -> StepFn:
   """Returns (state, batch) -> (state, metrics), to be jitted.
 
@@ -85,6 +112,9 @@ def make_train_step(
   B the global batch. With accumulation it is cut into `accumulation_steps`
   micro-batches; each has its own BatchNorm statistics, their gradients are
   averaged, and optimizer, target and schedules move once (paper.md §9.1).
+
+  On the devices of `mesh` the state lies as `sharding.cut` says: the networks
+  gather the weights, and each device moves its part of them.
 
   The metrics are global scalars under the names of the vocabulary. Loss and
   gradient are those before the update, τ and learning rate those of the
@@ -109,10 +139,13 @@ def make_train_step(
     ) -> tuple[tuple[Any, Any], Metrics]:
       batch_stats, total = carry
       grads, (batch_stats, report) = gradient(
-        network, online.params, target.params, batch_stats, *micro_batch
+        network, online_params, target_params, batch_stats, *micro_batch
       )
+      grads = _parts(grads, online.params, mesh)
       return (batch_stats, jax.tree.map(jnp.add, total, grads)), report
 
+    online_params = _whole(online.params, network.dtype, mesh)
+    target_params = _whole(target.params, network.dtype, mesh)
     batch_stats = {"online": online.batch_stats, "target": target.batch_stats}
     zeros = jax.tree.map(jnp.zeros_like, online.params)
     if accumulation_steps == 1:

@@ -17,7 +17,14 @@ from input_pipeline.errors import UsageError
 
 # Sections of the config that do not change what is learned: they may differ
 # from those of the checkpoint that a run resumes from.
-MAY_CHANGE = ("loader", "checkpoint", "report", "evaluation", "deadlines")
+MAY_CHANGE = (
+  "loader.",
+  "checkpoint.",
+  "report.",
+  "evaluation.",
+  "deadlines.",
+  "model.encoder.recompute.",
+)
 
 LOCK = "run.lock"
 # What --restart sets aside; anything else in the folder is not ours.
@@ -112,9 +119,14 @@ def check_same_run(
     return
 
   def meaning(run: checkpoint.Record) -> dict[str, Any]:
-    config = {k: v for k, v in run["config"].items() if k not in MAY_CHANGE}
+    config = run["config"]
     data = {name: run[name] for name in ("num_examples", "num_classes")}
-    return report.flatten({**config, "data": {**config["data"], **data}})
+    every = report.flatten({**config, "data": {**config["data"], **data}})
+    return {
+      name: value
+      for name, value in every.items()
+      if not f"{name}.".startswith(MAY_CHANGE)
+    }
 
   before, after = meaning(saved), meaning(now)
   different = [

@@ -85,6 +85,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
       "stem": "imagenet",
       "shortcut": "projection",  # or "identity" (paper.md §10 row 17)
       "zero_init_last": False,  # True in the released code (row 1)
+      # Keep only the blocks' inputs for the gradient: less memory, more work.
+      "recompute": False,
     },
     # §3.3; final_bias is True in the paper's pseudo-code (row 2).
     "projector": {"hidden_size": 4096, "output_size": 256, "final_bias": False},

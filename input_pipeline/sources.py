@@ -12,7 +12,7 @@ import numpy as np
 from input_pipeline.decoding import ImageError, decode_image
 from input_pipeline.errors import UsageError
 from input_pipeline.folders import open_folder
-from input_pipeline.tfds_sources import open_tfds
+from input_pipeline.tfds_sources import known_facts, open_tfds
 
 MAX_TRIES = 32  # Neighbours tried in place of an image that cannot be read.
 
@@ -64,13 +64,7 @@ def open_source(name: str, split: str, data_dir: str | None = None) -> Source:
   Raises:
     UsageError: there is no such data set, split or slice, or it is not ready.
   """
-  parts = _SPLIT.fullmatch(split)
-  if not parts:
-    raise UsageError(
-      f"A split is a name, or a slice such as train[:90%] or train[100:200]; "
-      f"it came as {split!r}."
-    )
-  whole, first, last = parts.groups()
+  whole, first, last = _parse_split(split)
   kind, _, path = name.partition(":")
   source: Source
   if name == "digits":
@@ -79,14 +73,49 @@ def open_source(name: str, split: str, data_dir: str | None = None) -> Source:
     source = open_folder(name, path, whole, labelled=kind == "folder")
   else:
     source = open_tfds(name, whole, data_dir)
-  start = _position(first or "0", len(source))
-  stop = _position(last or "100%", len(source))
-  if not 0 <= start < stop <= len(source):
+  examples = _range(name, split, first, last, len(source))
+  return Part(source, split, examples.start, examples.stop)
+
+
+def size_of(
+  name: str, split: str, data_dir: str | None = None
+) -> tuple[int, int]:
+  """Number of examples and of classes; needs no data where both are known.
+
+  Args and errors are those of `open_source`.
+  """
+  whole, first, last = _parse_split(split)
+  facts = known_facts(name)
+  if facts and whole in facts.splits:
+    total = facts.splits[whole][1]
+    return len(_range(name, split, first, last, total)), facts.num_classes
+  source = open_source(name, split, data_dir)
+  return len(source), source.num_classes
+
+
+def _parse_split(split: str) -> tuple[str, str | None, str | None]:
+  """Name, and the bounds of a slice."""
+  parts = _SPLIT.fullmatch(split)
+  if not parts:
+    raise UsageError(
+      f"A split is a name, or a slice such as train[:90%] or train[100:200]; "
+      f"it came as {split!r}."
+    )
+  return parts[1], parts[2], parts[3]
+
+
+def _range(
+  name: str, split: str, first: str | None, last: str | None, length: int
+) -> range:
+  """The examples of a slice of a split with `length` examples."""
+  start = _position(first or "0", length)
+  stop = _position(last or "100%", length)
+  if not 0 <= start < stop <= length:
     raise UsageError(
       f"Split {split!r} of {name} holds no examples or reaches past the end: "
-      f"{whole} has {len(source)} examples."
+      f"the whole has {length} examples."
     )
-  return Part(source, split, start, stop)
+  return range(start, stop)
 
 
 def _position(bound: str, length: int) -> int:
@@ -102,7 +131,7 @@ class Part:
   """Examples `start`, ..., `stop` - 1 of a source, as a `Source`."""
 
   def __init__(self, source: Source, split: str, start: int, stop: int) -> None:
-    """Takes a range within `source`, and what it is called."""
+    """Takes the ends of a range within `source`, and what it is called."""
     self.name = source.name
     self.split = split
     self.num_classes = source.num_classes

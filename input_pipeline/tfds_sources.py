@@ -68,6 +68,14 @@ KNOWN = {
   ),
 }
 
+
+def known_facts(name: str) -> Facts | None:
+  """What is known of a data set, whether or not it is on disk."""
+  without_version = name.partition(":")[0]
+  data_set = without_version.partition("/")[0]
+  return KNOWN.get(without_version) or KNOWN.get(data_set)
+
+
 # data_set[/config][:version]. Stricter than TFDS, which goes to the network
 # for names with a namespace ("huggingface:mnist").
 _NAME = re.compile(r"(\w+)((?:/[\w.+-]+)?)((?::[\d.*]+)?)")
@@ -215,8 +223,7 @@ def _prepare_command(
 def _split_names(builder: Any) -> dict[str, str]:
   """Names of the splits of a data set: ours -> TFDS's."""
   variant = builder.info.full_name.rsplit("/", 1)[0]  # Without the version.
-  facts = KNOWN.get(variant) or KNOWN.get(builder.name)
-  if facts:
+  if facts := known_facts(variant):
     return {ours: theirs for ours, (theirs, _) in facts.splits.items()}
   return {split: split for split in builder.info.splits}
 

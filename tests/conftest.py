@@ -8,8 +8,18 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# The TPU compiler: no TPU is looked for, and several may run at once.
+FOR_LIBTPU = {
+  "TPU_SKIP_MDS_QUERY": "1",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "TPU_ACCELERATOR_TYPE": "v3-8",
+  "TPU_LOG_DIR": "disabled",
+}
+os.environ.update(FOR_LIBTPU)
 
 import jax
+import pytest
 from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -21,3 +31,9 @@ _CACHE = tempfile.mkdtemp(prefix="byol-compiled-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+
+
+@pytest.fixture
+def tpu_compiler():
+  """Tests that compile for TPUs; libtpu exists for Linux on x86-64 only."""
+  pytest.importorskip("libtpu")

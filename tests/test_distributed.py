@@ -58,7 +58,7 @@ kinds = [types.SimpleNamespace(id=i, process_index=p) for i, p in
 class Mesh:
   def __init__(self, devices, names): self.devices = devices
 sharding.Mesh = Mesh
-print([d.id for d in sharding.make_mesh(kinds).devices])
+print([d.id for d in sharding.make_mesh(kinds).devices.flat])
 """
 
 

@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_flax import optimizers, schedules, train_state, train_step
+from byol_flax import (
+  optimizers,
+  schedules,
+  sharding,
+  train_state,
+  train_step,
+)
 from byol_flax.models import byol, heads, resnet
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
@@ -122,6 +128,7 @@ def golden(request):
       stem="imagenet",
       shortcut="projection",
       zero_init_last=False,
+      recompute=False,
       norm=norm,
       **types,
     ),
@@ -194,6 +201,7 @@ def test_five_updates_equal_the_authors(golden):
         base_target_decay=0.9, total_steps=50
       ),
       accumulation_steps=1,
+      mesh=sharding.make_mesh(jax.devices()[:1]),
     )
   )
   for k in range(5):

@@ -35,7 +35,8 @@ ROWS = (
   "byol_flax.program",
   "byol_flax.train",
   "byol_flax.evaluate byol_flax.views",
-  "byol_flax.preflight byol_flax.benchmarks",
+  "byol_flax.benchmarks",
+  "byol_flax.preflight",
   "byol_flax.main",
 )
 ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}

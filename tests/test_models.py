@@ -50,6 +50,7 @@ def make(
     "stem": "small",
     "shortcut": "projection",
     "zero_init_last": False,
+    "recompute": False,
   }
   mlp = {**MLP, "hidden_size": 32, "output_size": 16}
   return byol.make_network(
@@ -69,6 +70,7 @@ def encoder_shapes(architecture, width, **options):
     architecture=architecture,
     width=width,
     zero_init_last=False,
+    recompute=False,
     norm=norm,
     dtype=jnp.float32,
     **settings,
@@ -182,6 +184,72 @@ def test_batch_norm_against_numpy_per_view():
   var = stats["variance"] / (1 - 0.9**4)
   expected = (x - mean) / np.sqrt(var + 1e-5) * scale + offset
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_may_pool_first(train):
+  """The same values, averages and gradients, whatever the scales' signs."""
+  layer = batch_norm.BatchNorm(
+    decay=0.9, epsilon=1e-5, dtype=jnp.float32, param_dtype=jnp.float32
+  )
+  rng = np.random.default_rng(4)
+  x = rng.normal(1, 2, (3, 2, 7, 8, 6)).astype(np.float32)
+  variables = {
+    "params": {
+      "scale": jnp.asarray([1.5, -0.7, 0.3, -2.0, 1.0, -1.0]),
+      "offset": jnp.linspace(-1, 1, 6),
+    },
+    "batch_stats": {
+      "mean": jnp.linspace(0, 2, 6),
+      "variance": jnp.linspace(1, 3, 6),
+      "count": jnp.int32(4),
+    },
+  }
+  gradient = rng.normal(size=(3, 2, 4, 4, 6)).astype(np.float32)
+
+  def run(params, x, first):
+    y, changed = layer.apply(
+      {**variables, "params": params},
+      x,
+      train=train,
+      max_pool=resnet.max_pool if first else None,
+      mutable=["batch_stats"],
+    )
+    y = y if first else resnet.max_pool(y)
+    return jnp.sum(y * gradient), (y, changed)
+
+  outcomes = [
+    jax.value_and_grad(run, argnums=(0, 1), has_aux=True)(
+      variables["params"], x, first
+    )
+    for first in (False, True)
+  ]
+  for a, b in zip(*map(jax.tree.leaves, outcomes), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_recomputation_changes_no_number():
+  images = random_images(4, 2, 16, 16, 3)
+  plain = make()
+  variables = plain.init(jax.random.key(0), images, train=True)
+
+  def run(params, recompute):
+    outputs, changed = make(recompute=recompute).apply(
+      {**variables, "params": params},
+      images,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return jnp.sum(outputs.prediction**2), changed
+
+  outcomes = [
+    jax.jit(jax.grad(run, has_aux=True), static_argnums=1)(
+      variables["params"], recompute
+    )
+    for recompute in (False, True)
+  ]
+  for a, b in zip(*map(jax.tree.leaves, outcomes), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_labels_never_reach_the_encoder():

@@ -28,6 +28,7 @@ def make(
   accumulation_steps=1,
   num_classes=4,
   dtype="float32",
+  devices=1,
 ):
   network = tiny.make_network(num_classes, jnp.dtype(dtype))
   rate = schedules.learning_rate_schedule(
@@ -52,6 +53,7 @@ def make(
       base_target_decay=base_target_decay, total_steps=TOTAL_STEPS
     ),
     accumulation_steps=accumulation_steps,
+    mesh=sharding.make_mesh(jax.devices()[:devices]),
   )
   return jax.jit(create, static_argnames="target_init"), step_fn
 
@@ -64,11 +66,17 @@ def compiled(**options):
 
 def run(devices, updates=4, **options):
   """State and metrics after some updates on so many devices."""
-  create, step_fn = make(**options)
+  create, step_fn = make(devices=devices, **options)
   mesh = sharding.make_mesh(jax.devices()[:devices])
-  whole = sharding.replicated(mesh)
-  state = jax.device_put(create(), whole)
-  step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=whole)
+  kept = jax.tree.map(
+    lambda x: sharding.cut(mesh, x.shape), jax.eval_shape(create)
+  )
+  state = jax.device_put(create(), kept)
+  step_fn = jax.jit(
+    step_fn,
+    donate_argnums=0,
+    out_shardings=(kept, sharding.replicated(mesh)),
+  )
   for step in range(updates):
     state, metrics = step_fn(state, sharding.put_batch(mesh, batch(step)))
   assert step_fn._cache_size() == 1, "compiled more than once"

@@ -14,7 +14,7 @@ def make_network(num_classes=CLASSES, dtype=jnp.float32):
   types = {"dtype": dtype, "param_dtype": dtype}
   norm = resnet.make_norm(decay=0.9, epsilon=1e-5, **types)
   mlp = heads.MLP(
-    hidden_size=16, output_size=8, final_bias=False, norm=norm, **types
+    hidden_size=64, output_size=8, final_bias=False, norm=norm, **types
   )
   return byol.ByolNetwork(
     encoder=resnet.ResNet(
@@ -25,6 +25,7 @@ def make_network(num_classes=CLASSES, dtype=jnp.float32):
       stem="small",
       shortcut="projection",
       zero_init_last=False,
+      recompute=False,
       norm=norm,
       **types,
     ),

@@ -55,11 +55,11 @@ def extract(
 ) -> Features:
   """Runs the network over evaluation batches and keeps the rows that count."""
   parts = []
-  # Every process needs all rows; it holds only its own of labels and masks.
-  gather = jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))
+  variables = sharding.gather(mesh, variables)
   for batch in sharding.prefetch(mesh, batches):
     representation, logits = feature_fn(variables, batch["image"])
-    label, mask = gather((batch["label"], batch["mask"]))
+    # Every process needs all rows; it holds only its own of these two.
+    label, mask = sharding.gather(mesh, (batch["label"], batch["mask"]))
     *rows, counts = jax.device_get((representation, label, logits, mask))
     parts.append([x[counts] for x in rows])
   return Features(

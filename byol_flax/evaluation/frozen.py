@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from byol_flax import sharding
 from byol_flax.evaluation import features, few_label, knn
 from byol_flax.models import byol
 from input_pipeline import augment, pipeline, sources
@@ -143,7 +144,8 @@ def make_extractor(
       )
       return images.reshape(len(images), -1) / np.float32(255), labels
     if name not in variables:
-      variables[name] = calibrate(network, untrained, batches(source))
+      whole = sharding.gather(mesh, untrained)
+      variables[name] = calibrate(network, whole, batches(source))
     found = features.extract(feature_fn, variables[name], batches(source), mesh)
     return found.representation, found.label
 

@@ -1,5 +1,6 @@
 """BatchNorm with statistics per view and de-biased running averages."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -32,8 +33,22 @@ class BatchNorm(nn.Module):
   scale_init: nn.initializers.Initializer = nn.initializers.ones
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    """Normalises `x` [B, V, ..., C]; `train` uses and averages its own."""
+  def __call__(
+    self,
+    x: jax.Array,
+    *,
+    train: bool,
+    max_pool: Callable[[jax.Array], jax.Array] | None = None,
+  ) -> jax.Array:
+    """Normalises `x` [B, V, ..., C].
+
+    Args:
+      x: activations.
+      train: use the statistics of `x`, and average them, rather than the
+        averages.
+      max_pool: returns what it would of the normalised `x`, but pools first,
+        so that a quarter of the values is normalised and kept for the gradient.
+    """
     shape = (x.shape[-1],)
     scale = self.param("scale", self.scale_init, shape, self.param_dtype)
     offset = self.param(
@@ -49,11 +64,21 @@ class BatchNorm(nn.Module):
     }
     count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)
 
-    x = x.astype(self.param_dtype)
+    kept = x
+    if max_pool:
+      # Normalising keeps the order of a channel's values, or turns it round.
+      # `x` is turned itself, so that only one array need be stored.
+      sign = jnp.where(scale < 0, -1, 1).reshape((1,) * (x.ndim - 1) + (-1,))
+      x = x * sign.astype(x.dtype)
+      kept = max_pool(x) * sign.astype(x.dtype)
+    kept = kept.astype(self.param_dtype)
     if train:
       axes = (0, *range(2, x.ndim - 1))
+      x = x.astype(self.param_dtype)
       mean = jnp.mean(x, axes)  # [V, C]
       variance = jnp.mean(x**2, axes) - mean**2  # [V, C]
+      if max_pool:
+        mean *= sign.reshape(1, -1)
       if not self.is_initializing():
         for view in range(x.shape[1]):
           count.value += 1
@@ -67,10 +92,10 @@ class BatchNorm(nn.Module):
       variance = average["variance"].value[None]
 
     def spread(statistic: jax.Array) -> jax.Array:
-      """[V, C] -> [1, V, 1, ..., C], to meet `x`."""
+      """[V, C] -> [1, V, 1, ..., C], to meet the activations."""
       views, channels = statistic.shape
-      return statistic.reshape(1, views, *(1,) * (x.ndim - 3), channels)
+      return statistic.reshape(1, views, *(1,) * (kept.ndim - 3), channels)
 
     multiplier = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
-    y = (x - spread(mean)) * spread(multiplier) + spread(offset[None])
+    y = (kept - spread(mean)) * spread(multiplier) + spread(offset[None])
     return y.astype(self.dtype)

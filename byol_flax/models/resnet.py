@@ -77,7 +77,7 @@ class Block(nn.Module):
   conv: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps [B, V, H, W, C'] to [B, V, H/stride, W/stride, C]."""
     shortcut = x
     if self.project:
@@ -116,6 +116,8 @@ class ResNet(nn.Module):
       "identity" where stride and channels allow it (torchvision).
     zero_init_last: last BatchNorm scale of each block starts at 0 (the
       released code) instead of 1 (the paper's runs; paper.md §10 row 1).
+    recompute: keep only the input of each block for the gradient and compute
+      the rest again: less memory, about a third more work, equal numbers.
     norm: makes a BatchNorm, called as norm(name=..., scale_init=...).
     dtype: of activations.
     param_dtype: of weights and of the representation.
@@ -126,6 +128,7 @@ class ResNet(nn.Module):
   stem: str
   shortcut: str
   zero_init_last: bool
+  recompute: bool
   norm: Any
   dtype: Any
   param_dtype: Any
@@ -151,9 +154,11 @@ class ResNet(nn.Module):
       strides=1 if small else 2,
       name="stem_conv",
     )(images)
-    x = nn.relu(self.norm(name="stem_norm")(x, train=train))
-    if not small:
-      x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+    norm = self.norm(name="stem_norm")
+    # ReLU keeps the order too, and so may follow the pooling.
+    x = nn.relu(norm(x, train=train, max_pool=None if small else max_pool))
+    # Of the arguments of a block only `train` is not an array.
+    block = nn.remat(Block, static_argnums=(2,)) if self.recompute else Block
     groups = zip(
       self.architecture.blocks, self.architecture.channels, strict=True
     )
@@ -162,7 +167,7 @@ class ResNet(nn.Module):
       for i in range(blocks):
         stride = 2 if group > 0 and i == 0 else 1
         same_shape = stride == 1 and x.shape[-1] == channels
-        x = Block(
+        x = block(
           channels=channels,
           stride=stride,
           bottleneck=self.architecture.bottleneck,
@@ -171,8 +176,13 @@ class ResNet(nn.Module):
           norm=self.norm,
           conv=conv,
           name=f"group{group}_block{i}",
-        )(x, train=train)
+        )(x, train)
     return jnp.mean(x.astype(self.param_dtype), axis=(2, 3))  # [B, V, F]
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """The stem's: [B, V, H, W, C] -> [B, V, H/2, W/2, C], rounded up."""
+  return nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
 
 
 def make_norm(

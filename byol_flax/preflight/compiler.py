@@ -1,0 +1,208 @@
+"""The training step, compiled for a slice that is not there.
+
+XLA's TPU compiler (libtpu) needs no TPU. What it says of time is its own cost
+model: a sum over operations of what each would take at best, without input,
+dispatch or the wait for other devices. It is a bound, never a measurement.
+"""
+
+import dataclasses
+import importlib.util
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TextIO, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from byol_flax import program, sharding, trees
+from byol_flax.preflight import hlo
+from byol_flax.slices import Slice
+from input_pipeline.errors import RunError, UsageError
+
+_SECONDS_BETWEEN_NOTES = 15
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+  """What the compiler says of one device's part of the step.
+
+  Attributes:
+    fits: whether it fits into the device's memory.
+    parameters: of the online network.
+    peak_bytes: memory in use at most; where it does not fit, what it would
+      take, 0 if the compiler does not tell.
+    argument_bytes: state and batch.
+    temporary_bytes: all else.
+    flops: floating-point operations.
+    bytes_moved: to and from the device's memory.
+    seconds: the compiler's estimate.
+    collectives: kind -> count and bytes.
+    compile_seconds: what this took here.
+    batch_size: global.
+    total_steps: updates of the run.
+  """
+
+  fits: bool
+  parameters: int
+  peak_bytes: int
+  argument_bytes: int
+  temporary_bytes: int
+  flops: float
+  bytes_moved: float
+  seconds: float
+  collectives: dict[str, hlo.Traffic]
+  compile_seconds: float
+  batch_size: int
+  total_steps: int
+
+
+def check_installed() -> None:
+  """Raises UsageError unless the TPU compiler is there."""
+  if importlib.util.find_spec("libtpu") is None:
+    raise UsageError(
+      "Preflight needs XLA's TPU compiler, which is not installed (Linux on "
+      "x86-64 only): .venv/bin/python -m pip install --constraint "
+      "constraints.txt --editable '.[preflight]'"
+    )
+
+
+def devices_of(slice_: Slice) -> list[Any]:
+  """The devices of a slice, as the compiler knows them."""
+  from jax.experimental import topologies
+
+  found = topologies.get_topology_desc(
+    platform="tpu", **slice_.compiler_options
+  )
+  return list(found.devices)
+
+
+def compile_step(
+  config: Any,
+  slice_: Slice,
+  *,
+  num_examples: int,
+  num_classes: int,
+  stream: TextIO,
+  blocks: tuple[int, ...] | None = None,
+) -> Compiled:
+  """Compiles the step that `byol train` would run on `slice_`.
+
+  Args:
+    config: as made by configs/byol.py.
+    slice_: where it would run.
+    num_examples: of the training split.
+    num_classes: of the online classifier.
+    stream: gets a line now and then while it takes long.
+    blocks: of each group of the encoder, in place of the architecture's.
+
+  Raises:
+    UsageError: the config does not suit the slice.
+  """
+  mesh = sharding.make_mesh(devices_of(slice_))
+  built = program.build(
+    config,
+    mesh,
+    num_examples=num_examples,
+    num_classes=num_classes,
+    blocks=blocks,
+  )
+  begun = time.monotonic()
+  batch = abstract_batch(mesh, config.batch_size, config.augment.size)
+  lowered = patiently(
+    "tracing", lambda: built.step_fn.lower(built.abstract_state, batch), stream
+  )
+  numbers: dict[str, Any] = {
+    "parameters": trees.count(built.abstract_state.online.params),
+    "batch_size": config.batch_size,
+    "total_steps": built.total_steps,
+  }
+  try:
+    compiled = patiently("compiling", lowered.compile, stream)
+  except jax.errors.JaxRuntimeError as error:
+    # The text has another beginning in every version of libtpu.
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise RunError(
+        f"The TPU compiler failed: {str(error).splitlines()[0][:300]}"
+      ) from error
+    return Compiled(
+      fits=False,
+      peak_bytes=needed_bytes(str(error)),
+      argument_bytes=0,
+      temporary_bytes=0,
+      flops=0.0,
+      bytes_moved=0.0,
+      seconds=0.0,
+      collectives={},
+      compile_seconds=time.monotonic() - begun,
+      **numbers,
+    )
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  # The compiler counts the loop over micro-batches as if it ran once. Next to
+  # it the update is little.
+  times = config.accumulation_steps
+  return Compiled(
+    fits=True,
+    peak_bytes=memory.peak_memory_in_bytes,
+    argument_bytes=memory.argument_size_in_bytes,
+    temporary_bytes=memory.temp_size_in_bytes,
+    flops=times * cost["flops"],
+    bytes_moved=times * cost["bytes accessed"],
+    seconds=times * cost["optimal_seconds"],
+    collectives=hlo.collectives(compiled.as_text()),
+    compile_seconds=time.monotonic() - begun,
+    **numbers,
+  )
+
+
+def abstract_batch(mesh: Any, batch_size: int, size: int) -> dict[str, Any]:
+  """Shapes and shardings of a training batch of `size` pixels."""
+  rows = sharding.split(mesh)
+  images = jax.ShapeDtypeStruct(
+    (batch_size, size, size, 3), jnp.uint8, sharding=rows
+  )
+  label = jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=rows)
+  return {"view1": images, "view2": images, "label": label}
+
+
+def needed_bytes(message: str) -> int:
+  """How much a compiler's refusal says is needed; 0 if it does not say.
+
+  It says "Used 20.31G of 15.48G hbm", or, where not even the temporaries fit,
+  "temporaries (20.54G) exceeds available HBM (15.48G)".
+  """
+  found = re.search(
+    r"[Uu]sed ([\d.]+)([KMGT]) of|\(([\d.]+)([KMGT])\) exceeds", message
+  )
+  if not found:
+    return 0
+  number, unit = found[1] or found[3], found[2] or found[4]
+  return int(float(number) * 2 ** (10 * (1 + "KMGT".index(unit))))
+
+
+def patiently(phase: str, function: Callable[[], T], stream: TextIO) -> T:
+  """Runs `function`, telling every few seconds how long it has taken."""
+  results: list[T] = []
+  errors: list[BaseException] = []
+
+  def work() -> None:
+    try:
+      results.append(function())
+    except BaseException as error:  # raised again below
+      errors.append(error)
+
+  # A daemon, so that Ctrl-C need not wait for the compiler.
+  thread = threading.Thread(target=work, daemon=True)
+  begun = time.monotonic()
+  thread.start()
+  while thread.is_alive():
+    thread.join(_SECONDS_BETWEEN_NOTES)
+    if thread.is_alive():
+      stream.write(f"{phase}, {time.monotonic() - begun:.0f} s\n")
+      stream.flush()
+  if errors:
+    raise errors[0]
+  return results[0]

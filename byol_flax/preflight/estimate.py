@@ -1,0 +1,127 @@
+"""What a compiled step means for a run: time, money, input, in words."""
+
+import dataclasses
+from typing import Any
+
+from byol_flax.preflight.compiler import Compiled
+from byol_flax.report import human_duration
+from byol_flax.slices import GIB, Slice
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A run on a slice, at the speed that the compiler thinks possible.
+
+  Attributes:
+    images_per_device: of a micro-batch.
+    floor_seconds: of a step whose operations all ran at the device's peak.
+    share_of_peak: floor / estimate.
+    images_per_host_second: what each host must read and augment.
+    input_images_per_host_second: what such a host would, by this machine's
+      cores; 0 if not measured.
+    hours: of the whole run, at least.
+    device_hours: of all devices.
+    price: of the whole run, None without a price per device and hour.
+  """
+
+  images_per_device: float
+  floor_seconds: float
+  share_of_peak: float
+  images_per_host_second: float
+  input_images_per_host_second: float
+  hours: float
+  device_hours: float
+  price: float | None
+
+
+def estimate(
+  compiled: Compiled,
+  slice_: Slice,
+  *,
+  accumulation_steps: int,
+  images_per_core_second: float,
+  price_per_device_hour: float | None,
+) -> Estimate:
+  """Turns the compiler's numbers into those of a run; it must fit."""
+  hours = compiled.seconds * compiled.total_steps / 3600
+  device_hours = hours * slice_.devices
+  floor = compiled.flops / slice_.peak_flops
+  price = price_per_device_hour
+  return Estimate(
+    images_per_device=compiled.batch_size
+    / (slice_.devices * accumulation_steps),
+    floor_seconds=floor,
+    share_of_peak=floor / compiled.seconds,
+    images_per_host_second=compiled.batch_size
+    / (compiled.seconds * slice_.hosts),
+    input_images_per_host_second=images_per_core_second * slice_.vcpus_per_host,
+    hours=hours,
+    device_hours=device_hours,
+    price=None if price is None else device_hours * price,
+  )
+
+
+def memory_words(compiled: Compiled, slice_: Slice) -> str:
+  """Such as "fits: 4.7 of 15.5 GiB of a device"."""
+  room = slice_.hbm_bytes / GIB
+  if compiled.fits:
+    return (
+      f"fits: {compiled.peak_bytes / GIB:.1f} of {room:.1f} GiB of a device"
+    )
+  if compiled.peak_bytes:
+    need = compiled.peak_bytes / GIB
+    return f"does not fit: {need:.1f} GiB where a device has {room:.1f}"
+  return f"does not fit into the {room:.1f} GiB of a device"
+
+
+def words(
+  compiled: Compiled, found: Estimate, slice_: Slice, *, input_measured: str
+) -> list[str]:
+  """Lines for people; `input_measured` says on what images."""
+  each = found.images_per_device
+  seconds = compiled.seconds
+  lines = [
+    f"{compiled.parameters:,} parameters; {each:g} images a device at a time",
+    f"memory     {memory_words(compiled, slice_)}: state and batch "
+    f"{compiled.argument_bytes / GIB:.2f}, all else "
+    f"{compiled.temporary_bytes / GIB:.2f}",
+    f"work       {compiled.flops / 1e12:.3f} TFLOP and "
+    f"{compiled.bytes_moved / 1e9:.2f} GB moved by each device and update",
+    f"update     {1e3 * seconds:.1f} ms by the compiler's estimate: "
+    "optimistic, not measured",
+    f"           {1e3 * found.floor_seconds:.1f} ms if all ran at the peak of "
+    f"{slice_.peak_flops / 1e12:.0f} TFLOP/s; {found.share_of_peak:.0%} of it",
+  ]
+  for kind, traffic in compiled.collectives.items():
+    lines.append(
+      f"           {traffic.count} × {kind}, {traffic.size / 1e6:,.1f} MB"
+    )
+  lines.append(
+    f"input      {found.images_per_host_second:,.0f} images/s wanted of each "
+    f"of {slice_.hosts} host(s) with {slice_.vcpus_per_host} virtual CPUs"
+  )
+  if found.input_images_per_host_second:
+    rate = found.input_images_per_host_second
+    enough = rate >= found.images_per_host_second
+    lines.append(
+      f"           {rate:,.0f} at the rate of this machine's cores "
+      f"({input_measured}): {'enough' if enough else 'TOO FEW'}"
+    )
+  lines.append(
+    f"run        {compiled.total_steps:,} updates of {compiled.batch_size:,} "
+    f"images: at least {human_duration(3600 * found.hours)}, "
+    f"{found.device_hours:,.0f} device-hours"
+    + (f", {found.price:,.0f} at that price" if found.price is not None else "")
+  )
+  return lines
+
+
+def record(
+  compiled: Compiled, found: Estimate | None, slice_: Slice
+) -> dict[str, Any]:
+  """All numbers as a JSON object; seconds, bytes and operations."""
+  return {
+    "slice": dataclasses.asdict(slice_),
+    "step": dataclasses.asdict(compiled),
+    "run": dataclasses.asdict(found) if found else None,
+  }

@@ -1,0 +1,101 @@
+"""A quick guess: one block of each group is compiled, the rest extrapolated."""
+
+import dataclasses
+import math
+from typing import Any, TextIO
+
+import jax
+import jax.numpy as jnp
+
+from byol_flax import program, sharding, trees
+from byol_flax.models import batch_norm, byol, resnet
+from byol_flax.preflight import compiler
+from byol_flax.preflight.compiler import Compiled
+from byol_flax.slices import Slice
+
+SAID = (
+  "extrapolated from one block of each group (about a tenth off); without "
+  "--fast the whole network is compiled"
+)
+
+
+def extrapolate(
+  config: Any,
+  slice_: Slice,
+  *,
+  num_examples: int,
+  num_classes: int,
+  stream: TextIO,
+) -> Compiled:
+  """`compiler.compile_step` of a shallow encoder, scaled to the whole one.
+
+  Work is scaled by the operations of a forward pass, which are counted without
+  compiling it; memory and its traffic by the activations; time by the
+  geometric mean of both. Collectives are left out.
+  """
+  data: dict[str, Any] = {
+    "num_examples": num_examples,
+    "num_classes": num_classes,
+  }
+  name = config.model.encoder.architecture
+  if name not in resnet.ARCHITECTURES:  # told with the names that are known
+    compiler.compile_step(config, slice_, **data, stream=stream)
+  blocks = (1,) * len(resnet.ARCHITECTURES[name].blocks)
+  part = compiler.compile_step(
+    config, slice_, **data, stream=stream, blocks=blocks
+  )
+  mesh = sharding.make_mesh(compiler.devices_of(slice_))
+  whole = program.build(config, mesh, **data)
+  shallow = program.build(config, mesh, **data, blocks=blocks)
+  size = config.augment.size
+  work = operations(whole.network, size) / operations(shallow.network, size)
+  held = activations(whole.network, size) / activations(shallow.network, size)
+  peak = int(part.peak_bytes * held)
+  return dataclasses.replace(
+    part,
+    fits=part.fits and peak < slice_.hbm_bytes,
+    parameters=trees.count(whole.abstract_state.online.params),
+    peak_bytes=peak,
+    argument_bytes=int(part.argument_bytes * held),
+    temporary_bytes=int(part.temporary_bytes * held),
+    flops=part.flops * work,
+    bytes_moved=part.bytes_moved * held,
+    seconds=part.seconds * math.sqrt(work * held),
+    collectives={},
+  )
+
+
+def activations(network: byol.ByolNetwork, size: int) -> int:
+  """Numbers that BatchNorm hands on for one image of `size` pixels."""
+
+  def handed_on(images: jax.Array) -> Any:
+    _, collections = network.init_with_output(
+      jax.random.key(0),
+      images,
+      train=False,
+      mutable=True,
+      capture_intermediates=lambda module, _: isinstance(
+        module, batch_norm.BatchNorm
+      ),
+    )
+    return collections["intermediates"]
+
+  found = jax.eval_shape(handed_on, _image(size))
+  return sum(leaf.size for leaf in jax.tree.leaves(found))
+
+
+def operations(network: byol.ByolNetwork, size: int) -> float:
+  """Floating-point operations of a forward pass of one image."""
+  variables = jax.eval_shape(
+    lambda images: network.init(jax.random.key(0), images, train=False),
+    _image(size),
+  )
+  lowered = jax.jit(
+    lambda variables, images: network.apply(variables, images, train=False)
+  ).lower(variables, _image(size))
+  cost: Any = lowered.cost_analysis()
+  return float(cost["flops"])
+
+
+def _image(size: int) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct((1, 1, size, size, 3), jnp.uint8)
