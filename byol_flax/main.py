@@ -11,7 +11,7 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from input_pipeline.errors import PreemptedError, RunError, UsageError
@@ -73,6 +73,20 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     "--count", type=int, default=8, help="how many images, up to 16"
   )
 
+  _add_measuring(add)
+
+  options, rest = parser.parse_known_args(argv)
+  for flag in rest:
+    if not flag.startswith(("--config=", "--config.")):
+      parser.error(
+        f"unknown argument {flag}; config flags are written --config=FILE and "
+        f"--config.key=value; see byol {options.command} --help"
+      )
+  return options, rest
+
+
+def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """The commands that tell what a run takes."""
   command = add(
     "preflight",
     "Compile the training step for a TPU slice, without one: does it fit, how "
@@ -89,15 +103,23 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   command.add_argument(
     "--out", default="preflight.json", help="JSON file to write"
   )
-
-  options, rest = parser.parse_known_args(argv)
-  for flag in rest:
-    if not flag.startswith(("--config=", "--config.")):
-      parser.error(
-        f"unknown argument {flag}; config flags are written --config=FILE and "
-        f"--config.key=value; see byol {options.command} --help"
-      )
-  return options, rest
+  command = add(
+    "benchmark",
+    "Measure on the devices at hand: `step`, an update on images that lie "
+    "there already; `checkpoint`, what a save costs.",
+  )
+  command.add_argument("what", choices=("step", "checkpoint"))
+  command.add_argument(
+    "--updates", type=int, default=20, help="timed updates of `step`"
+  )
+  command.add_argument(
+    "--against-torch",
+    action="store_true",
+    help="in turns with the same step in plain PyTorch (extra [bench])",
+  )
+  command.add_argument(
+    "--out", default="benchmark.json", help="JSON file to write"
+  )
 
 
 def load_config(config_args: Sequence[str]) -> "ConfigDict":
@@ -202,6 +224,17 @@ def main(argv: Sequence[str]) -> int:
     views.draw(config, options.out, options.count, stream=sys.stdout)
   elif options.command == "preflight":
     return _preflight(options, config)
+  elif options.command == "benchmark":
+    from byol_flax.benchmarks import command
+
+    command.benchmark(
+      options.what,
+      config,
+      updates=options.updates,
+      against_torch=options.against_torch,
+      out=options.out,
+      stream=sys.stdout,
+    )
   return 0
 
 

@@ -18,6 +18,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from input_pipeline.errors import UsageError
+
 
 class Report:
   """Writes the metrics of one run into its workdir, from one process.
@@ -172,6 +174,22 @@ def _replace(path: epath.Path, text: str) -> None:
   temporary = path.parent / f"{path.name}.tmp"
   temporary.write_text(text)
   temporary.replace(path)
+
+
+def write_json(path: str, record: Mapping[str, Any]) -> None:
+  """Writes a local JSON file, whole or not at all.
+
+  Raises:
+    UsageError: it cannot be written there.
+  """
+  temporary = f"{path}.tmp"
+  try:
+    with open(temporary, "w") as file:
+      json.dump(record, file, indent=2)
+      file.write("\n")
+    os.replace(temporary, path)
+  except OSError as error:
+    raise UsageError(f"Cannot write {path}: {error.strerror}.") from None
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

@@ -57,6 +57,7 @@ HOMES = {
   "tensorboard": "byol_flax.report",
   "tensorflow": "",
   "tensorflow_datasets": "input_pipeline.tfds_sources",
+  "torch": "byol_flax.benchmarks.torch_byol",
 }
 
 # Import names whose distribution is called something else.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -10,6 +9,7 @@ from byol_flax import slices, train
 from byol_flax.benchmarks import input_rate
 from byol_flax.preflight import advice, compiler, estimate, shallow
 from byol_flax.preflight.compiler import Compiled
+from byol_flax.report import write_json
 from byol_flax.slices import Slice
 from byol_flax.version import code_version
 from input_pipeline import sources
@@ -123,7 +123,7 @@ def preflight(
     **answer,
     "advice": advise(question, first, config, compiled),
   }
-  _write(out, record)
+  write_json(out, record)
   question.say(f"Written to {out}")
   return FITS if first.fits else DOES_NOT_FIT
 
@@ -175,14 +175,3 @@ def _advise_change(
   question.say(f"advice     {change.flags}")
   answer = question.answer(fitting, change.config)
   return {"flags": change.flags, "compiled": True, **answer}
-
-
-def _write(out: str, record: dict[str, Any]) -> None:
-  temporary = f"{out}.tmp"
-  try:
-    with open(temporary, "w") as file:
-      json.dump(record, file, indent=2)
-      file.write("\n")
-    os.replace(temporary, out)
-  except OSError as error:
-    raise UsageError(f"Cannot write {out}: {error.strerror}.") from None

@@ -1,0 +1,91 @@
+"""`byol benchmark checkpoint`: what a save costs in time and host memory."""
+
+import pathlib
+import re
+import tempfile
+import time
+from typing import Any, TextIO
+
+import jax
+
+from byol_flax import checkpoint, program, sharding
+from byol_flax.distributed import Processes
+from byol_flax.slices import GIB
+from input_pipeline import sources
+
+_SAVES = 3
+
+
+def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
+  """Saves the state of a config a few times, and reads the last one back.
+
+  Args:
+    config: as made by configs/byol.py.
+    folder: where; what is written there is removed again.
+    stream: console.
+
+  Returns:
+    Seconds until `save` returns, until the checkpoint is committed and of the
+    restore; bytes of the state and of the host's peak above what was in use
+    before there was a state.
+  """
+  examples, classes = sources.size_of(
+    config.data.name, config.data.split, config.loader.data_dir
+  )
+  mesh = sharding.make_mesh()
+  built = program.build(
+    config, mesh, num_examples=examples, num_classes=classes
+  )
+  before = _memory("VmRSS")
+  state = jax.block_until_ready(built.create_state())
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  found: dict[str, Any] = {
+    "devices": sharding.describe(mesh),
+    "state_bytes": size,
+    "blocking_seconds": [],
+    "committed_seconds": [],
+  }
+  with tempfile.TemporaryDirectory(dir=folder) as workdir:
+    checkpoints = checkpoint.Checkpoints(
+      workdir, processes=Processes(), **config.checkpoint
+    )
+    _forget_peak()
+    for label in range(1, _SAVES + 1):
+      begun = time.perf_counter()
+      checkpoints.save(label, state, {})
+      found["blocking_seconds"].append(time.perf_counter() - begun)
+      checkpoints.wait()
+      found["committed_seconds"].append(time.perf_counter() - begun)
+    found["peak_bytes"] = _memory("VmHWM") - before
+    found["peak_of_state"] = found["peak_bytes"] / size
+    del state
+    begun = time.perf_counter()
+    restored = checkpoints.restore(built.abstract_state)
+    found["restore_seconds"] = time.perf_counter() - begun
+    checkpoints.close()
+    found["step_restored"] = restored is not None
+  stream.write(
+    f"{found['devices']}; a state of {size / GIB:.2f} GiB\n"
+    f"save returns after {_listing(found['blocking_seconds'])} s, is committed "
+    f"after {_listing(found['committed_seconds'])} s; restored in "
+    f"{found['restore_seconds']:.1f} s\n"
+    f"host memory {found['peak_of_state']:.2f} times the state at most, the "
+    "state itself included where the devices are the host\n"
+  )
+  return found
+
+
+def _listing(seconds: list[float]) -> str:
+  return ", ".join(f"{x:.1f}" for x in seconds)
+
+
+def _memory(name: str) -> int:
+  """Bytes of this process: VmRSS now, VmHWM at most."""
+  text = pathlib.Path("/proc/self/status").read_text()
+  found = re.search(rf"{name}:\s+(\d+) kB", text)
+  return int(found[1]) * 1024 if found else 0
+
+
+def _forget_peak() -> None:
+  """Lets VmHWM start from what is in use now."""
+  pathlib.Path("/proc/self/clear_refs").write_text("5")

@@ -1,0 +1,49 @@
+"""`byol benchmark`: measures, tells, and writes JSON."""
+
+import importlib.util
+import os
+from typing import Any, TextIO
+
+from byol_flax.benchmarks import checkpoint_cost, step
+from byol_flax.report import write_json
+from byol_flax.version import code_version
+from input_pipeline.errors import UsageError
+
+
+def benchmark(
+  what: str,
+  config: Any,
+  *,
+  updates: int,
+  against_torch: bool,
+  out: str,
+  stream: TextIO,
+) -> None:
+  """Runs one benchmark.
+
+  Args:
+    what: "step" or "checkpoint".
+    config: as made by configs/byol.py.
+    updates: timed updates of "step".
+    against_torch: time PyTorch as well.
+    out: JSON file to write.
+    stream: console.
+
+  Raises:
+    UsageError: for all that a user can mend.
+  """
+  if updates < 1:
+    raise UsageError(f"--updates is {updates}; it must be at least 1.")
+  if against_torch and importlib.util.find_spec("torch") is None:
+    raise UsageError(
+      "--against-torch needs PyTorch: .venv/bin/python -m pip install torch"
+    )
+  if what == "step":
+    found = step.benchmark(
+      config, updates=updates, against_torch=against_torch, stream=stream
+    )
+  else:
+    folder = os.path.dirname(os.path.abspath(out))
+    found = checkpoint_cost.benchmark(config, folder=folder, stream=stream)
+  write_json(out, {"code_version": code_version(), **found})
+  stream.write(f"Written to {out}\n")

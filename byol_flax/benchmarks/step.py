@@ -1,0 +1,145 @@
+"""`byol benchmark step`: how long an update takes on the devices at hand."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+
+from byol_flax import program, sharding, slices
+from input_pipeline import sources
+
+_WARM_UP = 2  # updates before the clock starts; the first one compiles
+# bfloat16 without sparsity, from NVIDIA's data sheets.
+_PEAKS_OF_GPUS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
+
+
+def benchmark(
+  config: Any, *, updates: int, against_torch: bool, stream: TextIO
+) -> dict[str, Any]:
+  """Times updates on random images that lie on the devices already.
+
+  With `against_torch` updates of both take turns, so that whatever else the
+  machine does meets both.
+
+  Args:
+    config: as made by configs/byol.py.
+    updates: timed updates, at least 1.
+    against_torch: time a plain PyTorch version of the same step as well.
+    stream: console.
+
+  Returns:
+    Milliseconds (median and quartiles), images per second, and so on.
+  """
+  examples, classes = sources.size_of(
+    config.data.name, config.data.split, config.loader.data_dir
+  )
+  batch = random_batch(config, classes)
+  ours, facts = _ours(config, batch, examples, classes)
+  runs = {"byol_flax": ours}
+  if against_torch:
+    from byol_flax.benchmarks import torch_byol
+
+    runs["pytorch"] = torch_byol.make_update(config, batch, classes)
+  first = {name: _seconds(update) for name, update in runs.items()}
+  times: dict[str, list[float]] = {name: [] for name in runs}
+  for turn in range(_WARM_UP - 1 + updates):
+    for name, update in runs.items():
+      seconds = _seconds(update)
+      if turn >= _WARM_UP - 1:
+        times[name].append(seconds)
+  found: dict[str, Any] = {**facts, "batch_size": config.batch_size}
+  stream.write(f"{facts['devices']}; batches of {config.batch_size}\n")
+  for name, timed in times.items():
+    found[name] = _summary(timed, first[name], config.batch_size)
+    stream.write(f"{name:10} {_words(found[name])}\n")
+  if peak := peak_of(jax.devices()[0].device_kind):
+    median = found["byol_flax"]["median_seconds"]
+    found["share_of_peak"] = facts["flops_of_a_device"] / median / peak
+    stream.write(f"{found['share_of_peak']:.0%} of the peak\n")
+  if against_torch:
+    medians = [found[name]["median_seconds"] for name in runs]
+    found["speed_up"] = medians[1] / medians[0]
+    stream.write(f"{found['speed_up']:.2f} times as fast as PyTorch\n")
+  return found
+
+
+def random_batch(config: Any, num_classes: int) -> dict[str, np.ndarray]:
+  """A training batch of noise, see `pipeline`; size and shape of the config."""
+  rng = np.random.default_rng(0)
+  size, count = config.augment.size, config.batch_size
+  shape = (count, size, size, 3)
+  return {
+    "view1": rng.integers(0, 256, shape, np.uint8),
+    "view2": rng.integers(0, 256, shape, np.uint8),
+    "label": rng.integers(0, max(num_classes, 1), count).astype(np.int32),
+  }
+
+
+def _ours(
+  config: Any, batch: dict[str, np.ndarray], examples: int, classes: int
+) -> tuple[Callable[[], None], dict[str, Any]]:
+  mesh = sharding.make_mesh()
+  built = program.build(
+    config, mesh, num_examples=examples, num_classes=classes
+  )
+  there = sharding.put_batch(mesh, batch)
+  compiled = built.step_fn.lower(built.abstract_state, there).compile()
+  state = built.create_state()
+
+  def update() -> None:
+    nonlocal state
+    state, metrics = compiled(state, there)
+    jax.block_until_ready(metrics)
+
+  return update, {
+    "devices": sharding.describe(mesh),
+    "kind": jax.devices()[0].device_kind,
+    "flops_of_a_device": compiled.cost_analysis()["flops"],
+  }
+
+
+def _seconds(update: Callable[[], None]) -> float:
+  begun = time.perf_counter()
+  update()
+  return time.perf_counter() - begun
+
+
+def _summary(
+  seconds: list[float], first: float, batch_size: int
+) -> dict[str, float]:
+  median = statistics.median(seconds)
+  low, high = np.quantile(seconds, [0.25, 0.75])
+  return {
+    "median_seconds": median,
+    "first_quartile_seconds": float(low),
+    "third_quartile_seconds": float(high),
+    "images_per_second": batch_size / median,
+    "updates": len(seconds),
+    "first_update_seconds": first,
+  }
+
+
+def _words(summary: dict[str, float]) -> str:
+  return (
+    f"{1e3 * summary['median_seconds']:9.1f} ms an update "
+    f"({1e3 * summary['first_quartile_seconds']:.1f} to "
+    f"{1e3 * summary['third_quartile_seconds']:.1f}), "
+    f"{summary['images_per_second']:,.0f} images/s"
+  )
+
+
+def peak_of(kind: str) -> float | None:
+  """Operations per second of a device of that kind; None if not known."""
+  for name, generation in slices.GENERATIONS.items():
+    # JAX says "TPU v5 lite" and "TPU v6 lite" for v5e and v6e, "TPU v5" or
+    # "TPU v5p" for v5p.
+    told = name.replace("5e", "5 lite").replace("6e", "6 lite")
+    if kind in (f"TPU {told}", f"TPU {told.removesuffix('p')}"):
+      return generation.peak_tflops * 1e12
+  for name, peak in _PEAKS_OF_GPUS.items():
+    if name in kind:
+      return peak
+  return None
