@@ -89,8 +89,8 @@ MUTATIONS = (
   ),
   (
     "byol_flax/loop.py",
-    "    if done:\n      _checked(pending)\n      save(done)\n",
-    "",
+    "      outlets.save(done, state, time.monotonic() - begun)\n",
+    "      pass\n",
     "tests/test_preemption.py -k sigterm",
   ),
   (
@@ -122,6 +122,30 @@ MUTATIONS = (
     "mode=atomicity_mode(workdir, _mounts())",
     "mode=ocp.options.AtomicityMode.AUTO",
     "tests/test_checkpoint.py -k mounted_bucket",
+  ),
+  (
+    "byol_flax/models/batch_norm.py",
+    "sign = jnp.where(scale < 0, -1, 1)",
+    "sign = jnp.where(scale < 0, 1, 1)",
+    "tests/test_models.py -k pool_first",
+  ),
+  (
+    "byol_flax/sharding.py",
+    "if size and size % unit == 0:",
+    "if size and size % unit == 1:",
+    "tests/test_sharding.py",
+  ),
+  (
+    "byol_flax/digest.py",
+    "position += index * jnp.uint32(stride % 2**32)",
+    "position += index",
+    "tests/test_checkpoint.py tests/test_sharding.py",
+  ),
+  (
+    "byol_flax/preflight/advice.py",
+    "      first += 1\n    tried = first",
+    "      first += 2\n    tried = first",
+    "tests/test_preflight.py -k smallest_change",
   ),
 )
 
