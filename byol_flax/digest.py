@@ -8,24 +8,20 @@ import jax.numpy as jnp
 
 
 @jax.jit
-def _leaf_digests(tree: Any) -> jax.Array:
-  """Two 32-bit sums per leaf over its bits, uint32 [leaves, 2]."""
-
-  def leaf_digest(leaf: jax.Array) -> jax.Array:
-    bits = jax.lax.bitcast_convert_type(
-      leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
-    )
-    words = bits.astype(jnp.uint32)
-    position = _positions(words.shape)
-    # Odd multipliers that depend on the position: a changed, moved or missing
-    # value changes the sum. Integer sums do not depend on their order, so the
-    # digest is the same on every number of devices.
-    mixed = (words ^ (position * jnp.uint32(0x9E3779B1))) * (
-      position * jnp.uint32(0x85EBCA6B) | jnp.uint32(1)
-    )
-    return jnp.stack([jnp.sum(words), jnp.sum(mixed)])
-
-  return jnp.stack([leaf_digest(x) for x in jax.tree.leaves(tree)])
+def _leaf_digest(leaf: jax.Array) -> jax.Array:
+  """Two 32-bit sums over the bits of an array, uint32 [2]."""
+  bits = jax.lax.bitcast_convert_type(
+    leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+  )
+  words = bits.astype(jnp.uint32)
+  position = _positions(words.shape)
+  # Odd multipliers that depend on the position: a changed, moved or missing
+  # value changes the sum. Integer sums do not depend on their order, so the
+  # digest is the same on every number of devices.
+  mixed = (words ^ (position * jnp.uint32(0x9E3779B1))) * (
+    position * jnp.uint32(0x85EBCA6B) | jnp.uint32(1)
+  )
+  return jnp.stack([jnp.sum(words), jnp.sum(mixed)])
 
 
 def _positions(shape: tuple[int, ...]) -> jax.Array:
@@ -48,5 +44,9 @@ def tree_digest(tree: Any) -> str:
     for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
   ]
   total = hashlib.blake2b(repr(paths).encode(), digest_size=16)
-  total.update(jax.device_get(_leaf_digests(tree)).tobytes())
+  # One array after the other: together they would need the memory of two more
+  # states.
+  digests = [_leaf_digest(leaf) for leaf in jax.tree.leaves(tree)]
+  for pair in jax.device_get(digests):
+    total.update(pair.tobytes())
   return total.hexdigest()
