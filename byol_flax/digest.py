@@ -44,9 +44,9 @@ def tree_digest(tree: Any) -> str:
     for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
   ]
   total = hashlib.blake2b(repr(paths).encode(), digest_size=16)
-  # One array after the other: together they would need the memory of two more
-  # states.
-  digests = [_leaf_digest(leaf) for leaf in jax.tree.leaves(tree)]
-  for pair in jax.device_get(digests):
-    total.update(pair.tobytes())
+  # One array after the other: all in one program would need the memory of two
+  # more states, and several programs at once, each of which waits for other
+  # devices, can wait for each other on a CPU.
+  for leaf in jax.tree.leaves(tree):
+    total.update(jax.device_get(_leaf_digest(leaf)).tobytes())
   return total.hexdigest()

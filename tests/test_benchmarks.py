@@ -1,13 +1,16 @@
 """The benchmarks run, and what they say agrees with itself."""
 
+import importlib
 import json
+import sys
 
 import pytest
 
-from byol_flax import main, slices, trees
+from byol_flax import main, report, slices, trees
 from byol_flax.benchmarks import input_rate, step
 from byol_flax.train import make_two_views
 from configs import byol_digits
+from input_pipeline.errors import UsageError
 
 DIGITS = "--config=configs/byol_digits.py"
 
@@ -36,6 +39,19 @@ def test_the_step_is_timed(tmp_path, capsys):
   assert found["flops_of_a_device"] > 1e6
   assert "share_of_peak" not in found  # nobody knows that of a CPU
   assert "images/s" in capsys.readouterr().out
+
+
+def test_mistakes_are_told(tmp_path, monkeypatch):
+  with pytest.raises(UsageError, match="--updates is 0"):
+    run(tmp_path, "step", "--updates=0")
+  with pytest.raises(UsageError, match="Cannot write"):
+    report.write_json(str(tmp_path / "no" / "out.json"), {})
+  # A finder that finds nothing, as where PyTorch is not installed.
+  monkeypatch.setattr("sys.path", [])
+  monkeypatch.delitem(sys.modules, "torch", raising=False)
+  importlib.invalidate_caches()
+  with pytest.raises(UsageError, match="needs PyTorch"):
+    run(tmp_path, "step", "--against-torch")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from byol_flax import slices
 from byol_flax.preflight import advice, compiler, estimate, hlo
 from byol_flax.slices import GIB
 from configs import byol
+from input_pipeline.errors import UsageError
 from tests import conftest, trainers
 
 # Of one block per group of ResNet-50 at 64 pixels, 8 images on each of the 32
@@ -52,6 +53,12 @@ def test_collectives_are_read_from_the_text():
 )
 def test_a_refusal_says_what_is_needed(message, needed):
   assert compiler.needed_bytes(message) == needed
+
+
+def test_without_the_compiler_it_is_told_how_to_get_it(monkeypatch):
+  monkeypatch.setitem(sys.modules, "libtpu", None)
+  with pytest.raises(UsageError, match=r"not installed .*\[preflight\]"):
+    compiler.check_installed()
 
 
 def compiled(**changes):

@@ -33,6 +33,7 @@ def test_what_does_not_change_learning_may_change():
       "checkpoint.every_steps": 3,
       "report.view_hashes": True,
       "evaluation.every_steps": 9,
+      "model.encoder.recompute": True,
     }
   )
   workdir.check_same_run(record(), now, "w")
