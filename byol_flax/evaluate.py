@@ -1,13 +1,12 @@
 """`byol evaluate`: from a workdir to a table and `summary.json`."""
 
 import dataclasses
-import json
 from typing import Any, TextIO
 
 import jax
 from etils import epath
 
-from byol_flax import checkpoint, program, sharding
+from byol_flax import checkpoint, program, report, sharding
 from byol_flax.evaluation import frozen
 from byol_flax.version import code_version
 from input_pipeline import augment, sources
@@ -96,9 +95,7 @@ def evaluate(
     "table": [dataclasses.asdict(row) for row in rows],
   }
   path = epath.Path(workdir, "summary.json")
-  temporary = path.parent / "summary.json.tmp"
-  temporary.write_text(json.dumps(summary, indent=2) + "\n")
-  temporary.replace(path)
+  report.write_json(str(path), summary)
   stream.write(f"Written to {path}\n")
 
 

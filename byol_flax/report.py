@@ -177,17 +177,13 @@ def _replace(path: epath.Path, text: str) -> None:
 
 
 def write_json(path: str, record: Mapping[str, Any]) -> None:
-  """Writes a local JSON file, whole or not at all.
+  """Writes a JSON file, local or gs://, whole or not at all.
 
   Raises:
     UsageError: it cannot be written there.
   """
-  temporary = f"{path}.tmp"
   try:
-    with open(temporary, "w") as file:
-      json.dump(record, file, indent=2)
-      file.write("\n")
-    os.replace(temporary, path)
+    _replace(epath.Path(path), json.dumps(record, indent=2) + "\n")
   except OSError as error:
     raise UsageError(f"Cannot write {path}: {error.strerror}.") from None
 

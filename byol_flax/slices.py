@@ -61,8 +61,9 @@ class Generation:
 
 
 # hbm_gib and, for v2 and v3, peak_tflops are what XLA's TPU compiler (libtpu
-# 0.0.42) itself counts with; the other peaks, and the virtual CPUs, are of
-# Google's pages on each generation (cloud.google.com/tpu/docs/v4 and so on).
+# 0.0.42) itself counts with; the other peaks are of Google's pages on each
+# generation (cloud.google.com/tpu/docs/v4 and so on). So are virtual CPUs of
+# v5e; those of v4, v5p and v6e could not be looked up again and may be off.
 GENERATIONS = {
   "v2": Generation(
     "v2-", 2, 2, 7.48, 22.8, 96, {n: _FLAT[n] for n in (4, 16, 64, 128, 256)}
@@ -83,6 +84,8 @@ GENERATIONS = {
   "v6e": Generation("v6e-", 1, 1, 31.24, 918.0, 180, _FLAT),
 }
 _CHIPS_PER_HOST = 4
+# (generation, chips): of machines that hold one chip, or eight.
+_VCPUS_OF_OTHER_HOSTS = {("v5e", 1): 24, ("v5e", 8): 224, ("v6e", 1): 45}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,15 +134,10 @@ class Slice:
 
 def _make(generation: str, chips: int) -> Slice:
   kind = GENERATIONS[generation]
-  # A single chip, and eight of v5e or v6e, have a machine of their own kind.
-  share = chips / _CHIPS_PER_HOST
+  # Eight chips of v5e or v6e have one machine.
   whole = chips == 8 and generation in ("v5e", "v6e")
-  hosts = 1 if whole else math.ceil(share)
-  vcpus = kind.vcpus_per_host
-  if chips < _CHIPS_PER_HOST:
-    vcpus = int(vcpus * share)
-  elif whole and generation == "v5e":
-    vcpus *= 2
+  hosts = 1 if whole else math.ceil(chips / _CHIPS_PER_HOST)
+  vcpus = _VCPUS_OF_OTHER_HOSTS.get((generation, chips), kind.vcpus_per_host)
   return Slice(
     name=f"{kind.prefix}{chips * kind.counted_per_chip}",
     generation=generation,

@@ -66,7 +66,7 @@ def test_the_cost_of_a_checkpoint(tmp_path):
     found["blocking_seconds"], found["committed_seconds"], strict=True
   ):
     assert 0 < blocking <= committed
-  assert found["step_restored"]
+  assert found["restored"]
   assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 

@@ -65,7 +65,7 @@ def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
     restored = checkpoints.restore(built.abstract_state)
     found["restore_seconds"] = time.perf_counter() - begun
     checkpoints.close()
-    found["step_restored"] = restored is not None
+    found["restored"] = restored is not None
   stream.write(
     f"{found['devices']}; a state of {size / GIB:.2f} GiB\n"
     f"save returns after {_listing(found['blocking_seconds'])} s, is committed "

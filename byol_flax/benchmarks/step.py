@@ -11,7 +11,7 @@ import numpy as np
 from byol_flax import program, sharding, slices
 from input_pipeline import sources
 
-_WARM_UP = 2  # updates before the clock starts; the first one compiles
+_WARM_UP = 2  # updates before the clock starts; PyTorch compiles in the first
 # bfloat16 without sparsity, from NVIDIA's data sheets.
 _PEAKS_OF_GPUS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 
@@ -31,7 +31,7 @@ def benchmark(
     stream: console.
 
   Returns:
-    Milliseconds (median and quartiles), images per second, and so on.
+    Seconds of an update (median and quartiles), images per second, and so on.
   """
   examples, classes = sources.size_of(
     config.data.name, config.data.split, config.loader.data_dir

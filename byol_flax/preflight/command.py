@@ -1,7 +1,6 @@
 """`byol preflight`: before paying for a slice."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -115,13 +114,16 @@ def preflight(
 
   first = compiled(config)
   answer = question.answer(first, config)
-  advise = _advise_smaller if first.fits else _advise_change
+  if first.fits:
+    advised = _advise_smaller(question, first, config)
+  else:
+    advised = _advise_change(question, config, compiled)
   record = {
-    "config": json.loads(json.dumps(config.to_dict())),
+    "config": config.to_dict(),
     "code_version": code_version(),
     "extrapolated": fast,
     **answer,
-    "advice": advise(question, first, config, compiled),
+    "advice": advised,
   }
   write_json(out, record)
   question.say(f"Written to {out}")
@@ -129,13 +131,9 @@ def preflight(
 
 
 def _advise_smaller(
-  question: _Question,
-  result: Compiled,
-  config: Any,
-  compiled: Callable[[Any], Compiled],
+  question: _Question, result: Compiled, config: Any
 ) -> dict[str, Any] | None:
   """Names a smaller slice where most of the memory stays free."""
-  del compiled
   found = advice.smaller_slice(result, question.slice_, config)
   if not found:
     return None
@@ -148,13 +146,9 @@ def _advise_smaller(
 
 
 def _advise_change(
-  question: _Question,
-  result: Compiled,
-  config: Any,
-  compiled: Callable[[Any], Compiled],
+  question: _Question, config: Any, compiled: Callable[[Any], Compiled]
 ) -> dict[str, Any] | None:
   """Finds the smallest change that fits, by compiling it."""
-  del result
 
   def attempt(change: advice.Change) -> Compiled:
     question.say(f"trying     {change.flags}")

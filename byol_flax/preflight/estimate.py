@@ -18,7 +18,7 @@ class Estimate:
     share_of_peak: floor / estimate.
     images_per_host_second: what each host must read and augment.
     input_images_per_host_second: what such a host would, by this machine's
-      cores; 0 if not measured.
+      cores.
     hours: of the whole run, at least.
     device_hours: of all devices.
     price: of the whole run, None without a price per device and hour.
@@ -100,13 +100,12 @@ def words(
     f"input      {found.images_per_host_second:,.0f} images/s wanted of each "
     f"of {slice_.hosts} host(s) with {slice_.vcpus_per_host} virtual CPUs"
   )
-  if found.input_images_per_host_second:
-    rate = found.input_images_per_host_second
-    enough = rate >= found.images_per_host_second
-    lines.append(
-      f"           {rate:,.0f} at the rate of this machine's cores "
-      f"({input_measured}): {'enough' if enough else 'TOO FEW'}"
-    )
+  rate = found.input_images_per_host_second
+  enough = rate >= found.images_per_host_second
+  lines.append(
+    f"           {rate:,.0f} at the rate of this machine's cores "
+    f"({input_measured}): {'enough' if enough else 'TOO FEW'}"
+  )
   lines.append(
     f"run        {compiled.total_steps:,} updates of {compiled.batch_size:,} "
     f"images: at least {human_duration(3600 * found.hours)}, "

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from byol_flax import program, sharding, trees
-from byol_flax.models import batch_norm, byol, resnet
+from byol_flax.models import batch_norm, byol
 from byol_flax.preflight import compiler
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.slices import Slice
@@ -37,15 +37,12 @@ def extrapolate(
     "num_examples": num_examples,
     "num_classes": num_classes,
   }
-  name = config.model.encoder.architecture
-  if name not in resnet.ARCHITECTURES:  # told with the names that are known
-    compiler.compile_step(config, slice_, **data, stream=stream)
-  blocks = (1,) * len(resnet.ARCHITECTURES[name].blocks)
+  mesh = sharding.make_mesh(compiler.devices_of(slice_))
+  whole = program.build(config, mesh, **data)
+  blocks = (1,) * len(whole.network.encoder.architecture.blocks)
   part = compiler.compile_step(
     config, slice_, **data, stream=stream, blocks=blocks
   )
-  mesh = sharding.make_mesh(compiler.devices_of(slice_))
-  whole = program.build(config, mesh, **data)
   shallow = program.build(config, mesh, **data, blocks=blocks)
   size = config.augment.size
   work = operations(whole.network, size) / operations(shallow.network, size)
