@@ -4,16 +4,18 @@ import dataclasses
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from byol_flax import slices
-from byol_flax.preflight import advice, compiler, estimate, hlo
+from byol_flax.preflight import advice, apart, compiler, estimate, hlo
 from byol_flax.slices import GIB
-from configs import byol
-from input_pipeline.errors import UsageError
+from configs import byol, byol_cifar10
+from input_pipeline.errors import RunError, UsageError
 from tests import conftest, trainers
 
 # Of one block per group of ResNet-50 at 64 pixels, 8 images on each of the 32
@@ -178,7 +180,7 @@ def test_the_step_stays_within_its_budget(tpu_compiler):
     slices.find("v3-32"),
     num_examples=1_281_167,
     num_classes=1000,
-    stream=io.StringIO(),
+    tell=lambda phase: None,
     blocks=(1, 1, 1, 1),
   )
   found = {
@@ -192,6 +194,61 @@ def test_the_step_stays_within_its_budget(tpu_compiler):
     if value > GROWTH * BUDGET.get(name, 0)
   }
   assert not grown, f"{grown} of {found}; the budget is {BUDGET}"
+
+
+@pytest.mark.slow
+def test_operations_without_a_cost_do_not_spoil_the_estimate(tpu_compiler):
+  """On v4 each of some dozen counts as -1 second."""
+  config = byol_cifar10.get_config()
+  config.batch_size = 64
+  slice_ = slices.find("v4-8")
+  result = compiler.compile_step(
+    config,
+    slice_,
+    num_examples=50_000,
+    num_classes=10,
+    blocks=(1, 1, 1, 1),
+    tell=lambda phase: None,
+  )
+  floor = result.flops / slice_.peak_flops
+  assert floor < result.seconds < 1000 * floor
+
+
+def crash(config, slice_, *, tell):
+  tell("crashing")
+  os.write(2, b"*** SIGSEGV received by PID 1 ***\nPC: 0x00\n")
+  os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def mistake(config, slice_, *, tell):
+  raise UsageError(f"{config} does not suit {slice_.name}")
+
+
+def dawdle(config, slice_, *, tell):
+  tell("dawdling")
+  time.sleep(1)
+  return compiled()
+
+
+def test_a_crash_of_the_compiler_is_one_sentence():
+  with pytest.raises(RunError, match=r"ended with -11 .*v3-8: SIGSEGV") as told:
+    apart.compile_apart(crash, None, slices.find("v3-8"), stream=io.StringIO())
+  assert "\n" not in str(told.value)
+
+
+def test_a_mistake_found_by_the_child_is_told():
+  with pytest.raises(UsageError, match="this does not suit v3-8"):
+    apart.compile_apart(
+      mistake, "this", slices.find("v3-8"), stream=io.StringIO()
+    )
+
+
+def test_a_long_compilation_tells_how_long_it_takes(monkeypatch):
+  monkeypatch.setattr(apart, "_SECONDS_BETWEEN_NOTES", 0.3)
+  stream = io.StringIO()
+  found = apart.compile_apart(dawdle, None, slices.find("v3-8"), stream=stream)
+  assert found == compiled()
+  assert "dawdling, " in stream.getvalue()
 
 
 def preflight(out, *flags):

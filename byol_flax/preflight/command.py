@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 from byol_flax import slices, train
 from byol_flax.benchmarks import input_rate
-from byol_flax.preflight import advice, compiler, estimate, shallow
+from byol_flax.preflight import advice, apart, compiler, estimate, shallow
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.report import write_json
 from byol_flax.slices import Slice
@@ -103,8 +103,8 @@ def preflight(
   )
 
   def compiled(config: Any) -> Compiled:
-    step = shallow.extrapolate if fast else compiler.compile_step
-    return step(
+    return apart.compile_apart(
+      shallow.extrapolate if fast else compiler.compile_step,
       config,
       slice_,
       num_examples=examples,

@@ -8,10 +8,9 @@ dispatch or the wait for other devices. It is a bound, never a measurement.
 import dataclasses
 import importlib.util
 import re
-import threading
 import time
 from collections.abc import Callable
-from typing import Any, TextIO, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,9 @@ from byol_flax.preflight import hlo
 from byol_flax.slices import Slice
 from input_pipeline.errors import RunError, UsageError
 
-_SECONDS_BETWEEN_NOTES = 15
-
-T = TypeVar("T")
+# An operation that XLA's cost analysis does not know counts as -1 second; this
+# one, which v4 and v5e have, takes no time.
+_UNKNOWN_COST = 'custom_call_target="ConcatBitcast"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +85,7 @@ def compile_step(
   *,
   num_examples: int,
   num_classes: int,
-  stream: TextIO,
+  tell: Callable[[str], None],
   blocks: tuple[int, ...] | None = None,
 ) -> Compiled:
   """Compiles the step that `byol train` would run on `slice_`.
@@ -96,7 +95,7 @@ def compile_step(
     slice_: where it would run.
     num_examples: of the training split.
     num_classes: of the online classifier.
-    stream: gets a line now and then while it takes long.
+    tell: told of each phase as it begins.
     blocks: of each group of the encoder, in place of the architecture's.
 
   Raises:
@@ -112,16 +111,16 @@ def compile_step(
   )
   begun = time.monotonic()
   batch = abstract_batch(mesh, config.batch_size, config.augment.size)
-  lowered = patiently(
-    "tracing", lambda: built.step_fn.lower(built.abstract_state, batch), stream
-  )
+  tell("tracing")
+  lowered = built.step_fn.lower(built.abstract_state, batch)
   numbers: dict[str, Any] = {
     "parameters": trees.count(built.abstract_state.online.params),
     "batch_size": config.batch_size,
     "total_steps": built.total_steps,
   }
+  tell("compiling")
   try:
-    compiled = patiently("compiling", lowered.compile, stream)
+    compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     # The text has another beginning in every version of libtpu.
     if "RESOURCE_EXHAUSTED" not in str(error):
@@ -141,6 +140,13 @@ def compile_step(
       **numbers,
     )
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  text = compiled.as_text()
+  seconds = cost["optimal_seconds"] + text.count(_UNKNOWN_COST)
+  if seconds <= 0:
+    raise RunError(
+      f"The TPU compiler estimates {seconds:g} s for an update on "
+      f"{slice_.name}, which cannot be; nothing can be told of this slice."
+    )
   # The compiler counts the loop over micro-batches as if it ran once. Next to
   # it the update is little.
   times = config.accumulation_steps
@@ -151,8 +157,8 @@ def compile_step(
     temporary_bytes=memory.temp_size_in_bytes,
     flops=times * cost["flops"],
     bytes_moved=times * cost["bytes accessed"],
-    seconds=times * cost["optimal_seconds"],
-    collectives=hlo.collectives(compiled.as_text()),
+    seconds=times * seconds,
+    collectives=hlo.collectives(text),
     compile_seconds=time.monotonic() - begun,
     **numbers,
   )
@@ -181,28 +187,3 @@ def needed_bytes(message: str) -> int:
     return 0
   number, unit = found[1] or found[3], found[2] or found[4]
   return int(float(number) * 2 ** (10 * (1 + "KMGT".index(unit))))
-
-
-def patiently(phase: str, function: Callable[[], T], stream: TextIO) -> T:
-  """Runs `function`, telling every few seconds how long it has taken."""
-  results: list[T] = []
-  errors: list[BaseException] = []
-
-  def work() -> None:
-    try:
-      results.append(function())
-    except BaseException as error:  # raised again below
-      errors.append(error)
-
-  # A daemon, so that Ctrl-C need not wait for the compiler.
-  thread = threading.Thread(target=work, daemon=True)
-  begun = time.monotonic()
-  thread.start()
-  while thread.is_alive():
-    thread.join(_SECONDS_BETWEEN_NOTES)
-    if thread.is_alive():
-      stream.write(f"{phase}, {time.monotonic() - begun:.0f} s\n")
-      stream.flush()
-  if errors:
-    raise errors[0]
-  return results[0]

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ def extrapolate(
   *,
   num_examples: int,
   num_classes: int,
-  stream: TextIO,
+  tell: Callable[[str], None],
 ) -> Compiled:
   """`compiler.compile_step` of a shallow encoder, scaled to the whole one.
 
@@ -40,9 +41,7 @@ def extrapolate(
   mesh = sharding.make_mesh(compiler.devices_of(slice_))
   whole = program.build(config, mesh, **data)
   blocks = (1,) * len(whole.network.encoder.architecture.blocks)
-  part = compiler.compile_step(
-    config, slice_, **data, stream=stream, blocks=blocks
-  )
+  part = compiler.compile_step(config, slice_, **data, tell=tell, blocks=blocks)
   shallow = program.build(config, mesh, **data, blocks=blocks)
   size = config.augment.size
   work = operations(whole.network, size) / operations(shallow.network, size)

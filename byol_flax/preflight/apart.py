@@ -1,0 +1,110 @@
+"""A compilation in a process of its own.
+
+It takes minutes, in which it must tell how far it is and end at once on Ctrl-C,
+and some steps make the compiler itself crash, with pages of addresses.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from byol_flax.preflight.compiler import Compiled
+from byol_flax.slices import Slice
+from input_pipeline.errors import RunError, UsageError
+
+_SECONDS_BETWEEN_NOTES = 15
+
+
+def compile_apart(
+  function: Callable[..., Compiled],
+  config: Any,
+  slice_: Slice,
+  *,
+  stream: TextIO,
+  **data: Any,
+) -> Compiled:
+  """Returns `function(config, slice_, **data, tell=...)`, run in a child.
+
+  Args:
+    function: `compiler.compile_step` or `shallow.extrapolate`.
+    config: as made by configs/byol.py.
+    slice_: where the step would run.
+    stream: gets a line now and then while it takes long.
+    **data: facts of the data set.
+
+  Raises:
+    UsageError: the config does not suit the slice.
+    RunError: the compiler failed or crashed.
+  """
+  context = multiprocessing.get_context("spawn")
+  ours, theirs = context.Pipe(duplex=False)
+  with tempfile.NamedTemporaryFile() as complaints:
+    child = context.Process(
+      target=_compile,
+      args=(theirs, complaints.name, function),
+      kwargs={"config": config, "slice_": slice_, **data},
+      daemon=True,
+    )
+    child.start()
+    theirs.close()
+    try:
+      answer = _await(ours, stream)
+    finally:
+      child.kill()
+      child.join()
+      ours.close()
+    if answer is None:
+      raise RunError(_crash(child.exitcode, slice_, complaints.read()))
+  if isinstance(answer, Exception):
+    raise answer
+  return answer
+
+
+def _compile(
+  pipe: multiprocessing.connection.Connection,
+  complaints: str,
+  function: Callable[..., Compiled],
+  **arguments: Any,
+) -> None:
+  """In the child: sends the phases it goes through, then the result."""
+  with open(complaints, "ab") as file:
+    os.dup2(file.fileno(), 2)
+  try:
+    pipe.send(function(**arguments, tell=pipe.send))
+  except (UsageError, RunError) as error:
+    pipe.send(error)
+
+
+def _await(
+  pipe: multiprocessing.connection.Connection, stream: TextIO
+) -> Compiled | Exception | None:
+  """The child's result; None if it ends without one."""
+  phase, begun = "starting", time.monotonic()
+  while True:
+    while not pipe.poll(_SECONDS_BETWEEN_NOTES):
+      stream.write(f"{phase}, {time.monotonic() - begun:.0f} s\n")
+      stream.flush()
+    try:
+      message = pipe.recv()
+    except EOFError:
+      return None
+    if not isinstance(message, str):
+      return message
+    phase, begun = message, time.monotonic()
+
+
+def _crash(code: int | None, slice_: Slice, complaints: bytes) -> str:
+  lines = complaints.decode(errors="replace").splitlines()
+  # The compiler's signal handler names the signal in a line of stars; a fault
+  # of ours ends in the line of its exception.
+  stars = [line.strip("* ") for line in lines if line.startswith("***")]
+  reason = (stars or lines[-1:] or ["it said nothing"])[0][:200]
+  return (
+    f"The TPU compiler ended with {code} while compiling for {slice_.name}: "
+    f"{reason} That is a fault of the compiler or of this program, not of the "
+    "config; another slice or batch size may do."
+  )
