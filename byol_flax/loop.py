@@ -27,6 +27,8 @@ from input_pipeline.errors import PreemptedError, RunError
 # would hide from the clock what the loop waits for.
 _IN_FLIGHT = 2
 
+_TOO_LONG = 0.05  # share of the time that devices may wait for data unnoticed
+
 StepFn = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
 
 
@@ -69,6 +71,7 @@ class Outlets:
     report: where metrics go.
     progress: the console line.
     processes: all that take part.
+    starved: () -> what to do when the devices wait for data.
   """
 
   checkpoints: Checkpoints
@@ -77,6 +80,7 @@ class Outlets:
   report: report_lib.Report
   progress: report_lib.Progress
   processes: Processes
+  starved: Callable[[], str]
 
   def save_due(self, step: int, reporting: bool) -> bool:
     """Whether to save after update `step`, the same on all processes."""
@@ -108,6 +112,7 @@ def run(
   outlets: Outlets,
   seconds_before: float,
   evaluate_first: bool,
+  began: float | None = None,
 ) -> tuple[Any, float]:
   """Trains until `total_steps` updates are done.
 
@@ -121,6 +126,7 @@ def run(
     outlets: what happens then.
     seconds_before: training time of earlier starts of this run.
     evaluate_first: the evaluation due after the last update is missing.
+    began: `time.monotonic()` when the first update began to be prepared.
 
   Returns:
     The final state, and the seconds of training of all starts together.
@@ -131,8 +137,8 @@ def run(
   """
   first = int(state.step) + 1
   done = 0  # the last update of this start
-  begun = time.monotonic() - seconds_before
-  window = _Window()
+  begun = (began or time.monotonic()) - seconds_before
+  window = _Window(began)
   pending: list[tuple[int, dict[str, jax.Array]]] = []
 
   try:
@@ -196,14 +202,20 @@ def _tell(
       images_per_second=times["time/images_per_second"],
       data_wait_fraction=times["time/data_wait_fraction"],
     )
+    if times["time/data_wait_fraction"] > _TOO_LONG:
+      progress.note_once(
+        "data wait",
+        "The devices wait for data more than "
+        f"{_TOO_LONG:.0%} of the time. {outlets.starved()}",
+      )
 
 
 class _Window:
   """Clock over the updates since the last report."""
 
-  def __init__(self) -> None:
+  def __init__(self, began: float | None = None) -> None:
     self.updates = 0
-    self._begun = time.monotonic()
+    self._begun = began or time.monotonic()
     self._seconds = {"waiting": 0.0, "paused": 0.0}
 
   @contextlib.contextmanager

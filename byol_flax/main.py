@@ -105,10 +105,11 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   )
   command = add(
     "benchmark",
-    "Measure on the devices at hand: `step`, an update on images that lie "
-    "there already; `checkpoint`, what a save costs.",
+    "Measure on this machine: `step`, an update on images that lie on the "
+    "devices already; `input`, every stage from the files to the devices; "
+    "`checkpoint`, what a save costs.",
   )
-  command.add_argument("what", choices=("step", "checkpoint"))
+  command.add_argument("what", choices=("step", "input", "checkpoint"))
   command.add_argument(
     "--updates", type=int, default=20, help="timed updates of `step`"
   )
@@ -116,6 +117,11 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "--against-torch",
     action="store_true",
     help="in turns with the same step in plain PyTorch (extra [bench])",
+  )
+  command.add_argument(
+    "--against-tf-data",
+    action="store_true",
+    help="of `input`: beside tf.data, which decodes, crops and resizes only",
   )
   command.add_argument(
     "--out", default="benchmark.json", help="JSON file to write"
@@ -232,6 +238,7 @@ def main(argv: Sequence[str]) -> int:
       config,
       updates=options.updates,
       against_torch=options.against_torch,
+      against_tf=options.against_tf_data,
       out=options.out,
       stream=sys.stdout,
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from byol_flax import (
+  augmentation,
   optimizers,
   schedules,
   sharding,
@@ -28,6 +29,8 @@ class Program:
     network: online and target network.
     create_state: () -> ByolState on the mesh; jitted.
     abstract_state: its shapes and shardings.
+    abstract_batch: shapes and shardings of a batch.
+    make_views: batch -> views, the first part of the step.
     step_fn: (state, batch) -> (state, metrics); jitted, donates the state.
     total_steps: updates of the run.
   """
@@ -35,8 +38,15 @@ class Program:
   network: byol.ByolNetwork
   create_state: Any
   abstract_state: train_state.ByolState
+  abstract_batch: dict[str, jax.ShapeDtypeStruct]
+  make_views: Any
   step_fn: Any
   total_steps: int
+
+  def compile_step(self) -> Any:
+    """`step_fn`, compiled, before there is a batch to call it with."""
+    lowered = self.step_fn.lower(self.abstract_state, self.abstract_batch)
+    return lowered.compile()
 
 
 def build(
@@ -45,6 +55,7 @@ def build(
   *,
   num_examples: int,
   num_classes: int,
+  resident: tuple[int, ...] | None = None,
   blocks: tuple[int, ...] | None = None,
 ) -> Program:
   """Turns a pre-training config into functions; compiles nothing.
@@ -54,6 +65,7 @@ def build(
     mesh: devices to train on.
     num_examples: size of the training split, which turns epochs into steps.
     num_classes: of the online classifier, 0 without labels.
+    resident: shape of the images that lie on the devices, if they do.
     blocks: of each group of the encoder, in place of its architecture's, for
       an estimate of what the whole would take.
 
@@ -106,6 +118,11 @@ def build(
       target_init=config.target_init,
     )
 
+  place = {name: config.augment[name] for name in ("device", "cache", "size")}
+  batch = augmentation.abstract_batch(
+    mesh, batch_size=config.batch_size, resident=resident, **place
+  )
+  make_views = augmentation.make_views(**place)
   shapes = jax.eval_shape(create_state)
   kept = jax.tree.map(lambda x: sharding.cut(mesh, x.shape), shapes)
   whole = sharding.replicated(mesh)
@@ -117,6 +134,8 @@ def build(
       shapes,
       kept,
     ),
+    abstract_batch=batch,
+    make_views=make_views,
     step_fn=jax.jit(
       train_step.make_train_step(
         network,
@@ -124,9 +143,10 @@ def build(
         target_decay=target_decay,
         accumulation_steps=config.accumulation_steps,
         mesh=mesh,
+        make_views=make_views,
       ),
       donate_argnums=0,
-      in_shardings=(kept, sharding.split(mesh)),
+      in_shardings=(kept, {name: x.sharding for name, x in batch.items()}),
       out_shardings=(kept, whole),
     ),
     total_steps=total_steps,

@@ -232,6 +232,7 @@ class Progress:
     self._every_seconds = every_seconds
     self._in_place = self._stream.isatty()
     self._line = ""  # what stands on the terminal now
+    self._noted: set[str] = set()
     self._next_time = -math.inf
 
   def update(
@@ -267,6 +268,12 @@ class Progress:
     self._write(self._over(text) + "\n")
     if self._line:
       self._write(self._line)
+
+  def note_once(self, topic: str, text: str) -> None:
+    """`note`, unless something was noted under this topic before."""
+    if topic not in self._noted:
+      self._noted.add(topic)
+      self.note(text)
 
   def close(self) -> None:
     """Ends the line in place, so that what follows starts on a new one."""

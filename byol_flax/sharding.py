@@ -94,13 +94,24 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
   }
 
 
+def put_everywhere(mesh: Mesh, array: np.ndarray) -> jax.Array:
+  """The same array, which every process has whole, on every device."""
+  return jax.make_array_from_process_local_data(replicated(mesh), array)
+
+
 def prefetch(
-  mesh: Mesh, batches: Iterable[Mapping[str, np.ndarray]], depth: int = 2
+  mesh: Mesh,
+  batches: Iterable[Mapping[str, np.ndarray]],
+  resident: Mapping[str, jax.Array] | None = None,
+  depth: int = 2,
 ) -> Generator[dict[str, Any], None, None]:
-  """Yields global batches, `depth` transfers ahead of the one in use."""
+  """Yields global batches, `depth` transfers ahead of the one in use.
+
+  Each gets the `resident` arrays, which lie on the devices already.
+  """
   ahead: collections.deque[dict[str, Any]] = collections.deque()
   for batch in batches:
-    ahead.append(put_batch(mesh, batch))
+    ahead.append({**put_batch(mesh, batch), **(resident or {})})
     if len(ahead) > depth:
       yield ahead.popleft()
   yield from ahead

@@ -1,17 +1,18 @@
 """Pre-training, from a config to a trained encoder, top to bottom."""
 
-import contextlib
 import json
-import os
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 import jax
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
 from byol_flax import (
   checkpoint,
+  inputs,
   loop,
   pictures,
   report,
@@ -26,19 +27,11 @@ from byol_flax.evaluation import online
 from byol_flax.version import code_version
 from input_pipeline import augment, pipeline, sources
 from input_pipeline.errors import UsageError
+from input_pipeline.unreadable import UnreadableImages
 
 _GRID_COLUMNS = 8
 
 Evaluate = Callable[[train_state.ByolState], dict[str, float]]
-
-
-def make_two_views(config: Any) -> augment.TwoViews:
-  """The training transform of a config's `augment` section."""
-  return augment.TwoViews(
-    size=config.augment.size,
-    view1=augment.View(**config.augment.view1),
-    view2=augment.View(**config.augment.view2),
-  )
 
 
 def train(
@@ -71,14 +64,16 @@ def train(
   source = sources.ReadableSource(
     sources.open_source(name, config.data.split, data_dir)
   )
-  two_views = make_two_views(config)
-  evaluation = config.evaluation
-  crop = augment.EvalCrop(size=config.augment.size, ratio=evaluation.crop_ratio)
+  mesh = sharding.make_mesh()
+  read = inputs.open_inputs(config, source, mesh)
 
   # Model, and whether it fits what is already in the workdir.
-  mesh = sharding.make_mesh()
   program = program_lib.build(
-    config, mesh, num_examples=len(source), num_classes=source.num_classes
+    config,
+    mesh,
+    num_examples=len(source),
+    num_classes=source.num_classes,
+    resident=read.resident,
   )
   if restart:
     workdir_lib.set_aside(workdir, processes)
@@ -94,16 +89,7 @@ def train(
 
   evaluate: Evaluate = _no_evaluation
   if source.num_classes:
-    evaluate = online.make_evaluation(
-      program.network,
-      mesh,
-      source=sources.open_source(name, evaluation.split, data_dir),
-      bank=sources.open_source(name, evaluation.bank_split, data_dir),
-      crop=crop,
-      batch_size=evaluation.batch_size,
-      neighbours=evaluation.neighbours,
-      part_done=processes.part_done,
-    )
+    evaluate = _open_evaluation(config, program, mesh, processes)
 
   # State: restored, or new.
   restored = checkpoints.restore(program.abstract_state)
@@ -123,7 +109,7 @@ def train(
     f"update {start_step:,} of {program.total_steps:,} in {workdir}"
   )
   intervals = loop.Intervals(
-    report=config.report.every_steps, evaluate=evaluation.every_steps
+    report=config.report.every_steps, evaluate=config.evaluation.every_steps
   )
   due = intervals.due(start_step, 0, program.total_steps)[1]
   missing = due and processes.any(_evaluation_missing(workdir, start_step))
@@ -132,35 +118,39 @@ def train(
     checkpoints.close()
     return
 
-  # Input: begins with the update after the restored one.
-  unreadable = pipeline.UnreadableImages(
+  # Input: begins with the update after the restored one, and at once, while
+  # the step is compiled.
+  began = time.monotonic()
+  unreadable = UnreadableImages(
     source,
     f"{workdir}/unreadable-{jax.process_index()}.txt",
     config.loader.max_unreadable_share,
   )
-  batches = _open_batches(
-    config, workdir, source, two_views, start_step, unreadable
-  )
+  batches = read.open_batches(start_step, unreadable)
+  progress.note(f"input: {read.how}")
 
   leads = jax.process_index() == 0
   with report.Report(workdir, writes=leads, resume_step=start_step) as out:
-    out.start({"code_version": saved["code_version"], "devices": devices})
-    out.hyperparameters(config.to_dict())
-    state = restored.state if restored else program.create_state()
-    parameters = out.parameter_overview(state.online.params)
-    progress.note(
-      f"{trees.count(state.online.params['encoder']):,} parameters in the "
-      f"encoder, {parameters:,} in all; compiling the first update"
-    )
-    if leads:
-      grid = view_grid(source, two_views, config.seed, _GRID_COLUMNS)
-      _show_views(out, workdir, start_step, grid)
-    transfers = sharding.prefetch(mesh, batches)
     try:
+      out.start({"code_version": saved["code_version"], "devices": devices})
+      out.hyperparameters(config.to_dict())
+      state = restored.state if restored else program.create_state()
+      parameters = out.parameter_overview(state.online.params)
+      progress.note(
+        f"{trees.count(state.online.params['encoder']):,} parameters in the "
+        f"encoder, {parameters:,} in all; compiling the first update"
+      )
+      if leads:
+        _show_views(out, workdir, start_step, config, source)
+      logged = (
+        _log_digests(batches, workdir, start_step)
+        if config.report.view_hashes
+        else batches
+      )
       state, seconds = loop.run(
         state,
-        program.step_fn,
-        transfers,
+        program.compile_step(),
+        sharding.prefetch(mesh, logged, read.put_images(mesh)),
         total_steps=program.total_steps,
         batch_size=config.batch_size,
         intervals=intervals,
@@ -171,13 +161,14 @@ def train(
           report=out,
           progress=progress,
           processes=processes,
+          starved=read.advice,
         ),
         seconds_before=seconds,
         evaluate_first=missing,
+        began=began,
       )
     finally:
       progress.close()
-      transfers.close()
       batches.close()
       checkpoints.close()
   if leads:
@@ -192,10 +183,37 @@ def train(
     progress.note(unreadable.sentence())
 
 
+def _open_evaluation(
+  config: Any,
+  program: program_lib.Program,
+  mesh: Mesh,
+  processes: Processes,
+) -> Evaluate:
+  """The evaluation of a config, which goes on while it trains."""
+  name, data_dir = config.data.name, config.loader.data_dir
+  settings = config.evaluation
+  return online.make_evaluation(
+    program.network,
+    mesh,
+    source=sources.open_source(name, settings.split, data_dir),
+    bank=sources.open_source(name, settings.bank_split, data_dir),
+    crop=augment.EvalCrop(size=config.augment.size, ratio=settings.crop_ratio),
+    batch_size=settings.batch_size,
+    neighbours=settings.neighbours,
+    part_done=processes.part_done,
+  )
+
+
 def _show_views(
-  out: report.Report, workdir: str, step: int, grid: np.ndarray
+  out: report.Report,
+  workdir: str,
+  step: int,
+  config: Any,
+  source: sources.ReadableSource,
 ) -> None:
-  """Leaves the picture, uint8 [H, W, 3], in the workdir and TensorBoard."""
+  """Leaves a picture of the first views in the workdir and TensorBoard."""
+  two_views = inputs.make_two_views(config)
+  grid = view_grid(source, two_views, config.seed, _GRID_COLUMNS)
   pictures.save_png(f"{workdir}/views.png", grid)
   out.images(step, {"views": grid[None]})
 
@@ -215,34 +233,6 @@ def view_grid(
     np.stack([example["view1"] for example in drawn]),
     np.stack([example["view2"] for example in drawn]),
   )
-
-
-def _open_batches(
-  config: Any,
-  workdir: str,
-  source: sources.ReadableSource,
-  two_views: augment.TwoViews,
-  start_step: int,
-  unreadable: pipeline.UnreadableImages,
-) -> Generator[pipeline.Batch, None, None]:
-  """This process's rows of the batches of updates start_step, ..."""
-  workers = config.loader.num_workers
-  batches = pipeline.train_iterator(
-    source,
-    two_views,
-    seed=config.seed,
-    batch_size=config.batch_size,
-    start_step=start_step,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-    num_workers=os.cpu_count() or 1 if workers < 0 else workers,
-    num_threads=config.loader.num_threads,
-    unreadable=unreadable,
-  )
-  if config.report.view_hashes:
-    path = f"{workdir}/view_hashes-{jax.process_index()}.jsonl"
-    return _log_digests(batches, path, start_step)
-  return batches
 
 
 def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
@@ -272,21 +262,21 @@ def _no_evaluation(state: train_state.ByolState) -> dict[str, float]:
 
 
 def _log_digests(
-  batches: Generator[pipeline.Batch, None, None], path: str, start_step: int
-) -> Generator[pipeline.Batch, None, None]:
+  batches: Iterable[pipeline.Batch], workdir: str, start_step: int
+) -> Iterator[pipeline.Batch]:
   """Appends the digest of each update's rows to a JSONL file, as it is read."""
-  with contextlib.closing(batches):
-    for step, batch in enumerate(batches, start_step + 1):
-      first_row = jax.process_index() * len(batch["label"])
-      digest = pipeline.batch_digest(batch, first_row)
-      line = {
-        "step": step,
-        "digest": f"{digest:016x}",
-        "processes": jax.process_count(),
-      }
-      with epath.Path(path).open("a") as file:
-        file.write(json.dumps(line) + "\n")
-      yield batch
+  path = epath.Path(workdir, f"view_hashes-{jax.process_index()}.jsonl")
+  for step, batch in enumerate(batches, start_step + 1):
+    first_row = jax.process_index() * len(batch["label"])
+    digest = pipeline.batch_digest(batch, first_row)
+    line = {
+      "step": step,
+      "digest": f"{digest:016x}",
+      "processes": jax.process_count(),
+    }
+    with path.open("a") as file:
+      file.write(json.dumps(line) + "\n")
+    yield batch
 
 
 def _check_numbers(config: Any) -> None:
@@ -303,7 +293,6 @@ def _check_numbers(config: Any) -> None:
     ("evaluation.every_steps", config.evaluation.every_steps, 0),
     ("evaluation.neighbours", config.evaluation.neighbours, 1),
     ("augment.size", config.augment.size, 1),
-    ("loader.num_threads", config.loader.num_threads, 1),
   ):
     if value < least:
       raise UsageError(f"{name} is {value}; it must be at least {least}.")

@@ -105,13 +105,15 @@ def make_train_step(
   target_decay: schedules.Schedule,
   accumulation_steps: int,
   mesh: Mesh,
+  make_views: Callable[[Batch], jax.Array],
 ) -> StepFn:
   """Returns (state, batch) -> (state, metrics), to be jitted.
 
-  The batch is {"view1", "view2": uint8 [B, H, W, 3], "label": int32 [B]}, with
-  B the global batch. With accumulation it is cut into `accumulation_steps`
-  micro-batches; each has its own BatchNorm statistics, their gradients are
-  averaged, and optimizer, target and schedules move once (paper.md §9.1).
+  The batch holds "label", int32 [B], with B the global batch, and what
+  `make_views` turns into views, uint8 [B, 2, H, W, 3]. With accumulation these
+  are cut into `accumulation_steps` micro-batches; each has its own BatchNorm
+  statistics, their gradients are averaged, and optimizer, target and schedules
+  move once (paper.md §9.1).
 
   On the devices of `mesh` the state lies as `sharding.cut` says: the networks
   gather the weights, and each device moves its part of them.
@@ -124,7 +126,7 @@ def make_train_step(
 
   def train_step(state: ByolState, batch: Batch) -> tuple[ByolState, Metrics]:
     online, target = state.online, state.target
-    images = jnp.stack([batch["view1"], batch["view2"]], axis=1)
+    images = make_views(batch)
     # Neighbours go to different micro-batches, so that a device that holds
     # consecutive rows keeps an equal part of every micro-batch.
     micro_batches = jax.tree.map(

@@ -2,7 +2,7 @@
 
 from typing import Any, TextIO
 
-from byol_flax import pictures, train
+from byol_flax import inputs, pictures, train
 from input_pipeline import sources
 from input_pipeline.errors import UsageError
 
@@ -29,7 +29,7 @@ def draw(config: Any, out: str, count: int, *, stream: TextIO) -> None:
     )
   )
   grid = train.view_grid(
-    source, train.make_two_views(config), config.seed, count
+    source, inputs.make_two_views(config), config.seed, count
   )
   try:
     pictures.save_png(out, grid)

@@ -24,6 +24,8 @@ MAY_CHANGE = (
   "evaluation.",
   "deadlines.",
   "model.encoder.recompute.",
+  "augment.device.",
+  "augment.cache.",
 )
 
 LOCK = "run.lock"

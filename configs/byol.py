@@ -97,6 +97,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data = {"name": "imagenet2012", "split": "train"}
   config.augment = {
     "size": 224,  # pixels
+    # "host", or "accelerator": the host crops, the step does the colours.
+    "device": "host",
+    # "device": all images lie on the devices, which crop them too.
+    "cache": "none",
     "view1": view(blur_probability=1.0, solarize_probability=0.0),
     "view2": view(blur_probability=0.1, solarize_probability=0.2),
   }
@@ -105,7 +109,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.loader = {
     "data_dir": config_dict.placeholder(str),  # TFDS's own default if unset
     "num_workers": -1,  # processes that augment; -1 is one per core
-    "num_threads": 2,  # in each worker
+    # In each worker. One keeps a core busy; storage far away needs more.
+    "num_threads": 1,
     "max_unreadable_share": 0.001,  # of all images; above it the run stops
   }
   config.checkpoint = {

@@ -2,7 +2,8 @@
 
 Sampling and applying are separate: `sample_view` draws every random number of
 one view into a `ViewDraw`, `apply_view` has no randomness left. Whoever applies
-the same draw elsewhere (on an accelerator, in a test) gets the same view.
+the same draw elsewhere (on an accelerator, in a test) gets the same view; so
+the draws of an example are the same wherever its views are made.
 """
 
 import dataclasses
@@ -105,45 +106,29 @@ def sample_view(
   It always takes the same 18 uniform numbers in the same order, whatever the
   view and the image, so no setting moves another one's randomness.
   """
+  u = rng.random(18).tolist()
 
-  def chance(probability: float) -> bool:
-    return bool(rng.random() < probability)
+  def around(center: float, most: float, uniform: float) -> float:
+    return center + most * (2 * uniform - 1)
 
-  def around(center: float, most: float) -> float:
-    return center + most * (2 * rng.random() - 1)
-
-  # The order of these lines is the order of the stream.
+  low, high = view.blur_sigma
   return ViewDraw(
     box=image_ops.sample_crop(
-      height, width, rng, view.crop_area, view.crop_aspect
+      height, width, (u[0], u[1], u[2], u[3]), view.crop_area, view.crop_aspect
     ),
-    flip=chance(view.flip_probability),
-    jitter=chance(view.jitter_probability),
-    order=tuple(np.argsort(rng.random(len(JITTER_OPS))).tolist()),
-    brightness=around(0.0, view.brightness),
-    contrast=around(1.0, view.contrast),
-    saturation=around(1.0, view.saturation),
-    hue=around(0.0, view.hue),
-    grayscale=chance(view.grayscale_probability),
-    blur=chance(view.blur_probability),
-    sigma=float(rng.uniform(*view.blur_sigma)),
-    solarize=chance(view.solarize_probability),
+    flip=u[4] < view.flip_probability,
+    jitter=u[5] < view.jitter_probability,
+    order=tuple(sorted(range(4), key=u[6:10].__getitem__)),
+    brightness=around(0.0, view.brightness, u[10]),
+    contrast=around(1.0, view.contrast, u[11]),
+    saturation=around(1.0, view.saturation, u[12]),
+    hue=around(0.0, view.hue, u[13]),
+    grayscale=u[14] < view.grayscale_probability,
+    blur=u[15] < view.blur_probability,
+    sigma=low + (high - low) * u[16],
+    solarize=u[17] < view.solarize_probability,
     threshold=view.solarize_threshold,
   )
-
-
-def jitter_colors(image: np.ndarray, draw: ViewDraw) -> np.ndarray:
-  """The four colour ops in the order drawn, clipped after each.
-
-  Float32 [H, W, 3] in [0, 1] in and out. An op whose number changes nothing is
-  left out.
-  """
-  for k in draw.order:
-    name, op, identity = JITTER_OPS[k]
-    value = getattr(draw, name)
-    if value != identity:
-      image = op(image, value)
-  return image
 
 
 def apply_view(image: np.ndarray, draw: ViewDraw, size: int) -> np.ndarray:
@@ -152,42 +137,98 @@ def apply_view(image: np.ndarray, draw: ViewDraw, size: int) -> np.ndarray:
   The order of the ops is the authors' (augmentations.py). Inside it is
   floating point; the one rounding, to the nearest integer, is at the end.
   """
-  out = _resized_crop(image, draw.box, size)
-  if draw.flip:
-    out = image_ops.flip(out)
+  planes = image_ops.crop_planes(image, draw.box, size, mirrored=draw.flip)
+  return image_ops.to_image(change_colors(planes, draw))
+
+
+def change_colors(planes: image_ops.Planes, draw: ViewDraw) -> image_ops.Planes:
+  """All of a view but the crop, on planes [3, W, H], which it overwrites.
+
+  Returns:
+    [3, W, H], or [1, W, H] where all channels are equal. A jitter whose number
+    changes nothing is left out.
+  """
   if draw.jitter:
-    out = jitter_colors(out, draw)
+    for k in draw.order:
+      name, op, identity = JITTER_OPS[k]
+      value = getattr(draw, name)
+      if value != identity:
+        op(planes, value)
   if draw.grayscale:
-    out = image_ops.to_grayscale(out)
+    planes = image_ops.to_grayscale(planes)
   if draw.blur:
-    out = image_ops.gaussian_blur(out, draw.sigma)
+    image_ops.gaussian_blur(planes, draw.sigma)
   if draw.solarize:
-    out = image_ops.solarize(out, draw.threshold)
-  return _to_uint8(out)
+    image_ops.solarize(planes, draw.threshold)
+  return planes
 
 
-def _resized_crop(
-  image: np.ndarray, box: image_ops.Box, size: int
-) -> np.ndarray:
-  y, x, h, w = box
-  return image_ops.resize_bicubic(image[y : y + h, x : x + w], size, size)
+DRAW_SIZE = 19  # numbers of a packed draw
 
 
-def _to_uint8(image: np.ndarray) -> np.ndarray:
-  return np.rint(image * 255).astype(np.uint8)
+def pack(draw: ViewDraw) -> np.ndarray:
+  """A draw as float32 [DRAW_SIZE], to travel to an accelerator."""
+  rest = draw[4:]  # after box, flip, jitter and order
+  return np.array(
+    [*draw.box, draw.flip, draw.jitter, *draw.order, *rest], np.float32
+  )
+
+
+def unpack(packed: Any) -> ViewDraw:
+  """The fields of packed draws [..., DRAW_SIZE], of any kind of array.
+
+  Fields that a draw has once are [...] here; box and order are tuples of them.
+  """
+  field = [packed[..., i] for i in range(DRAW_SIZE)]
+  chosen = [field[i] > 0.5 for i in (4, 5, 14, 15, 17)]
+  flip, jitter, grayscale, blur, solarize = chosen
+  return ViewDraw(
+    box=(field[0], field[1], field[2], field[3]),
+    flip=flip,
+    jitter=jitter,
+    order=tuple(field[6:10]),
+    brightness=field[10],
+    contrast=field[11],
+    saturation=field[12],
+    hue=field[13],
+    grayscale=grayscale,
+    blur=blur,
+    sigma=field[16],
+    solarize=solarize,
+    threshold=field[18],
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TwoViews(grain.transforms.RandomMap):
-  """Replaces "image" uint8 [H, W, 3] by two independent views of it.
+class _Two(grain.transforms.RandomMap):
+  """Draws two views of an example; the subclasses say how far they are made.
 
-  "view1" and "view2" are uint8 [size, size, 3]; every other entry of the
-  example stays. Grain gives each example its own generator.
+  Grain gives each example its own generator.
   """
 
   size: int
   view1: View
   view2: View
+
+  def draw(
+    self, height: int, width: int, rng: np.random.Generator
+  ) -> tuple[ViewDraw, ViewDraw]:
+    """View1, then view2."""
+    first = sample_view(self.view1, height, width, rng)
+    return first, sample_view(self.view2, height, width, rng)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoViews(_Two):
+  """Replaces "image" uint8 [H, W, 3] by two independent views of it.
+
+  "view1" and "view2" are uint8 [size, size, 3]; every other entry stays.
+  """
+
+  @property
+  def row_bytes(self) -> int:
+    """Bytes of one example."""
+    return 2 * 3 * self.size**2
 
   def random_map(
     self, example: dict[str, Any], rng: np.random.Generator
@@ -196,11 +237,62 @@ class TwoViews(grain.transforms.RandomMap):
     rest = dict(example)
     image = rest.pop("image")
     height, width = image.shape[:2]
-    draws = [
-      sample_view(view, height, width, rng) for view in (self.view1, self.view2)
-    ]
+    draws = self.draw(height, width, rng)
     view1, view2 = (apply_view(image, draw, self.size) for draw in draws)
     return {"view1": view1, "view2": view2, **rest}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoCrops(_Two):
+  """Crops and mirrors only; the colours are left to an accelerator.
+
+  "image" is replaced by "view1" and "view2", uint8 [size, size, 3], and by
+  "draw", float32 [2, DRAW_SIZE]; every other entry stays.
+  """
+
+  @property
+  def row_bytes(self) -> int:
+    """Bytes of one example."""
+    return 2 * (3 * self.size**2 + 4 * DRAW_SIZE)
+
+  def random_map(
+    self, example: dict[str, Any], rng: np.random.Generator
+  ) -> dict[str, Any]:
+    """Draws both views and crops them."""
+    rest = dict(example)
+    image = rest.pop("image")
+    height, width = image.shape[:2]
+    draws = self.draw(height, width, rng)
+    view1, view2 = (
+      image_ops.to_image(
+        image_ops.crop_planes(image, draw.box, self.size, mirrored=draw.flip)
+      )
+      for draw in draws
+    )
+    draw = np.stack([pack(draw) for draw in draws])
+    return {"view1": view1, "view2": view2, "draw": draw, **rest}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoDraws(_Two):
+  """Draws only; the images lie on the accelerator.
+
+  "height" and "width" are replaced by "draw", float32 [2, DRAW_SIZE]; every
+  other entry stays.
+  """
+
+  @property
+  def row_bytes(self) -> int:
+    """Bytes of one example."""
+    return 2 * 4 * DRAW_SIZE
+
+  def random_map(
+    self, example: dict[str, Any], rng: np.random.Generator
+  ) -> dict[str, Any]:
+    """Draws both views."""
+    rest = dict(example)
+    draws = self.draw(rest.pop("height"), rest.pop("width"), rng)
+    return {"draw": np.stack([pack(draw) for draw in draws]), **rest}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,6 +306,11 @@ class EvalCrop(grain.transforms.Map):
   size: int
   ratio: float
 
+  @property
+  def row_bytes(self) -> int:
+    """Bytes of one example."""
+    return 3 * self.size**2
+
   def __post_init__(self):
     if not 0 < self.ratio <= 1:
       raise UsageError(
@@ -226,5 +323,5 @@ class EvalCrop(grain.transforms.Map):
     image = example["image"]
     height, width = image.shape[:2]
     box = image_ops.center_crop(height, width, self.ratio)
-    crop = _resized_crop(image, box, self.size)
-    return {**example, "image": _to_uint8(crop)}
+    planes = image_ops.crop_planes(image, box, self.size)
+    return {**example, "image": image_ops.to_image(planes)}

@@ -1,7 +1,8 @@
 """Bytes of an image file to pixels. A damaged file is an error, never grey.
 
-OpenCV decodes ordinary JPEGs, fastest; Pillow decodes everything else. Both
-hand back a partly grey image for some truncated files, so `decode_image`
+libjpeg-turbo decodes ordinary JPEGs, by the fast DCT, to the same pixels as
+TensorFlow's default and so the authors' code; Pillow decodes everything else.
+Either may hand back a partly grey image for a truncated file, so `decode_image`
 looks for the end of a JPEG or PNG itself.
 """
 
@@ -9,19 +10,25 @@ import io
 import re
 import struct
 import warnings
+from typing import NamedTuple
 
-import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 # Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`: 0.5 GB of RGB.
 MAX_PIXELS = 178_956_970
+MAX_SIDE = 65_535  # what a JPEG can have; crops take memory for a whole row
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # The next marker that neither is stuffing (FF00) nor restarts a scan (FFD0-7).
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+# What libjpeg says where samples are lost. Other complaints, such as of bytes
+# between segments, come with whole images too; TensorFlow ignores them.
+_SAMPLES_LOST = ("remature end", "bad Huffman")
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # The last chunk, with its checksum.
@@ -37,8 +44,6 @@ _UPRIGHT = {
   8: Image.Transpose.ROTATE_90,
 }
 
-cv2.setNumThreads(0)  # The parallelism is Grain's: one image per worker.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # For the whole process: `warnings.catch_warnings` is not safe in threads, and
 # Grain reads in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -64,18 +69,15 @@ def decode_image(data: bytes) -> np.ndarray:
 
   Raises:
     ImageError: for truncated or otherwise undecodable bytes and for images of
-      more than `MAX_PIXELS`. Nothing else is raised, whatever the bytes.
+      more than `MAX_PIXELS` or `MAX_SIDE`. Nothing else is raised, whatever the
+      bytes.
   """
   try:
     if data.startswith(_JPEG_START):
-      height, width, channels = _jpeg_frame(data)
-      _check_size(width, height)
-      if channels in (1, 3):
-        pixels = cv2.imdecode(
-          np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB
-        )
-        if pixels is not None:
-          return pixels
+      frame = _jpeg_frame(data)
+      _check_size(frame.width, frame.height)
+      if frame.channels in (1, 3):
+        return _decode_jpeg(data, frame.has_exif)
     elif data.startswith(_PNG_START) and _PNG_END not in data:
       raise ImageError("The PNG file is truncated: it has no IEND chunk.")
     return _decode_with_pillow(data)
@@ -85,37 +87,61 @@ def decode_image(data: bytes) -> np.ndarray:
     raise ImageError(f"No decodable image: {error!r}") from error
 
 
-def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
+class _Frame(NamedTuple):
+  """What the headers of a JPEG announce."""
+
+  height: int
+  width: int
+  channels: int
+  has_exif: bool
+
+
+def _decode_jpeg(data: bytes, has_exif: bool) -> np.ndarray:
+  """A JPEG of one or three channels to uint8 [H, W, 3]."""
+  try:
+    pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
+  except ValueError as error:
+    if any(words in str(error) for words in _SAMPLES_LOST):
+      raise ImageError(f"The JPEG file is damaged: {error}.") from error
+    pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, strict=False)
+  if has_exif:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
+      turn = _UPRIGHT.get(_orientation(header))
+    if turn is not None:
+      pixels = np.array(Image.fromarray(pixels).transpose(turn))
+  return pixels
+
+
+def _jpeg_frame(data: bytes) -> _Frame:
   """Walks the segments of a JPEG from its start to its end-of-image marker.
 
   Skipping by segment length passes over an EXIF thumbnail with its own
   end-of-image marker, and over the scans of a progressive file.
-
-  Returns:
-    (height, width, channels), from the frame header.
   """
-  frame = None
+  frame, has_exif = None, False
   position = 2
   while marker := _JPEG_MARKER.search(data, position):
     code, position = data[marker.end() - 1], marker.end()
     if code in _START_OF_FRAME:
       # A second frame header is an error that both decoders report.
       frame = frame or struct.unpack_from(">HHB", data, position + 3)
+    elif code == _APP1 and data.startswith(b"Exif", position + 2):
+      has_exif = True
     elif code == _END_OF_IMAGE and frame:
-      return frame
+      return _Frame(frame[0], frame[1], frame[2], has_exif)
     elif code == _START_OF_SCAN and frame and data.endswith(_JPEG_END):
       # Spares searching the scan. Coded samples never contain a marker, so
       # the one at the end of the file is the image's or comes after it.
-      return frame
+      return _Frame(frame[0], frame[1], frame[2], has_exif)
     position += int.from_bytes(data[position : position + 2], "big")
   raise ImageError("The JPEG file is truncated: no end-of-image marker.")
 
 
 def _check_size(width: int, height: int) -> None:
-  if width * height > MAX_PIXELS:
+  if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
     raise ImageError(
       f"The header announces {width} x {height} pixels; at most {MAX_PIXELS} "
-      "are decoded."
+      f"are decoded, and {MAX_SIDE} a side."
     )
 
 

@@ -1,14 +1,24 @@
-"""Operations on one image [H, W, 3]: NumPy and OpenCV, no state, no randomness.
+"""Crops of an image and operations on their colours; no state, no randomness.
 
-Every operation takes and returns float32 in [0, 1] and clips as the authors do;
-only `resize_bicubic` takes uint8. Numbers are theirs (augmentations.py,
-dataset.py of the BYOL release), and so are the conventions of TensorFlow that
-those files rest on: where OpenCV differs, the code says so.
+Colours are worked on as planes: float32 [3, W, H] in [0, 1], one plane for each
+channel, and transposed, which saves a pass and matters to no operation. An
+operation changes its planes in place and clips as the authors do. Numbers are
+theirs (augmentations.py, dataset.py of the BYOL release), and so are the
+conventions of TensorFlow that those files rest on.
+
+The loops are compiled by Numba, for this machine, when they are first called;
+`compile_all` calls each. `tests/float_ops.py` has the same operations in plain
+NumPy.
 """
 
+import functools
 import math
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import cv2
+import numba
 import numpy as np
 
 from input_pipeline.errors import UsageError
@@ -19,20 +29,22 @@ cv2.setNumThreads(0)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# tf.image.rgb_to_grayscale: ITU-R 601 luma, to four digits.
-_LUMA = np.array([0.2989, 0.5870, 0.1140], np.float32)
-
 Box = tuple[int, int, int, int]
+Planes = np.ndarray
+
+_f32 = np.float32
+# Larger arrays are not kept from one image to the next.
+_MOST_SCRATCH_VALUES = 4_000_000
 
 
 def sample_crop(
   height: int,
   width: int,
-  rng: np.random.Generator,
+  uniform: tuple[float, float, float, float],
   area: tuple[float, float],
   aspect: tuple[float, float],
 ) -> Box:
-  """Draws the window (y, x, h, w) of a random resized crop (dataset.py).
+  """The window (y, x, h, w) of a random resized crop (dataset.py).
 
   One draw: a window larger than the image is cut to it, not drawn again, so on
   elongated images extreme draws lose area and aspect.
@@ -40,17 +52,15 @@ def sample_crop(
   Args:
     height: of the image.
     width: of the image.
-    rng: gives four numbers, whatever the image.
+    uniform: four random numbers from 0 to 1, for area, aspect, x and y.
     area: the range of h w / (height width), uniform.
     aspect: the range of w / h, log-uniform.
   """
-  u_area, u_aspect, u_x, u_y = rng.random(4).tolist()
+  u_area, u_aspect, u_x, u_y = uniform
   target = height * width * (area[0] + u_area * (area[1] - area[0]))
   ratio = aspect[0] * (aspect[1] / aspect[0]) ** u_aspect
   w = min(max(round(math.sqrt(target * ratio)), 1), width)
   h = min(max(round(math.sqrt(target / ratio)), 1), height)
-  # Scaled uniforms rather than rng.integers, which for an only choice draws
-  # nothing and so would shift all later numbers.
   return int(u_y * (height - h + 1)), int(u_x * (width - w + 1)), h, w
 
 
@@ -64,120 +74,296 @@ def center_crop(height: int, width: int, ratio: float) -> Box:
   return (height - s + 1) // 2, (width - s + 1) // 2, s, s
 
 
-def _cubic_taps(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray]:
-  """Where each output looks: index int [new_size, 4], weight [new_size, 4].
-
-  Keys' cubic with a = -0.5 on half-pixel centres, as TensorFlow's kernel
-  (resize_bicubic_op.cc): float32 positions, fractions in steps of 1/1024, and
-  taps outside the image dropped, the rest scaled to sum one. OpenCV's cubic
-  has a = -0.75 and repeats the border.
-  """
-  scale = np.float32(size) / np.float32(new_size)
-  half = np.float32(0.5)
-  position = (np.arange(new_size, dtype=np.float32) + half) * scale - half
-  floor = np.floor(position)
-  fraction = np.rint((position - floor) * 1024) / 1024
-  index = floor.astype(np.int64)[:, None] + np.arange(-1, 3)
-  t = np.abs(fraction[:, None] - np.arange(-1, 3))  # Distance to the tap.
-  near = (1.5 * t - 2.5) * t**2 + 1
-  far = ((-0.5 * t + 2.5) * t - 4) * t + 2
-  weight = np.where(t <= 1, near, far) * ((index >= 0) & (index < size))
-  weight /= weight.sum(axis=1, keepdims=True)
-  return np.clip(index, 0, size - 1), weight.astype(np.float32)
-
-
-def _resize_rows(image: np.ndarray, height: int) -> np.ndarray:
-  """Resamples the first axis of [H, W, 3] -> float32 [height, W, 3]."""
-  index, weight = _cubic_taps(len(image), height)
-  rows = image.reshape(len(image), -1)  # [H, W 3]
-  out = np.empty((height, rows.shape[1]), np.float32)
-  # Blocks keep the gathered taps in the cache: twice as fast as all at once.
-  for start in range(0, height, 32):
-    part = slice(start, start + 32)
-    np.einsum("hk,hkw->hw", weight[part], rows[index[part]], out=out[part])
-  return out.reshape(height, -1, 3)
-
-
-def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """TensorFlow 2's bicubic `tf.image.resize`, not antialiased, as authors use.
+def crop_planes(
+  image: np.ndarray, box: Box, size: int, *, mirrored: bool = False
+) -> Planes:
+  """TensorFlow 2's bicubic `tf.image.resize`, not antialiased, of a window.
 
   Args:
-    image: uint8 [H, W, 3].
-    height: of the result.
-    width: of the result.
+    image: uint8 [H, W, 3], RGB.
+    box: the window (y, x, h, w).
+    size: of the result, in pixels.
+    mirrored: left and right change sides.
 
   Returns:
-    float32 [height, width, 3] in [0, 1]; what the cubic overshoots is cut off.
+    float32 [3, size, size] in [0, 1]; what the cubic overshoots is cut off.
   """
   if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
     raise UsageError(
       "An image is uint8 [height, width, 3] (RGB): this one is "
       f"{image.dtype} {list(image.shape)}. Convert it where it is decoded."
     )
-  rows = _resize_rows(image, height)
-  # Both passes run over whole rows; single columns would be slow to gather.
-  columns = _resize_rows(cv2.transpose(rows), width)
-  return _clip(cv2.transpose(columns) / np.float32(255))
+  y, x, h, w = box
+  pixels = np.ascontiguousarray(image).reshape(len(image), -1)
+  rows = _scratch("rows", (size, 3 * w))
+  _resample_bytes(pixels, y, 3 * x, *taps(h, size, False), rows)
+  columns = cv2.transpose(rows, dst=_scratch("columns", (3 * w, size)))
+  planes = np.empty((3, size, size), np.float32)
+  _resample_columns(columns, *taps(w, size, mirrored), planes)
+  return planes
 
 
-def _clip(image: np.ndarray) -> np.ndarray:
-  """Clips the fresh array `image` to [0, 1], in place."""
-  return np.clip(image, 0, 1, out=image)
+@functools.lru_cache(maxsize=1024)
+def taps(
+  size: int, new_size: int, mirrored: bool
+) -> tuple[np.ndarray, np.ndarray]:
+  """Where outputs look: index int32 [new_size, 4], weight float32 the same.
 
-
-def flip(image: np.ndarray) -> np.ndarray:
-  """Mirrors `image` [H, W, 3] left and right."""
-  return cv2.flip(image, 1)
-
-
-def adjust_brightness(image: np.ndarray, delta: float) -> np.ndarray:
-  """Adds `delta` to all of [H, W, 3] (as SimCLR v1; torchvision multiplies)."""
-  return _clip(image + np.float32(delta))
-
-
-def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-  """Scales [H, W, 3] about each channel's mean (torchvision: mean gray)."""
-  mean = np.array(cv2.mean(image)[:3])
-  affine = np.column_stack([factor * np.eye(3), (1 - factor) * mean])
-  return _clip(cv2.transform(image, affine))
-
-
-def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-  """Multiplies S of HSV, which stays in [0, 1], for all of [H, W, 3]."""
-  hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-  hsv[..., 1] = np.clip(hsv[..., 1] * factor, 0, 1)
-  return _clip(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
-
-
-def adjust_hue(image: np.ndarray, delta: float) -> np.ndarray:
-  """Turns H of HSV by `delta` (1 = a whole turn) for all of [H, W, 3]."""
-  hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-  # OpenCV counts degrees; it takes more than 360 but nothing negative.
-  hsv[..., 0] = hsv[..., 0] + delta % 1 * 360
-  return _clip(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
-
-
-def to_grayscale(image: np.ndarray) -> np.ndarray:
-  """Luma on all three channels of [H, W, 3]."""
-  return _clip(cv2.transform(image, np.tile(_LUMA, (3, 1))))
-
-
-def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
-  """Blurs [H, W, 3] with 2 floor(H / 20) + 1 taps a direction (App. B: 23).
-
-  The image counts as zero outside, as in a padded convolution, so borders
-  darken; the authors have it so.
+  Keys' cubic with a = -0.5 on half-pixel centres, as TensorFlow's kernel
+  (resize_bicubic_op.cc): float32 positions, fractions in steps of 1/1024, and
+  taps outside the image dropped, the rest scaled to sum one. OpenCV's cubic
+  has a = -0.75 and repeats the border.
   """
-  radius = image.shape[0] // 20
-  x = np.arange(-radius, radius + 1)
-  taps = np.exp(-(x**2) / (2 * sigma**2))
-  taps = (taps / taps.sum()).astype(np.float32)
-  return _clip(
-    cv2.sepFilter2D(image, -1, taps, taps, borderType=cv2.BORDER_CONSTANT)
+  scale = _f32(size) / _f32(new_size)
+  half = _f32(0.5)
+  position = (np.arange(new_size, dtype=np.float32) + half) * scale - half
+  floor = np.floor(position)
+  fraction = np.rint((position - floor) * 1024) / 1024
+  index = floor.astype(np.int32)[:, None] + np.arange(-1, 3, dtype=np.int32)
+  t = np.abs(fraction[:, None] - np.arange(-1, 3))  # Distance to the tap.
+  near = (1.5 * t - 2.5) * t**2 + 1
+  far = ((-0.5 * t + 2.5) * t - 4) * t + 2
+  weight = np.where(t <= 1, near, far) * ((index >= 0) & (index < size))
+  weight /= weight.sum(axis=1, keepdims=True)
+  order = -1 if mirrored else 1
+  return (
+    np.ascontiguousarray(np.clip(index, 0, size - 1)[::order]),
+    weight[::order].astype(np.float32),
   )
 
 
-def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
-  """Inverts the values of [H, W, 3] that are not below `threshold`."""
-  # |0 - x| below, |1 - x| above: three times as fast as np.where.
-  return _clip(np.abs((image >= np.float32(threshold)) - image))
+def to_image(planes: Planes) -> np.ndarray:
+  """uint8 [H, W, 3] of planes [3, W, H], or of one that serves all channels.
+
+  Values are rounded to the nearest.
+  """
+  rounded = np.empty(planes.shape, np.uint8)
+  _round(planes, rounded)
+  channels = [cv2.transpose(plane) for plane in rounded]
+  return cv2.merge(channels if len(channels) == 3 else 3 * channels)
+
+
+def adjust_brightness(planes: Planes, delta: float) -> None:
+  """Adds `delta` to all of [3, W, H] (as SimCLR v1; torchvision multiplies)."""
+  _brightness(planes, _f32(delta))
+
+
+def adjust_contrast(planes: Planes, factor: float) -> None:
+  """Scales [3, W, H] about each channel's mean (torchvision: mean gray)."""
+  _contrast(planes, _f32(factor))
+
+
+def adjust_saturation(planes: Planes, factor: float) -> None:
+  """Multiplies S of HSV, which stays in [0, 1], for all of [3, W, H]."""
+  _saturation(planes, _f32(factor))
+
+
+def adjust_hue(planes: Planes, delta: float) -> None:
+  """Turns H of HSV by `delta` (1 = a whole turn) for all of [3, W, H]."""
+  _hue(planes, _f32(6 * delta))
+
+
+def to_grayscale(planes: Planes) -> Planes:
+  """Luma of [3, W, H] as [1, W, H], a view of it."""
+  _grayscale(planes)
+  return planes[:1]
+
+
+def gaussian_blur(planes: Planes, sigma: float) -> None:
+  """Blurs [..., W, H] with 2 floor(H / 20) + 1 taps a direction (App. B: 23).
+
+  The image counts as zero outside, as in a padded convolution, so borders
+  darken; the authors have it so. Taps from 4.5 sigma on, which together are
+  seven millionths, are left out.
+  """
+  radius = min(planes.shape[-1] // 20, math.ceil(4.5 * sigma - 0.5))
+  x = np.arange(-radius, radius + 1)
+  kernel = np.exp(-(x**2) / (2 * sigma**2))
+  kernel = (kernel / kernel.sum()).astype(np.float32)
+  for plane in planes:
+    cv2.sepFilter2D(
+      plane, -1, kernel, kernel, dst=plane, borderType=cv2.BORDER_CONSTANT
+    )
+
+
+def solarize(planes: Planes, threshold: float) -> None:
+  """Inverts the values of [..., W, H] that are not below `threshold`."""
+  _solarize(planes, _f32(threshold))
+
+
+def compile_all() -> None:
+  """Compiles every loop, in some seconds; later calls take none."""
+  planes = crop_planes(np.zeros((4, 4, 3), np.uint8), (0, 0, 4, 4), 4)
+  adjust_brightness(planes, 0.1)
+  adjust_contrast(planes, 1.1)
+  adjust_saturation(planes, 1.1)
+  adjust_hue(planes, 0.1)
+  solarize(planes, 0.5)
+  gray = to_grayscale(planes)
+  solarize(gray, 0.5)
+  to_image(planes)
+  to_image(gray)
+
+
+_kept = threading.local()
+
+
+def _scratch(name: str, shape: tuple[int, int]) -> np.ndarray:
+  """A float32 array of this thread's, until it next asks for that name.
+
+  New memory costs more than the work: the kernel clears every page of it.
+  """
+  size = math.prod(shape)
+  if size > _MOST_SCRATCH_VALUES:
+    return np.empty(shape, np.float32)
+  array = getattr(_kept, name, None)
+  if array is None or array.size < size:
+    array = np.empty(size, np.float32)
+    setattr(_kept, name, array)
+  return array[:size].reshape(shape)
+
+
+def _compiled(function: Callable[..., None]) -> Any:
+  """Compiles a loop; the result is kept on disk where there is a place."""
+  options: dict[str, Any] = {
+    "nogil": True,  # threads of a worker run side by side
+    "fastmath": True,
+    "error_model": "numpy",  # no check for a division by zero
+  }
+  try:
+    return numba.njit(cache=True, **options)(function)
+  except RuntimeError:  # neither this folder nor the home can be written to
+    return numba.njit(**options)(function)
+
+
+# Below, rows are taken as arrays of their own so that LLVM sees their bounds
+# and computes eight values at once.
+
+
+@_compiled
+def _resample_bytes(pixels, top, left, index, weight, out):
+  """Part of uint8 [H, 3 W] to [size, 3 w], 0..255: along the first axis."""
+  right = left + out.shape[1]
+  for y in range(len(out)):
+    row0 = pixels[top + index[y, 0], left:right]
+    row1 = pixels[top + index[y, 1], left:right]
+    row2 = pixels[top + index[y, 2], left:right]
+    row3 = pixels[top + index[y, 3], left:right]
+    w0, w1, w2, w3 = weight[y, 0], weight[y, 1], weight[y, 2], weight[y, 3]
+    row = out[y]
+    for i in range(len(row)):
+      row[i] = (
+        w0 * _f32(row0[i])
+        + w1 * _f32(row1[i])
+        + w2 * _f32(row2[i])
+        + w3 * _f32(row3[i])
+      )
+
+
+@_compiled
+def _resample_columns(columns, index, weight, planes):
+  """Columns [3 w, size], 0..255, to planes [3, size, size] in [0, 1]."""
+  scale = _f32(1 / 255)
+  for c in range(3):
+    for x in range(len(index)):
+      row0, row1 = columns[3 * index[x, 0] + c], columns[3 * index[x, 1] + c]
+      row2, row3 = columns[3 * index[x, 2] + c], columns[3 * index[x, 3] + c]
+      w0, w1 = weight[x, 0] * scale, weight[x, 1] * scale
+      w2, w3 = weight[x, 2] * scale, weight[x, 3] * scale
+      row = planes[c, x]
+      for i in range(len(row)):
+        value = w0 * row0[i] + w1 * row1[i] + w2 * row2[i] + w3 * row3[i]
+        row[i] = min(max(value, _f32(0)), _f32(1))
+
+
+@_compiled
+def _round(planes, out):
+  values, rounded = planes.reshape(-1), out.reshape(-1)
+  for i in range(len(values)):
+    rounded[i] = np.uint8(_f32(255) * values[i] + _f32(0.5))
+
+
+@_compiled
+def _brightness(planes, delta):
+  values = planes.reshape(-1)
+  for i in range(len(values)):
+    values[i] = min(max(values[i] + delta, _f32(0)), _f32(1))
+
+
+@_compiled
+def _contrast(planes, factor):
+  for c in range(len(planes)):
+    values = planes[c].reshape(-1)
+    total = _f32(0)
+    for i in range(len(values)):
+      total += values[i]
+    offset = (_f32(1) - factor) * total / _f32(len(values))
+    for i in range(len(values)):
+      values[i] = min(max(values[i] * factor + offset, _f32(0)), _f32(1))
+
+
+@_compiled
+def _saturation(planes, factor):
+  """V and H stay, so x = V - S V k, with k from 0 to 1, moves along a line.
+
+  S f is S times f, but at most 1.
+  """
+  red = planes[0].reshape(-1)
+  green = planes[1].reshape(-1)
+  blue = planes[2].reshape(-1)
+  for i in range(len(red)):
+    r, g, b = red[i], green[i], blue[i]
+    value = max(r, max(g, b))
+    chroma = value - min(r, min(g, b))
+    times = min(factor, value / max(chroma, _f32(1e-9)))
+    red[i] = max(value - (value - r) * times, _f32(0))
+    green[i] = max(value - (value - g) * times, _f32(0))
+    blue[i] = max(value - (value - b) * times, _f32(0))
+
+
+@_compiled
+def _hue(planes, delta):
+  """`delta` in sixths of a turn; of equal channels the first is the largest."""
+  zero, one, four, six = _f32(0), _f32(1), _f32(4), _f32(6)
+  red = planes[0].reshape(-1)
+  green = planes[1].reshape(-1)
+  blue = planes[2].reshape(-1)
+  for i in range(len(red)):
+    r, g, b = red[i], green[i], blue[i]
+    value = max(r, max(g, b))
+    chroma = value - min(r, min(g, b))
+    largest_red, largest_green = r == value, g == value
+    edge = (g - b) if largest_red else ((b - r) if largest_green else (r - g))
+    start = zero if largest_red else (_f32(2) if largest_green else four)
+    hue = edge / max(chroma, _f32(1e-9)) + start + delta
+    hue -= six * np.floor(hue * _f32(1 / 6))
+    # Each channel is a trapezium of the hue, that of red around zero.
+    at = hue + _f32(5)
+    at -= six if at >= six else zero
+    red[i] = value - chroma * max(zero, min(min(at, four - at), one))
+    at = hue + _f32(3)
+    at -= six if at >= six else zero
+    green[i] = value - chroma * max(zero, min(min(at, four - at), one))
+    at = hue + _f32(1)
+    at -= six if at >= six else zero
+    blue[i] = value - chroma * max(zero, min(min(at, four - at), one))
+
+
+@_compiled
+def _grayscale(planes):
+  """Into the first plane; tf.image.rgb_to_grayscale's four digits."""
+  red = planes[0].reshape(-1)
+  green = planes[1].reshape(-1)
+  blue = planes[2].reshape(-1)
+  for i in range(len(red)):
+    red[i] = (
+      _f32(0.2989) * red[i] + _f32(0.5870) * green[i] + _f32(0.1140) * blue[i]
+    )
+
+
+@_compiled
+def _solarize(planes, threshold):
+  values = planes.reshape(-1)
+  for i in range(len(values)):
+    # |1 - x| from the threshold on, |0 - x| below.
+    values[i] = abs(_f32(values[i] >= threshold) - values[i])

@@ -253,11 +253,14 @@ def test_nothing_drawn_is_nothing_changed():
 
 
 def test_an_identity_op_is_left_out():
-  image = np.random.default_rng(4).random((8, 8, 3), dtype=np.float32)
+  before = np.random.default_rng(4).random((3, 8, 8), dtype=np.float32)
   view = dataclasses.replace(STILL, brightness=0, contrast=0, hue=0)
   draw = augment.sample_view(view, 8, 8, np.random.default_rng(0))
-  assert augment.jitter_colors(image, draw._replace(saturation=1.0)) is image
-  assert np.any(augment.jitter_colors(image, draw) != image)
+  draw = draw._replace(jitter=True, saturation=1.0)
+  planes = augment.change_colors(before.copy(), draw)
+  np.testing.assert_array_equal(planes, before)
+  planes = augment.change_colors(before.copy(), draw._replace(saturation=1.1))
+  assert np.any(planes != before)
 
 
 # The transforms.

@@ -1,5 +1,6 @@
 """The benchmarks run, and what they say agrees with itself."""
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -7,9 +8,14 @@ import sys
 import pytest
 
 from byol_flax import main, report, slices, trees
-from byol_flax.benchmarks import input_rate, step
-from byol_flax.train import make_two_views
-from configs import byol_digits
+from byol_flax.benchmarks import (
+  input_stages,
+  input_table,
+  input_whole,
+  photographs,
+  step,
+)
+from configs import byol, byol_digits
 from input_pipeline.errors import UsageError
 
 DIGITS = "--config=configs/byol_digits.py"
@@ -88,15 +94,86 @@ def test_peaks_by_the_names_that_jax_gives(kind, generation):
   assert step.peak_of("NVIDIA H200") == 989e12
 
 
-def test_the_pipeline_is_timed_on_what_there_is():
-  two_views = make_two_views(byol_digits.get_config())
-  rate, what = input_rate.images_per_second("digits", "train", None, two_views)
-  assert rate > 100
-  assert what == "images of digits"
-  _, what = input_rate.images_per_second(
-    "imagenet2012", "train", "/nowhere", two_views
-  )
+@pytest.mark.slow
+def test_the_input_is_timed_stage_by_stage(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(input_whole, "_SECONDS", 0.5)
+  monkeypatch.setattr(input_whole, "_WARM_UP_SECONDS", 0.1)
+  found = run(tmp_path, "input")
+  stages = {stage["name"]: stage["milliseconds"] for stage in found["stages"]}
+  assert "decode" not in stages  # digits are pixels
+  assert list(stages)[-1] == "whole"
+  assert all(time >= 0 for time in stages.values())
+  assert stages["solarize"] == 0  # never drawn in the config of digits
+  assert 0 < stages["crop, resize, flip"] < stages["whole"]
+  rates = found["rates"]
+  assert rates["num_workers"] == 1
+  assert min(rates["one_worker"], rates["hand_over"], rates["transfer"]) > 0
+  words = capsys.readouterr().out
+  assert "images of digits" in words
+  assert "crop, resize, flip" in words
+  assert "limit: " in words
+
+
+def test_without_the_data_synthetic_photographs_are_measured():
+  config = byol.get_config()
+  config.loader.data_dir = "/nowhere"
+  source, what = photographs.open_images(config)
   assert what == "synthetic photographs of 500 × 375"
+  stages = {
+    stage.name: stage.images_per_second
+    for stage in input_stages.one_core(source, config)
+  }
+  assert 20 < stages["whole"] < stages["decode"]
+  assert stages["hue"] > stages["whole"]
+  config.augment.device = "accelerator"
+  crops = input_stages.one_core(source, config)
+  assert "hue" not in {stage.name for stage in crops}
+  assert crops[-1].images_per_second > stages["whole"]
+
+
+STAGES = [
+  input_stages.Stage("read", 0.1),
+  input_stages.Stage("decode", 1.0),
+  input_stages.Stage("hue", 1.5),
+  input_stages.Stage("whole", 2.6),
+]
+
+
+@pytest.mark.parametrize(
+  ("changes", "limit", "advice"),
+  [
+    ({}, "hue, on the cores", "augment.device=accelerator"),
+    ({"num_workers": 3}, "hue, on the cores", "num_workers=4"),
+    ({"hand_over": 1100}, "handing batches over", "More processes"),
+    ({"transfer": 1100}, "the transfer", "augment.cache=device"),
+  ],
+)
+def test_the_limit_is_named(changes, limit, advice):
+  rates = input_whole.Rates(
+    one_worker=350,
+    all_workers=1000,
+    num_workers=4,
+    hand_over=9000,
+    transfer=9000,
+    chunk_rows=16,
+  )
+  rates = dataclasses.replace(rates, **changes)
+  found = input_table.limit(STAGES, rates, cores=4)
+  assert limit in found[0]
+  assert advice in found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("device", "cache"), [("accelerator", "none"), ("host", "device")]
+)
+def test_a_step_that_augments_is_timed(tmp_path, device, cache):
+  places = (
+    f"--config.augment.device={device}",
+    f"--config.augment.cache={cache}",
+  )
+  found = run(tmp_path, "step", "--updates=2", *places)
+  assert found["byol_flax"]["updates"] == 2
 
 
 def test_the_network_in_pytorch_has_our_parameters():

@@ -6,7 +6,7 @@ import pathlib
 import jax
 import pytest
 
-from byol_flax import program, sharding, train
+from byol_flax import inputs, program, sharding
 from byol_flax.models import resnet
 from configs import byol, common
 
@@ -42,7 +42,7 @@ def test_every_run_builds(name):
   built = program.build(
     config, mesh, num_examples=examples, num_classes=classes
   )
-  train.make_two_views(config)
+  inputs.make_two_views(config)
   online = built.abstract_state.online.params
   assert online["classifier"]["kernel"].shape[1] == classes
   assert config.evaluation.batch_size % 8 == 0 or name in (

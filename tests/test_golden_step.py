@@ -20,6 +20,7 @@ from byol_flax import (
   train_step,
 )
 from byol_flax.models import byol, heads, resnet
+from tests import tiny
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 NETWORKS = {
@@ -202,6 +203,7 @@ def test_five_updates_equal_the_authors(golden):
       ),
       accumulation_steps=1,
       mesh=sharding.make_mesh(jax.devices()[:1]),
+      make_views=tiny.stack_views,
     )
   )
   for k in range(5):

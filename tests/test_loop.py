@@ -71,6 +71,7 @@ def run(workdir, *, start=0, total=20, every_steps=7, bad=None, evaluate=5):
             total_steps=total, batch_size=4, stream=stream
           ),
           processes=distributed.Processes(),
+          starved=lambda: "More workers!",
         ),
         seconds_before=100.0,
         evaluate_first=False,

@@ -9,8 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from input_pipeline import augment, decoding, pipeline, sources
+from input_pipeline import augment, decoding, loading, pipeline, sources
 from input_pipeline.errors import UsageError
+from input_pipeline.unreadable import UnreadableImages
 
 VIEW = augment.View(
   crop_area=(0.3, 1.0),
@@ -59,29 +60,48 @@ class Numbered:
 
 
 def digests(
-  updates, *, start=0, processes=1, workers=0, source=None, seed=5, tmp=None
+  updates, *, start=0, processes=1, workers=0, source=None, seed=5, chunk=2
 ):
   """Digest of the global batch of each update, summed over processes."""
   source = sources.ReadableSource(source or Numbered(50))
   totals = np.zeros(updates, object)
   for process in range(processes):
+    rows = BATCH // processes
     batches = pipeline.train_iterator(
-      source,
-      TWO_VIEWS,
-      seed=seed,
-      batch_size=BATCH,
+      pipeline.view_stream(source, TWO_VIEWS, seed),
+      loading.Loading(
+        num_workers=workers, num_threads=2, chunk_rows=chunk, row_bytes=384
+      ),
+      rows=rows,
       start_step=start,
       process_index=process,
       process_count=processes,
-      num_workers=workers,
-      num_threads=2,
-      unreadable=pipeline.UnreadableImages(source, str(tmp or "/dev/null"), 1),
+      unreadable=UnreadableImages(source, "/dev/null", 1),
     )
-    rows = BATCH // processes
     for k in range(updates):
       totals[k] += pipeline.batch_digest(next(batches), process * rows)
     batches.close()
   return [total % 2**64 for total in totals]
+
+
+def open_batches(source, unreadable, *, workers=0, chunk=8):
+  """All rows of the batches from the first update on."""
+  return pipeline.train_iterator(
+    pipeline.view_stream(source, TWO_VIEWS, 5),
+    loading.Loading(
+      num_workers=workers, num_threads=1, chunk_rows=chunk, row_bytes=384
+    ),
+    rows=BATCH,
+    start_step=0,
+    process_index=0,
+    process_count=1,
+    unreadable=unreadable,
+  )
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 24])
+def test_views_do_not_depend_on_chunks(chunk):
+  assert digests(4, chunk=chunk) == digests(4)
 
 
 def test_views_do_not_depend_on_processes_or_restarts():
@@ -122,17 +142,8 @@ def test_the_same_image_is_augmented_anew_in_each_epoch():
 @pytest.mark.slow
 def test_workers_survive_sigterm_and_end_with_the_iterator():
   source = sources.ReadableSource(Numbered(50))
-  batches = pipeline.train_iterator(
-    source,
-    TWO_VIEWS,
-    seed=5,
-    batch_size=BATCH,
-    start_step=0,
-    process_index=0,
-    process_count=1,
-    num_workers=2,
-    num_threads=1,
-    unreadable=pipeline.UnreadableImages(source, "/dev/null", 1),
+  batches = open_batches(
+    source, UnreadableImages(source, "/dev/null", 1), workers=2
   )
   told = []
 
@@ -196,37 +207,26 @@ def test_evaluation_leaves_out_what_it_cannot_read():
 def test_unreadable_images_are_replaced_named_and_counted_once(tmp_path):
   source = sources.ReadableSource(Numbered(50, broken=[7, 8]))
   report = tmp_path / "unreadable.txt"
-  found = pipeline.UnreadableImages(source, str(report), 0.1)
-  batches = pipeline.train_iterator(
-    source,
-    TWO_VIEWS,
-    seed=5,
-    batch_size=BATCH,
-    start_step=0,
-    process_index=0,
-    process_count=1,
-    num_workers=0,
-    num_threads=1,
-    unreadable=found,
-  )
+  found = UnreadableImages(source, str(report), 0.1)
+  batches = open_batches(source, found)
   for _ in range(6):  # almost three epochs
     assert set(next(batches)) == {"view1", "view2", "label"}
   batches.close()
   assert found.indices == {7, 8}
   lines = sorted(report.read_text().splitlines())
   assert lines == ["7\timage 7", "8\timage 8"]
-  again = pipeline.UnreadableImages(source, str(report), 0.1)
+  again = UnreadableImages(source, str(report), 0.1)
   assert again.indices == {7, 8}  # a restart does not count anew
 
 
 def test_too_many_unreadable_images_stop_the_run(tmp_path):
   source = sources.ReadableSource(Numbered(50, broken=range(5)))
-  found = pipeline.UnreadableImages(source, str(tmp_path / "bad.txt"), 0.06)
+  found = UnreadableImages(source, str(tmp_path / "bad.txt"), 0.06)
   found.see(np.array([-1, 0, 1, 2]))
   with pytest.raises(UsageError, match=r"4 of 50 .*0\.06.*bad\.txt"):
     found.see(np.array([3, -1]))
   with pytest.raises(UsageError, match=r"max_unreadable_share is 1\.5"):
-    pipeline.UnreadableImages(source, "x", 1.5)
+    UnreadableImages(source, "x", 1.5)
 
 
 def test_digest_sees_content_position_and_label():

@@ -54,6 +54,7 @@ def make(
     ),
     accumulation_steps=accumulation_steps,
     mesh=sharding.make_mesh(jax.devices()[:devices]),
+    make_views=tiny.stack_views,
   )
   return jax.jit(create, static_argnames="target_init"), step_fn
 

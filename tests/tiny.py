@@ -3,10 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
+from byol_flax import augmentation
 from byol_flax.models import byol, heads, resnet
 
 SIZE = 8  # pixels
 CLASSES = 4
+
+stack_views = augmentation.make_views(device="host", cache="none", size=SIZE)
 
 
 def make_network(num_classes=CLASSES, dtype=jnp.float32):

@@ -4,7 +4,7 @@ import importlib.util
 import os
 from typing import Any, TextIO
 
-from byol_flax.benchmarks import checkpoint_cost, step
+from byol_flax.benchmarks import checkpoint_cost, input_table, step
 from byol_flax.report import write_json
 from byol_flax.version import code_version
 from input_pipeline.errors import UsageError
@@ -16,16 +16,18 @@ def benchmark(
   *,
   updates: int,
   against_torch: bool,
+  against_tf: bool,
   out: str,
   stream: TextIO,
 ) -> None:
   """Runs one benchmark.
 
   Args:
-    what: "step" or "checkpoint".
+    what: "step", "input" or "checkpoint".
     config: as made by configs/byol.py.
     updates: timed updates of "step".
-    against_torch: time PyTorch as well.
+    against_torch: time PyTorch as well, for "step".
+    against_tf: time tf.data as well, for "input".
     out: JSON file to write.
     stream: console.
 
@@ -38,10 +40,20 @@ def benchmark(
     raise UsageError(
       "--against-torch needs PyTorch: .venv/bin/python -m pip install torch"
     )
+  if against_torch and (config.augment.device, config.augment.cache) != (
+    "host",
+    "none",
+  ):
+    raise UsageError(
+      "--against-torch compares updates on finished views: leave "
+      "augment.device at host and augment.cache at none."
+    )
   if what == "step":
     found = step.benchmark(
       config, updates=updates, against_torch=against_torch, stream=stream
     )
+  elif what == "input":
+    found = input_table.benchmark(config, against_tf=against_tf, stream=stream)
   else:
     folder = os.path.dirname(os.path.abspath(out))
     found = checkpoint_cost.benchmark(config, folder=folder, stream=stream)

@@ -1,5 +1,6 @@
 """`byol benchmark step`: how long an update takes on the devices at hand."""
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -8,8 +9,9 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from byol_flax import program, sharding, slices
-from input_pipeline import sources
+from byol_flax import inputs, program, sharding, slices
+from input_pipeline import augment, sources
+from input_pipeline import resident as resident_lib
 
 _WARM_UP = 2  # updates before the clock starts; PyTorch compiles in the first
 # bfloat16 without sparsity, from NVIDIA's data sheets.
@@ -33,16 +35,15 @@ def benchmark(
   Returns:
     Seconds of an update (median and quartiles), images per second, and so on.
   """
-  examples, classes = sources.size_of(
-    config.data.name, config.data.split, config.loader.data_dir
-  )
-  batch = random_batch(config, classes)
-  ours, facts = _ours(config, batch, examples, classes)
+  data = _facts_of(config)
+  shape = None if data.images is None else data.images.shape
+  batch = random_batch(config, data.classes, shape)
+  ours, facts = _ours(config, batch, data)
   runs = {"byol_flax": ours}
   if against_torch:
     from byol_flax.benchmarks import torch_byol
 
-    runs["pytorch"] = torch_byol.make_update(config, batch, classes)
+    runs["pytorch"] = torch_byol.make_update(config, batch, data.classes)
   first = {name: _seconds(update) for name, update in runs.items()}
   times: dict[str, list[float]] = {name: [] for name in runs}
   for turn in range(_WARM_UP - 1 + updates):
@@ -66,27 +67,70 @@ def benchmark(
   return found
 
 
-def random_batch(config: Any, num_classes: int) -> dict[str, np.ndarray]:
-  """A training batch of noise, see `pipeline`; size and shape of the config."""
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+  """What the step depends on: `images` lie on the devices, where there are."""
+
+  examples: int
+  classes: int
+  images: np.ndarray | None
+
+
+def _facts_of(config: Any) -> _Facts:
+  name, split = config.data.name, config.data.split
+  data_dir = config.loader.data_dir
+  examples, classes = sources.size_of(name, split, data_dir)
+  images = None
+  if isinstance(inputs.make_transform(config), augment.TwoDraws):
+    source = sources.open_source(name, split, data_dir)
+    images = resident_lib.load(sources.ReadableSource(source)).images
+  return _Facts(examples, classes, images)
+
+
+def random_batch(
+  config: Any, num_classes: int, resident: tuple[int, ...] | None = None
+) -> dict[str, np.ndarray]:
+  """A training batch of noise, of the size and kind that the config asks for.
+
+  Without the images that lie on the devices; `resident` is their shape.
+  """
   rng = np.random.default_rng(0)
   size, count = config.augment.size, config.batch_size
-  shape = (count, size, size, 3)
-  return {
-    "view1": rng.integers(0, 256, shape, np.uint8),
-    "view2": rng.integers(0, 256, shape, np.uint8),
-    "label": rng.integers(0, max(num_classes, 1), count).astype(np.int32),
+  batch = {
+    "label": rng.integers(0, max(num_classes, 1), count).astype(np.int32)
   }
+  transform = inputs.make_transform(config)
+  if resident:
+    batch["index"] = rng.integers(0, resident[0], count).astype(np.int32)
+    batch["turned"] = np.zeros(count, bool)
+  else:
+    for name in ("view1", "view2"):
+      batch[name] = rng.integers(0, 256, (count, size, size, 3), np.uint8)
+  if not isinstance(transform, augment.TwoViews):
+    height, width = resident[1:3] if resident else (size, size)
+    draws = [transform.draw(height, width, rng) for _ in range(count)]
+    batch["draw"] = np.stack(
+      [np.stack([augment.pack(draw) for draw in pair]) for pair in draws]
+    )
+  return batch
 
 
 def _ours(
-  config: Any, batch: dict[str, np.ndarray], examples: int, classes: int
+  config: Any, batch: dict[str, np.ndarray], facts: _Facts
 ) -> tuple[Callable[[], None], dict[str, Any]]:
   mesh = sharding.make_mesh()
+  shape = None if facts.images is None else facts.images.shape
   built = program.build(
-    config, mesh, num_examples=examples, num_classes=classes
+    config,
+    mesh,
+    num_examples=facts.examples,
+    num_classes=facts.classes,
+    resident=shape,
   )
   there = sharding.put_batch(mesh, batch)
-  compiled = built.step_fn.lower(built.abstract_state, there).compile()
+  if facts.images is not None:
+    there["images"] = sharding.put_everywhere(mesh, facts.images)
+  compiled = built.compile_step()
   state = built.create_state()
 
   def update() -> None:

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from byol_flax import slices, train
-from byol_flax.benchmarks import input_rate
+from byol_flax import slices
+from byol_flax.benchmarks import input_stages, photographs
 from byol_flax.preflight import advice, apart, compiler, estimate, shallow
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.report import write_json
@@ -93,9 +93,8 @@ def preflight(
   name, split = config.data.name, config.data.split
   data_dir = config.loader.data_dir
   examples, classes = sources.size_of(name, split, data_dir)
-  rate, measured_on = input_rate.images_per_second(
-    name, split, data_dir, train.make_two_views(config)
-  )
+  source, measured_on = photographs.open_images(config)
+  rate = input_stages.one_core(source, config)[-1].images_per_second
   question = _Question(slice_, price, rate, measured_on, stream)
   question.say(
     f"{name}, batch {config.batch_size:,}, on {slice_.name}: {slice_.devices} "

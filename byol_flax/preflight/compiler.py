@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from byol_flax import program, sharding, trees
 from byol_flax.preflight import hlo
@@ -23,6 +22,21 @@ from input_pipeline.errors import RunError, UsageError
 # An operation that XLA's cost analysis does not know counts as -1 second; this
 # one, which v4 and v5e have, takes no time.
 _UNKNOWN_COST = 'custom_call_target="ConcatBitcast"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What the compiler says that a program takes on one device.
+
+  Attributes:
+    flops: floating-point operations.
+    bytes_moved: to and from the device's memory.
+    seconds: the compiler's estimate.
+  """
+
+  flops: float
+  bytes_moved: float
+  seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +53,8 @@ class Compiled:
     flops: floating-point operations.
     bytes_moved: to and from the device's memory.
     seconds: the compiler's estimate.
+    augmentation: the part of these three that makes the views, where the
+      devices do that.
     collectives: kind -> count and bytes.
     compile_seconds: what this took here.
     batch_size: global.
@@ -53,6 +69,7 @@ class Compiled:
   flops: float
   bytes_moved: float
   seconds: float
+  augmentation: Cost | None
   collectives: dict[str, hlo.Traffic]
   compile_seconds: float
   batch_size: int
@@ -86,6 +103,7 @@ def compile_step(
   num_examples: int,
   num_classes: int,
   tell: Callable[[str], None],
+  resident: tuple[int, ...] | None = None,
   blocks: tuple[int, ...] | None = None,
 ) -> Compiled:
   """Compiles the step that `byol train` would run on `slice_`.
@@ -96,6 +114,7 @@ def compile_step(
     num_examples: of the training split.
     num_classes: of the online classifier.
     tell: told of each phase as it begins.
+    resident: shape of the images that lie on the devices, if they do.
     blocks: of each group of the encoder, in place of the architecture's.
 
   Raises:
@@ -107,17 +126,12 @@ def compile_step(
     mesh,
     num_examples=num_examples,
     num_classes=num_classes,
+    resident=resident,
     blocks=blocks,
   )
   begun = time.monotonic()
-  batch = abstract_batch(mesh, config.batch_size, config.augment.size)
   tell("tracing")
-  lowered = built.step_fn.lower(built.abstract_state, batch)
-  numbers: dict[str, Any] = {
-    "parameters": trees.count(built.abstract_state.online.params),
-    "batch_size": config.batch_size,
-    "total_steps": built.total_steps,
-  }
+  lowered = built.step_fn.lower(built.abstract_state, built.abstract_batch)
   tell("compiling")
   try:
     compiled = lowered.compile()
@@ -127,26 +141,14 @@ def compile_step(
       raise RunError(
         f"The TPU compiler failed: {str(error).splitlines()[0][:300]}"
       ) from error
-    return Compiled(
-      fits=False,
-      peak_bytes=needed_bytes(str(error)),
-      argument_bytes=0,
-      temporary_bytes=0,
-      flops=0.0,
-      bytes_moved=0.0,
-      seconds=0.0,
-      collectives={},
-      compile_seconds=time.monotonic() - begun,
-      **numbers,
-    )
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-  text = compiled.as_text()
-  seconds = cost["optimal_seconds"] + text.count(_UNKNOWN_COST)
-  if seconds <= 0:
-    raise RunError(
-      f"The TPU compiler estimates {seconds:g} s for an update on "
-      f"{slice_.name}, which cannot be; nothing can be told of this slice."
-    )
+    return _too_large(str(error), time.monotonic() - begun, _numbers(built))
+  once, cost = Cost(0.0, 0.0, 0.0), _cost_of(compiled, slice_)
+  on_devices = built.abstract_batch.keys() & {"draw"}
+  if on_devices:
+    tell("compiling the augmentation")
+    views = jax.jit(built.make_views, out_shardings=sharding.split(mesh))
+    once = _cost_of(views.lower(built.abstract_batch).compile(), slice_)
+  memory = compiled.memory_analysis()
   # The compiler counts the loop over micro-batches as if it ran once. Next to
   # it the update is little.
   times = config.accumulation_steps
@@ -155,23 +157,55 @@ def compile_step(
     peak_bytes=memory.peak_memory_in_bytes,
     argument_bytes=memory.argument_size_in_bytes,
     temporary_bytes=memory.temp_size_in_bytes,
-    flops=times * cost["flops"],
-    bytes_moved=times * cost["bytes accessed"],
-    seconds=times * seconds,
-    collectives=hlo.collectives(text),
+    flops=once.flops + times * (cost.flops - once.flops),
+    bytes_moved=once.bytes_moved
+    + times * (cost.bytes_moved - once.bytes_moved),
+    seconds=once.seconds + times * (cost.seconds - once.seconds),
+    augmentation=once if on_devices else None,
+    collectives=hlo.collectives(compiled.as_text()),
     compile_seconds=time.monotonic() - begun,
+    **_numbers(built),
+  )
+
+
+def _too_large(
+  message: str, seconds: float, numbers: dict[str, Any]
+) -> Compiled:
+  """What is known of a step that the compiler refused after `seconds`."""
+  return Compiled(
+    fits=False,
+    peak_bytes=needed_bytes(message),
+    argument_bytes=0,
+    temporary_bytes=0,
+    flops=0.0,
+    bytes_moved=0.0,
+    seconds=0.0,
+    augmentation=None,
+    collectives={},
+    compile_seconds=seconds,
     **numbers,
   )
 
 
-def abstract_batch(mesh: Any, batch_size: int, size: int) -> dict[str, Any]:
-  """Shapes and shardings of a training batch of `size` pixels."""
-  rows = sharding.split(mesh)
-  images = jax.ShapeDtypeStruct(
-    (batch_size, size, size, 3), jnp.uint8, sharding=rows
-  )
-  label = jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=rows)
-  return {"view1": images, "view2": images, "label": label}
+def _numbers(built: program.Program) -> dict[str, Any]:
+  """What is known without compiling."""
+  return {
+    "parameters": trees.count(built.abstract_state.online.params),
+    "batch_size": built.abstract_batch["label"].shape[0],
+    "total_steps": built.total_steps,
+  }
+
+
+def _cost_of(compiled: Any, slice_: Slice) -> Cost:
+  """Reads the compiler's own sums."""
+  cost = compiled.cost_analysis()
+  seconds = cost["optimal_seconds"] + compiled.as_text().count(_UNKNOWN_COST)
+  if seconds <= 0:
+    raise RunError(
+      f"The TPU compiler estimates {seconds:g} s for an update on "
+      f"{slice_.name}, which cannot be; nothing can be told of this slice."
+    )
+  return Cost(cost["flops"], cost["bytes accessed"], seconds)
 
 
 def needed_bytes(message: str) -> int:

@@ -92,6 +92,11 @@ def words(
     f"           {1e3 * found.floor_seconds:.1f} ms if all ran at the peak of "
     f"{slice_.peak_flops / 1e12:.0f} TFLOP/s; {found.share_of_peak:.0%} of it",
   ]
+  if compiled.augmentation:
+    lines.append(
+      f"           {1e3 * compiled.augmentation.seconds:.1f} ms and "
+      f"{compiled.augmentation.bytes_moved / 1e9:.2f} GB of it for augmentation"
+    )
   for kind, traffic in compiled.collectives.items():
     lines.append(
       f"           {traffic.count} × {kind}, {traffic.size / 1e6:,.1f} MB"

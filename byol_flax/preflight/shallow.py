@@ -26,6 +26,7 @@ def extrapolate(
   *,
   num_examples: int,
   num_classes: int,
+  resident: tuple[int, ...] | None = None,
   tell: Callable[[str], None],
 ) -> Compiled:
   """`compiler.compile_step` of a shallow encoder, scaled to the whole one.
@@ -37,6 +38,7 @@ def extrapolate(
   data: dict[str, Any] = {
     "num_examples": num_examples,
     "num_classes": num_classes,
+    "resident": resident,
   }
   mesh = sharding.make_mesh(compiler.devices_of(slice_))
   whole = program.build(config, mesh, **data)
@@ -47,6 +49,8 @@ def extrapolate(
   work = operations(whole.network, size) / operations(shallow.network, size)
   held = activations(whole.network, size) / activations(shallow.network, size)
   peak = int(part.peak_bytes * held)
+  # Augmentation does not grow with the encoder.
+  views = part.augmentation or compiler.Cost(0.0, 0.0, 0.0)
   return dataclasses.replace(
     part,
     fits=part.fits and peak < slice_.hbm_bytes,
@@ -54,9 +58,11 @@ def extrapolate(
     peak_bytes=peak,
     argument_bytes=int(part.argument_bytes * held),
     temporary_bytes=int(part.temporary_bytes * held),
-    flops=part.flops * work,
-    bytes_moved=part.bytes_moved * held,
-    seconds=part.seconds * math.sqrt(work * held),
+    flops=views.flops + (part.flops - views.flops) * work,
+    bytes_moved=views.bytes_moved
+    + (part.bytes_moved - views.bytes_moved) * held,
+    seconds=views.seconds
+    + (part.seconds - views.seconds) * math.sqrt(work * held),
     collectives={},
   )
 

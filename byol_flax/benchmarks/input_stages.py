@@ -1,0 +1,177 @@
+"""What each stage of the input costs one core, and all of them together."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from byol_flax import inputs
+from input_pipeline import augment, decoding, image_ops, sources
+
+_IMAGES = 48
+_ROUNDS = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A stage of the input, on one core.
+
+  Attributes:
+    name: of the stage.
+    milliseconds: for an image, both views together and on average.
+  """
+
+  name: str
+  milliseconds: float
+
+  @property
+  def images_per_second(self) -> float:
+    """What one core would do if it did nothing else."""
+    return 1000 / self.milliseconds if self.milliseconds else float("inf")
+
+
+def one_core(source: sources.Source, config: Any) -> list[Stage]:
+  """The stages of a config's input in their order, then "whole".
+
+  Args:
+    source: images; the first few are used.
+    config: as made by configs/byol.py.
+
+  Returns:
+    Stages that do not occur are left out. "whole" is measured by itself: all
+    that a worker does for an example.
+  """
+  image_ops.compile_all()
+  transform = inputs.make_transform(config)
+  readable = sources.ReadableSource(source)
+  rng = np.random.default_rng(0)
+  count = min(_IMAGES, len(source))
+  encoded = [source[i]["image"] for i in range(count)]
+  images = [readable[i]["image"] for i in range(count)]
+
+  def draw(i: int) -> tuple[augment.ViewDraw, augment.ViewDraw]:
+    height, width = images[i].shape[:2]
+    return transform.draw(height, width, rng)
+
+  draws = [draw(i) for i in range(count)]
+  work: dict[str, Callable[[int], Any]] = {}
+  if not isinstance(transform, augment.TwoDraws):
+    work["read"] = lambda i: source[i]
+    if isinstance(encoded[0], bytes):
+      work["decode"] = lambda i: decoding.decode_image(encoded[i])
+  work["draw"] = draw
+  times: dict[str, float] = {}
+  if not isinstance(transform, augment.TwoDraws):
+    work |= _pixel_work(images, draws, config.augment.size)
+    work["whole"] = lambda i: transform.random_map(readable[i], rng)
+  else:
+    work["whole"] = lambda i: transform.random_map(
+      {"height": images[i].shape[0], "width": images[i].shape[1]}, rng
+    )
+  times = _measure(work, count)
+  if isinstance(transform, augment.TwoViews):
+    times |= _color_times(images, draws, config)
+  whole = times.pop("whole")
+  return [
+    *(Stage(name, seconds) for name, seconds in times.items()),
+    Stage("whole", whole),
+  ]
+
+
+def _pixel_work(
+  images: list[np.ndarray],
+  draws: list[tuple[augment.ViewDraw, augment.ViewDraw]],
+  size: int,
+) -> dict[str, Callable[[int], Any]]:
+  """What is done to both views of every image."""
+  planes = image_ops.crop_planes(images[0], draws[0][0].box, size)
+
+  def crop(i: int) -> None:
+    for draw in draws[i]:
+      image_ops.crop_planes(images[i], draw.box, size, mirrored=draw.flip)
+
+  def finish(i: int) -> None:
+    del i
+    image_ops.to_image(planes)
+    image_ops.to_image(planes)
+
+  return {"crop, resize, flip": crop, "round": finish}
+
+
+def _color_times(
+  images: list[np.ndarray],
+  draws: list[tuple[augment.ViewDraw, augment.ViewDraw]],
+  config: Any,
+) -> dict[str, float]:
+  """Milliseconds of the operations that only some views undergo."""
+  size = config.augment.size
+  views = (config.augment.view1, config.augment.view2)
+  planes = [
+    image_ops.crop_planes(image, draw[0].box, size)
+    for image, draw in zip(images, draws, strict=True)
+  ]
+  grays = [plane[:1].copy() for plane in planes]
+  times = {}
+  ops: dict[str, tuple[Callable[[int], Any], str]] = {
+    name: (_jitter(planes, op, draws, name), "jitter_probability")
+    for name, op, _ in augment.JITTER_OPS
+  }
+  ops["grayscale"] = (
+    lambda i: image_ops.to_grayscale(planes[i]),
+    "grayscale_probability",
+  )
+  found = _measure({name: op for name, (op, _) in ops.items()}, len(images))
+  for name, (_, probability) in ops.items():
+    times[name] = found[name] * sum(view[probability] for view in views)
+  # What comes after the grayscale has one plane to work on where there is one.
+  for name, probability in (
+    ("blur", "blur_probability"),
+    ("solarize", "solarize_probability"),
+  ):
+    work = {
+      kind: _late(name, which, draws)
+      for kind, which in (("color", planes), ("gray", grays))
+    }
+    found = _measure(work, len(images))
+    times[name] = sum(
+      view[probability]
+      * (
+        view.grayscale_probability * found["gray"]
+        + (1 - view.grayscale_probability) * found["color"]
+      )
+      for view in views
+    )
+  return times
+
+
+def _jitter(
+  planes: list[np.ndarray], op: Callable[..., None], draws: Any, name: str
+) -> Callable[[int], Any]:
+  return lambda i: op(planes[i], getattr(draws[i][0], name))
+
+
+def _late(
+  name: str, planes: list[np.ndarray], draws: Any
+) -> Callable[[int], Any]:
+  if name == "blur":
+    return lambda i: image_ops.gaussian_blur(planes[i], draws[i][0].sigma)
+  return lambda i: image_ops.solarize(planes[i], draws[i][0].threshold)
+
+
+def _measure(
+  work: dict[str, Callable[[int], Any]], count: int
+) -> dict[str, float]:
+  """Milliseconds of each work for one image; all take turns."""
+  rounds: dict[str, list[float]] = {name: [] for name in work}
+  for _ in range(_ROUNDS):
+    for name, function in work.items():
+      begun = time.perf_counter()
+      for i in range(count):
+        function(i)
+      rounds[name].append((time.perf_counter() - begun) / count)
+  return {
+    name: 1000 * statistics.median(times) for name, times in rounds.items()
+  }

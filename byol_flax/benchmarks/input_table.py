@@ -1,0 +1,133 @@
+"""`byol benchmark input`: the rate of every stage, and which one limits."""
+
+import dataclasses
+from typing import Any, TextIO
+
+from byol_flax import sharding
+from byol_flax.benchmarks import input_stages, input_whole, photographs
+from byol_flax.benchmarks.input_stages import Stage
+from byol_flax.benchmarks.input_whole import Rates
+from input_pipeline import loading, sources
+from input_pipeline.errors import UsageError
+
+
+def benchmark(
+  config: Any, *, against_tf: bool, stream: TextIO
+) -> dict[str, Any]:
+  """Measures the input of a config, stage by stage and as a whole.
+
+  Args:
+    config: as made by configs/byol.py.
+    against_tf: time tf.data as well, which decodes, crops and resizes only.
+    stream: console.
+
+  Returns:
+    Milliseconds and rates, and what limits.
+
+  Raises:
+    UsageError: tf.data cannot read these images.
+  """
+  source, what = photographs.open_images(config)
+  mesh = sharding.make_mesh()
+  stream.write(f"{what}, {len(source):,} of them; views of ")
+  stream.write(f"{config.augment.size} pixels\n")
+  stages = input_stages.one_core(source, config)
+  found: dict[str, Any] = {
+    "images": what,
+    "cores": loading.available_cores(),
+    "devices": sharding.describe(mesh),
+    "stages": [dataclasses.asdict(stage) for stage in stages],
+  }
+  stream.write(f"{'one core':22}{'ms/image':>10}{'images/s':>12}\n")
+  for stage in stages:
+    stream.write(
+      f"{stage.name:22}{stage.milliseconds:10.3f}"
+      f"{stage.images_per_second:12,.0f}\n"
+    )
+  whole = stages[-1].images_per_second
+  decode = [stage for stage in stages if stage.name == "decode"]
+  if decode:
+    found["share_of_decode_rate"] = whole / decode[0].images_per_second
+    stream.write(f"whole / decode alone: {found['share_of_decode_rate']:.2f}\n")
+  if against_tf:
+    found["tf_data"] = _tf_data(source, config)
+    stream.write(
+      f"tf.data, decode, crop and resize only: {found['tf_data']:,.0f} "
+      f"images/s; ours {whole / found['tf_data']:.2f} times as many\n"
+    )
+  rates = input_whole.measure(source, config, mesh)
+  found["rates"] = dataclasses.asdict(rates)
+  _tell_rates(rates, stream)
+  found["limit"], found["advice"] = limit(stages, rates, found["cores"])
+  stream.write(f"limit: {found['limit']}. {found['advice']}\n")
+  return found
+
+
+def _tell_rates(rates: Rates, stream: TextIO) -> None:
+  lines = {
+    "1 worker": rates.one_worker,
+    f"{rates.num_workers} workers": rates.all_workers,
+    "hand-over alone": rates.hand_over,
+    "transfer to devices": rates.transfer,
+  }
+  for name, rate in lines.items():
+    stream.write(f"{name:22}{1000 / rate:10.3f}{rate:12,.0f}\n")
+  if rates.num_workers > 1:
+    stream.write(
+      f"{rates.num_workers} workers / 1 worker: "
+      f"{rates.all_workers / rates.one_worker:.2f}\n"
+    )
+
+
+def limit(stages: list[Stage], rates: Rates, cores: int) -> tuple[str, str]:
+  """The stage that limits the rate, and what would lift the limit.
+
+  Args:
+    stages: of one core, "whole" last.
+    rates: of the whole pipeline.
+    cores: of this machine.
+  """
+  if rates.transfer < 1.5 * rates.all_workers:
+    return (
+      "the transfer to the devices",
+      "Fewer bytes for each image would help: --config.augment.cache=device, "
+      "if the images fit the devices' memory.",
+    )
+  if rates.hand_over < 1.5 * rates.all_workers:
+    return (
+      "handing batches over to the trainer, which one process does",
+      "More processes of the trainer, or --config.augment.cache=device, if the "
+      "images fit the devices' memory.",
+    )
+  slowest = max(stages[:-1], key=lambda stage: stage.milliseconds)
+  name = f"{slowest.name}, on the cores of the host"
+  if rates.num_workers < cores:
+    return name, f"--config.loader.num_workers={cores} uses all cores."
+  fixes = {
+    "read": "Faster storage, or `byol prepare` for files in few shards.",
+    "decode": "Images of fewer pixels (`byol prepare --longest-side`), more "
+    "cores, or --config.augment.cache=device for a set that fits the devices.",
+    "draw": "More cores.",
+  }
+  return name, fixes.get(
+    slowest.name,
+    "--config.augment.device=accelerator leaves colours and blur to the "
+    "devices.",
+  )
+
+
+def _tf_data(source: sources.Source, config: Any) -> float:
+  from byol_flax.benchmarks import tf_data
+
+  encoded = [source[i]["image"] for i in range(min(64, len(source)))]
+  if not all(
+    isinstance(image, bytes) and image.startswith(b"\xff\xd8")
+    for image in encoded
+  ):
+    raise UsageError(
+      "--against-tf-data needs JPEG files; the images of "
+      f"{config.data.name} are none."
+    )
+  return tf_data.images_per_second(
+    encoded, config.augment.size, config.augment.view1.crop_area
+  )

@@ -1,0 +1,101 @@
+"""How fast batches come: workers, hand-over and transfer to the devices."""
+
+import contextlib
+import dataclasses
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from byol_flax import inputs, sharding
+from input_pipeline import loading, pipeline, sources
+from input_pipeline.unreadable import UnreadableImages
+
+_WARM_UP_SECONDS = 3.0  # from the first batch on
+_SECONDS = 8.0
+_TRANSFERS = 20
+_CHUNKS = 4  # in a batch: enough to see what putting them together costs
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+  """Images per second.
+
+  Attributes:
+    one_worker: of one worker process, handed over.
+    all_workers: of as many as the config asks for.
+    num_workers: how many these are.
+    hand_over: of one worker that has no work.
+    transfer: from the host to the devices.
+    chunk_rows: images handed over at a time.
+  """
+
+  one_worker: float
+  all_workers: float
+  num_workers: int
+  hand_over: float
+  transfer: float
+  chunk_rows: int
+
+
+def measure(source: sources.Source, config: Any, mesh: Mesh) -> Rates:
+  """Measures the input of a config, from a source to the devices."""
+  readable = sources.ReadableSource(source)
+  read = inputs.open_inputs(config, readable, mesh)
+  chunk = read.how.chunk_rows
+  rows = min(_CHUNKS * chunk, config.batch_size // jax.process_count())
+
+  def rate(stream: Any, num_workers: int) -> float:
+    changed = dataclasses.replace(
+      read,
+      stream=stream,
+      how=dataclasses.replace(read.how, num_workers=num_workers),
+      rows=rows,
+    )
+    unreadable = UnreadableImages(readable, "/dev/null", 1)
+    with contextlib.closing(changed.open_batches(0, unreadable)) as batches:
+      return _rate(batches, rows)
+
+  most = max(1, read.how.num_workers)
+  one = rate(read.stream, 1)
+  return Rates(
+    one_worker=one,
+    all_workers=rate(read.stream, most) if most > 1 else one,
+    num_workers=most,
+    hand_over=rate(pipeline.idle_stream(read.stream[0]), 1),
+    transfer=_transfer_rate(mesh, read.stream[0], mesh.size * chunk),
+    chunk_rows=chunk,
+  )
+
+
+def _rate(batches: loading.Batches, rows: int) -> float:
+  """Images per second, once all workers are at work."""
+  next(batches)
+  warm = time.monotonic() + _WARM_UP_SECONDS
+  while time.monotonic() < warm:
+    next(batches)
+  begun, done = time.monotonic(), 0
+  while time.monotonic() < begun + _SECONDS:
+    next(batches)
+    done += rows
+  return done / (time.monotonic() - begun)
+
+
+def _transfer_rate(
+  mesh: Mesh, example: dict[str, np.ndarray], rows: int
+) -> float:
+  """Images per second from the host's memory to that of the devices."""
+  batch = {
+    name: np.stack(rows * [np.asarray(value)])
+    for name, value in example.items()
+    if name != "unreadable"
+  }
+  times = []
+  for _ in range(_TRANSFERS):
+    begun = time.perf_counter()
+    jax.block_until_ready(sharding.put_batch(mesh, batch))
+    times.append(time.perf_counter() - begun)
+  return rows / statistics.median(times)

@@ -1,0 +1,157 @@
+"""What a run reads, by its config: finished views, crops, or draws alone."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from byol_flax import augmentation, sharding
+from byol_flax.slices import GIB
+from input_pipeline import augment, loading, pipeline, resident, sources
+from input_pipeline.errors import UsageError
+from input_pipeline.unreadable import UnreadableImages
+
+# Of a device's memory that images may take; the rest is for training.
+_MOST_OF_MEMORY = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+  """Where the batches of a run come from.
+
+  Attributes:
+    stream: endless examples, ready to be batched.
+    how: who makes the batches of this process.
+    rows: of this process in a batch.
+    images: uint8 [N, H, W, 3] that shall lie on the devices, or None.
+    colors_on_host: whether the host changes colours.
+  """
+
+  stream: Any
+  how: loading.Loading
+  rows: int
+  images: np.ndarray | None
+  colors_on_host: bool
+
+  @property
+  def resident(self) -> tuple[int, ...] | None:
+    """Shape of `images`."""
+    return None if self.images is None else self.images.shape
+
+  def open_batches(
+    self, start_step: int, unreadable: UnreadableImages
+  ) -> loading.Batches:
+    """The batches of this process from update `start_step` on; to be closed."""
+    return pipeline.train_iterator(
+      self.stream,
+      self.how,
+      rows=self.rows,
+      start_step=start_step,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      unreadable=unreadable,
+    )
+
+  def put_images(self, mesh: Mesh) -> dict[str, jax.Array]:
+    """What every batch has in common."""
+    if self.images is None:
+      return {}
+    return {"images": sharding.put_everywhere(mesh, self.images)}
+
+  def advice(self) -> str:
+    """What to try when the devices wait for data; one sentence or two."""
+    cores = loading.available_cores()
+    if self.how.num_workers < cores:
+      return (
+        f"--config.loader.num_workers={cores} would use all cores of this "
+        "machine."
+      )
+    if self.colors_on_host:
+      return (
+        "All cores are at work; --config.augment.device=accelerator leaves "
+        "colours and blur to the devices."
+      )
+    return (
+      "All cores are at work; `byol benchmark input` tells which stage takes "
+      "longest."
+    )
+
+
+Transform = augment.TwoViews | augment.TwoCrops | augment.TwoDraws
+
+
+def make_two_views(config: Any) -> augment.TwoViews:
+  """Whole views of a config's `augment` section, wherever it has them made."""
+  return augment.TwoViews(**_views(config))
+
+
+def make_transform(config: Any) -> Transform:
+  """What the host does to an example, by a config's `augment` section.
+
+  Raises:
+    UsageError: unknown places.
+  """
+  places = {name: config.augment[name] for name in ("device", "cache")}
+  augmentation.check_places(**places)
+  if places["cache"] == "device":
+    return augment.TwoDraws(**_views(config))
+  if places["device"] == "accelerator":
+    return augment.TwoCrops(**_views(config))
+  return augment.TwoViews(**_views(config))
+
+
+def _views(config: Any) -> dict[str, Any]:
+  return {
+    "size": config.augment.size,
+    "view1": augment.View(**config.augment.view1),
+    "view2": augment.View(**config.augment.view2),
+  }
+
+
+def open_inputs(
+  config: Any, source: sources.ReadableSource, mesh: Mesh
+) -> Inputs:
+  """Opens what `config` asks for; reads all images if they shall be resident.
+
+  Raises:
+    UsageError: unknown places, impossible numbers, or images that the devices
+      cannot hold.
+  """
+  transform = make_transform(config)
+  images = None
+  if isinstance(transform, augment.TwoDraws):
+    whole = resident.load(source)
+    images = whole.images
+    _check_room(images, mesh)
+    stream = resident.draw_stream(whole, transform, config.seed)
+  else:
+    stream = pipeline.view_stream(source, transform, config.seed)
+  rows = config.batch_size // jax.process_count()
+  return Inputs(
+    stream=stream,
+    how=loading.choose_loading(
+      num_workers=config.loader.num_workers,
+      num_threads=config.loader.num_threads,
+      rows=rows,
+      row_bytes=transform.row_bytes,
+    ),
+    rows=rows,
+    images=images,
+    colors_on_host=isinstance(transform, augment.TwoViews),
+  )
+
+
+def _check_room(images: np.ndarray, mesh: Mesh) -> None:
+  """Raises UsageError if the images would leave too little for training."""
+  statistics = mesh.local_devices[0].memory_stats() or {}
+  room = statistics.get("bytes_limit")  # unknown on CPUs
+  if room and images.nbytes > _MOST_OF_MEMORY * room:
+    raise UsageError(
+      f"augment.cache=device takes {images.nbytes / GIB:.1f} GiB of every "
+      f"device for {len(images):,} images of {images.shape[1]} × "
+      f"{images.shape[2]}, of the {room / GIB:.1f} GiB that it has; at most "
+      f"{_MOST_OF_MEMORY:.0%} may go. Leave the images on the host: "
+      "--config.augment.cache=none --config.augment.device=accelerator"
+    )

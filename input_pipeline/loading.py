@@ -1,0 +1,287 @@
+"""How batches are made by many hands: chunks, workers, threads, buffers.
+
+A chunk is some consecutive rows of a batch, made by one thread of one worker
+process. The trainer puts a batch together from its chunks as they come. So
+memory does not grow with the batch size, and the first batch of a host is ready
+after a share of the time that one worker would take for all of it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from input_pipeline import handover, workers
+from input_pipeline.errors import UsageError
+
+Batch = dict[str, np.ndarray]
+
+# Large enough that handing it over costs little, small enough that a dozen of
+# them in each of a hundred workers are no burden.
+_CHUNK_BYTES = 8 * 2**20
+_BUFFERED_CHUNKS = 2  # that wait in each worker
+_OTHER_BYTES = 512  # of a row, beside its images: label, draws and so on
+_BATCHES_AHEAD = 2  # that wait in the trainer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loading:
+  """Who makes the batches of a process.
+
+  Attributes:
+    num_workers: processes; 0 leaves the work to threads of the trainer.
+    num_threads: in each worker, or in the trainer.
+    chunk_rows: rows made by one thread at a time; divides a process's rows.
+    row_bytes: of the images of a row.
+  """
+
+  num_workers: int
+  num_threads: int
+  chunk_rows: int
+  row_bytes: int
+
+  def __str__(self) -> str:
+    who = (
+      f"{self.num_workers} worker(s) with {self.num_threads} thread(s) each"
+      if self.num_workers
+      else f"{self.num_threads} thread(s) of this process"
+    )
+    return f"{who}, {self.chunk_rows} images at a time"
+
+
+def choose_loading(
+  *, num_workers: int, num_threads: int, rows: int, row_bytes: int
+) -> Loading:
+  """Settles what a config leaves open.
+
+  Args:
+    num_workers: of the config; -1 is one for each core.
+    num_threads: of the config, at least 1.
+    rows: of a process in a batch.
+    row_bytes: of one row.
+
+  Raises:
+    UsageError: numbers that cannot be.
+  """
+  if num_workers < -1 or num_threads < 1:
+    raise UsageError(
+      f"loader.num_workers is {num_workers} and loader.num_threads "
+      f"{num_threads}; expected at least 0 workers, or -1 for one per core, "
+      "and at least 1 thread."
+    )
+  most = max(1, _CHUNK_BYTES // row_bytes)
+  return Loading(
+    num_workers=available_cores() if num_workers < 0 else num_workers,
+    num_threads=num_threads,
+    chunk_rows=max(n for n in range(1, min(rows, most) + 1) if rows % n == 0),
+    row_bytes=row_bytes,
+  )
+
+
+def available_cores() -> int:
+  """Cores that this process may use: fewer than there are, in containers."""
+  cores = len(os.sched_getaffinity(0))
+  try:
+    quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    return max(1, min(cores, math.ceil(int(quota) / int(period))))
+  except (OSError, ValueError):  # no control groups, or "max"
+    return cores
+
+
+class ProcessChunks(grain.MapDataset):
+  """The chunks of one process, batch after batch, of a stream of examples.
+
+  Process p reads the p-th block of consecutive rows of each global batch. A
+  chunk is a dict of arrays [chunk_rows, ...], or says where these lie.
+  """
+
+  def __init__(
+    self,
+    parent: grain.MapDataset,
+    *,
+    rows: int,
+    chunk_rows: int,
+    process_index: int,
+    process_count: int,
+    start_step: int,
+  ) -> None:
+    """Takes the examples of all processes.
+
+    Args:
+      parent: the examples.
+      rows: of each process in a batch.
+      chunk_rows: of a chunk; divides `rows`.
+      process_index: of this process.
+      process_count: of all.
+      start_step: the batch that comes first.
+    """
+    super().__init__(parent)
+    self._rows = rows
+    self._chunk_rows = chunk_rows
+    self._process_index = process_index
+    self._process_count = process_count
+    self._start_step = start_step
+
+  def __len__(self) -> int:
+    blocks = len(self._parent) // (self._rows * self._process_count)
+    return blocks * (self._rows // self._chunk_rows)
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return self.slice(index)
+    batch, chunk = divmod(index, self._rows // self._chunk_rows)
+    block = (self._start_step + batch) * self._process_count
+    block += self._process_index
+    first = block * self._rows + chunk * self._chunk_rows
+    example = self._parent[first]
+    place = handover.reserve(example, self._chunk_rows)
+    filled, arrays = place or (None, _empty(example, self._chunk_rows))
+    for row in range(self._chunk_rows):
+      if row:
+        example = self._parent[first + row]
+      for name, value in example.items():
+        arrays[name][row] = value
+    return filled or arrays
+
+
+def _empty(like: Mapping[str, Any], rows: int) -> Batch:
+  """Arrays for `rows` rows."""
+  return {
+    name: np.empty((rows, *np.shape(value)), np.asarray(value).dtype)
+    for name, value in like.items()
+  }
+
+
+def _assembled(
+  chunks: ProcessChunks, loading: Loading, rows: int
+) -> Generator[Batch, None, None]:
+  """Puts batches together from their chunks, in the thread that asks."""
+  read_ahead = loading.num_threads + 1
+  slots = handover.Owner(
+    handover.Shape(
+      workers=max(1, loading.num_workers),
+      # Being filled, waiting, on the way, and being copied out.
+      slots=read_ahead + _BUFFERED_CHUNKS + 3,
+      slot_bytes=loading.chunk_rows * (loading.row_bytes + _OTHER_BYTES),
+    )
+  )
+  dataset = chunks.to_iter_dataset(
+    grain.ReadOptions(
+      num_threads=loading.num_threads, prefetch_buffer_size=read_ahead
+    )
+  )
+  if loading.num_workers:
+    dataset = dataset.mp_prefetch(
+      grain.multiprocessing.MultiprocessingOptions(
+        num_workers=loading.num_workers,
+        per_worker_buffer_size=_BUFFERED_CHUNKS,
+      ),
+      worker_init_fn=functools.partial(workers.start, slots.address),
+    )
+  iterator = iter(dataset)
+  try:
+    with workers.born_deaf():
+      chunk = next(iterator, None)  # starts the workers
+    while chunk is not None:
+      batch: Batch = {}
+      for start in range(0, rows, loading.chunk_rows):
+        chunk = next(iterator) if start else chunk
+        filled = isinstance(chunk, handover.Filled)
+        parts = slots.memory.arrays(chunk) if filled else chunk
+        # New memory for each batch: the devices may still read the last one.
+        batch = batch or {
+          name: np.empty((rows, *part.shape[1:]), part.dtype)
+          for name, part in parts.items()
+        }
+        for name, part in parts.items():
+          batch[name][start : start + loading.chunk_rows] = part
+        if filled:
+          slots.memory.free(chunk)
+      yield batch
+      chunk = next(iterator, None)
+  finally:
+    iterator.close()
+    slots.close()
+
+
+class Batches(Iterator[Batch]):
+  """The batches of a process, in the order of their chunks.
+
+  Starts at once to read ahead, in a thread of its own, so that workers come to
+  life while the trainer restores and compiles. `close` ends thread and workers.
+  """
+
+  def __init__(
+    self,
+    chunks: ProcessChunks,
+    loading: Loading,
+    *,
+    rows: int,
+    finish: Callable[[Batch], Batch] = lambda batch: batch,
+  ) -> None:
+    """Takes the chunks of batches of `rows`.
+
+    `finish` is the last to change a batch, where it is taken and not where it
+    is read ahead.
+    """
+    self._finish = finish
+    self._ready: queue.Queue[Batch | _End] = queue.Queue(_BATCHES_AHEAD)
+    self._stopping = threading.Event()
+    # A daemon: storage that hangs must not keep the trainer from ending.
+    self._thread = threading.Thread(
+      target=self._work,
+      args=(chunks, loading, rows),
+      daemon=True,
+      name="input",
+    )
+    self._thread.start()
+
+  def __next__(self) -> Batch:
+    item = self._ready.get()
+    if not isinstance(item, _End):
+      return self._finish(item)
+    self._ready.put(item)  # for whoever asks again
+    raise item.reason
+
+  def close(self) -> None:
+    """Ends the thread and the workers; a second call does nothing."""
+    self._stopping.set()
+    self._thread.join(timeout=30)
+
+  def _work(
+    self,
+    chunks: ProcessChunks,
+    loading: Loading,
+    rows: int,
+  ) -> None:
+    end = _End(StopIteration())
+    try:
+      with contextlib.closing(_assembled(chunks, loading, rows)) as batches:
+        for batch in batches:
+          self._put(batch)
+          if self._stopping.is_set():
+            break
+    except BaseException as error:  # raised where batches are awaited
+      end = _End(error)
+    self._put(end)
+
+  def _put(self, item: "Batch | _End") -> None:
+    while not self._stopping.is_set():
+      with contextlib.suppress(queue.Full):
+        return self._ready.put(item, timeout=0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _End:
+  """What comes after the last batch; StopIteration if it was the last."""
+
+  reason: BaseException
