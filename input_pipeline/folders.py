@@ -72,17 +72,17 @@ def open_folder(
   try:
     root = os.path.join(folder, split)
     if os.path.isdir(root):
-      splits = [os.path.join(folder, name) for name in _subfolders(folder)]
+      splits = [os.path.join(folder, name) for name in subfolders(folder)]
     elif split == "all":
       root, splits = folder, [folder]
     else:
-      others = _subfolders(folder)
+      others = subfolders(folder)
       more = ", ..." if len(others) > 8 else ""
       raise UsageError(
         f"{folder} has no subfolder for split {split!r}; the splits to choose "
         f"from are all (the whole folder) and: {', '.join(others[:8])}{more}."
       )
-    files = sorted(_images(root))
+    files = sorted(image_files(root))
     classes = _classes(splits) if labelled else []
   except OSError as error:
     raise UsageError(
@@ -103,13 +103,13 @@ def _classes(splits: list[str]) -> list[str]:
     {
       folder
       for split in splits
-      for folder in _subfolders(split)
-      if any(_images(os.path.join(split, folder)))
+      for folder in subfolders(split)
+      if any(image_files(os.path.join(split, folder)))
     }
   )
 
 
-def _images(root: str) -> Iterator[str]:
+def image_files(root: str) -> Iterator[str]:
   """Yields the image files below `root`, relative to it, in no fixed order."""
   pending: list[tuple[str, frozenset]] = [("", frozenset())]
   while pending:
@@ -129,7 +129,8 @@ def _images(root: str) -> Iterator[str]:
           yield path
 
 
-def _subfolders(folder: str) -> list[str]:
+def subfolders(folder: str) -> list[str]:
+  """Names of the folders in `folder`, sorted, without hidden ones."""
   with os.scandir(folder) as entries:
     return sorted(
       entry.name

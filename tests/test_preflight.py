@@ -74,12 +74,41 @@ def compiled(**changes):
     flops=0.614e12,
     bytes_moved=1e9,
     seconds=0.1,
+    augmentation=None,
     collectives={},
     compile_seconds=1.0,
     batch_size=256,
     total_steps=36_000,
   )
   return dataclasses.replace(plain, **changes)
+
+
+@pytest.mark.slow
+def test_augmentation_on_the_devices_is_a_part_of_the_step(tpu_compiler):
+  config = byol_cifar10.get_config()
+  config.batch_size = 64
+  config.augment.device = "accelerator"
+  found = compiler.compile_step(
+    config,
+    slices.find("v3-8"),
+    num_examples=50_000,
+    num_classes=10,
+    blocks=(1, 1, 1, 1),
+    tell=lambda phase: None,
+  )
+  assert 0 < found.augmentation.seconds < found.seconds
+  assert 0 < found.augmentation.bytes_moved < found.bytes_moved
+  told = estimate.estimate(
+    found,
+    slices.find("v3-8"),
+    accumulation_steps=1,
+    images_per_core_second=1.0,
+    price_per_device_hour=None,
+  )
+  lines = estimate.words(
+    found, told, slices.find("v3-8"), input_measured="of stone"
+  )
+  assert "GB of it for augmentation" in "\n".join(lines)
 
 
 def test_an_estimate_is_arithmetic():
