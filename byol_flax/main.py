@@ -11,121 +11,16 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from byol_flax.command_line import CONFIG_HELP, parse_command
 from input_pipeline.errors import PreemptedError, RunError, UsageError
 
 # What takes time to import is imported where it is used: SIGTERM must meet a
 # handler within a moment of the start, and --help and mistakes an answer.
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
-
-_CONFIG_HELP = (
-  "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
-  "configs/byol.py:epochs=100; --config.key=value overrides one value."
-)
-
-
-def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-  """Splits the command line into command with options, and config flags."""
-  parser = argparse.ArgumentParser(
-    prog="byol",
-    description="Bootstrap Your Own Latent in JAX and Flax.",
-    allow_abbrev=False,
-  )
-  commands = parser.add_subparsers(dest="command", required=True)
-
-  def add(name: str, text: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-      name, help=text, description=text, epilog=_CONFIG_HELP, allow_abbrev=False
-    )
-
-  command = add("train", "Pre-train, or resume in an existing workdir.")
-  command.add_argument(
-    "--workdir", required=True, help="folder of the run; made if absent"
-  )
-  command.add_argument(
-    "--restart",
-    action="store_true",
-    help="set an existing run in the workdir aside and begin anew",
-  )
-  for name, kind, text in (
-    ("coordinator", str, "HOST:PORT of process 0, with the next port free too"),
-    ("process-count", int, "how many processes train together"),
-    ("process-index", int, "which of them this is, from 0"),
-  ):
-    command.add_argument(
-      f"--{name}",
-      type=kind,
-      default=os.environ.get(f"BYOL_{name.upper().replace('-', '_')}") or None,
-      help=f"{text}; found by itself on TPU VMs",
-    )
-  command = add(
-    "evaluate",
-    "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
-    "labels, with --config=configs/evaluate.py.",
-  )
-  command.add_argument("--workdir", required=True, help="folder of the run")
-  command = add("views", "Draw images and their two views, before any run.")
-  command.add_argument("--out", default="views.png", help="PNG to write")
-  command.add_argument(
-    "--count", type=int, default=8, help="how many images, up to 16"
-  )
-
-  _add_measuring(add)
-
-  options, rest = parser.parse_known_args(argv)
-  for flag in rest:
-    if not flag.startswith(("--config=", "--config.")):
-      parser.error(
-        f"unknown argument {flag}; config flags are written --config=FILE and "
-        f"--config.key=value; see byol {options.command} --help"
-      )
-  return options, rest
-
-
-def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
-  """The commands that tell what a run takes."""
-  command = add(
-    "preflight",
-    "Compile the training step for a TPU slice, without one: does it fit, how "
-    "fast can it be, what does the run cost, what should be changed. Exit code "
-    "0 if it fits, 3 if not.",
-  )
-  command.add_argument("--slice", required=True, help="such as v3-512")
-  command.add_argument(
-    "--price", type=float, help="of one device and hour, in any currency"
-  )
-  command.add_argument(
-    "--fast", action="store_true", help="a guess in a minute"
-  )
-  command.add_argument(
-    "--out", default="preflight.json", help="JSON file to write"
-  )
-  command = add(
-    "benchmark",
-    "Measure on this machine: `step`, an update on images that lie on the "
-    "devices already; `input`, every stage from the files to the devices; "
-    "`checkpoint`, what a save costs.",
-  )
-  command.add_argument("what", choices=("step", "input", "checkpoint"))
-  command.add_argument(
-    "--updates", type=int, default=20, help="timed updates of `step`"
-  )
-  command.add_argument(
-    "--against-torch",
-    action="store_true",
-    help="in turns with the same step in plain PyTorch (extra [bench])",
-  )
-  command.add_argument(
-    "--against-tf-data",
-    action="store_true",
-    help="of `input`: beside tf.data, which decodes, crops and resizes only",
-  )
-  command.add_argument(
-    "--out", default="benchmark.json", help="JSON file to write"
-  )
 
 
 def load_config(config_args: Sequence[str]) -> "ConfigDict":
@@ -140,7 +35,7 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
 
   given = [flag for flag in config_args if flag.startswith("--config=")]
   if len(given) != 1:
-    raise UsageError(f"One --config=FILE[:ARG] is needed. {_CONFIG_HELP}")
+    raise UsageError(f"One --config=FILE[:ARG] is needed. {CONFIG_HELP}")
   path, _, arg = given[0].removeprefix("--config=").partition(":")
   if not (path.endswith(".py") and os.path.isfile(path)):
     raise UsageError(
@@ -201,6 +96,9 @@ def main(argv: Sequence[str]) -> int:
     # Until JAX puts its own handler in this place, within a few seconds. A
     # signal in between is kept for it; see `distributed.start`.
     signal.signal(signal.SIGTERM, lambda number, _: sigterms.append(number))
+  if options.command == "prepare":
+    _prepare(options)
+    return 0
   _hush_libtpu()
   from absl import flags, logging
 
@@ -243,6 +141,23 @@ def main(argv: Sequence[str]) -> int:
       stream=sys.stdout,
     )
   return 0
+
+
+def _prepare(options: argparse.Namespace) -> None:
+  from byol_flax import prepare
+
+  prepare.prepare(
+    options.source,
+    options.out,
+    name=options.name,
+    version=options.version,
+    split=options.split,
+    labels=options.labels,
+    keep_duplicates=options.keep_duplicates,
+    against=options.against,
+    num_workers=options.workers,
+    stream=sys.stdout,
+  )
 
 
 def _hush_libtpu() -> None:

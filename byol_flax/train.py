@@ -241,6 +241,7 @@ def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
     "config": json.loads(json.dumps(config.to_dict())),
     "num_examples": len(source),
     "num_classes": source.num_classes,
+    "data_fingerprint": source.fingerprint,
     "code_version": code_version(),
   }
 

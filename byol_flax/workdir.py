@@ -114,7 +114,7 @@ def check_same_run(
   Args:
     saved: record of the newest checkpoint, or None.
     now: what the next checkpoint would record: "config" and the data's
-      "num_examples" and "num_classes".
+      "num_examples", "num_classes" and "data_fingerprint".
     workdir: for the message.
   """
   if saved is None:
@@ -141,4 +141,12 @@ def check_same_run(
       f"The run in {workdir} was made with another config ("
       + "; ".join(different)
       + "). Give another --workdir, or --restart to set that run aside."
+    )
+  images = [run.get("data_fingerprint") for run in (saved, now)]
+  if None not in images and images[0] != images[1]:
+    raise UsageError(
+      f"The images of {now['config']['data']['name']} are not those that the "
+      f"run in {workdir} began with: files were added, removed or replaced. "
+      "Restore them, or give another --workdir, or --restart to set that run "
+      "aside."
     )

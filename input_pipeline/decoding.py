@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`: 0.5 GB of RGB.
 MAX_PIXELS = 178_956_970
@@ -83,6 +83,8 @@ def decode_image(data: bytes) -> np.ndarray:
     return _decode_with_pillow(data)
   except ImageError:
     raise
+  except UnidentifiedImageError:
+    raise ImageError("These bytes are no JPEG, PNG, WebP or BMP.") from None
   except Exception as error:  # Decoders raise anything on hostile bytes.
     raise ImageError(f"No decodable image: {error!r}") from error
 

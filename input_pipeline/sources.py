@@ -4,6 +4,7 @@ Sources hold paths and small arrays, never open files, so that they are cheap to
 send to Grain's worker processes.
 """
 
+import hashlib
 import re
 from typing import Any, Protocol
 
@@ -26,11 +27,17 @@ class Source(Protocol):
     name: of the data set, as `open_source` takes it.
     split: as `open_source` takes it.
     num_classes: number of classes K; 0 for an unlabelled data set.
+    fingerprint: changes when the data set does, as far as can be told without
+      reading every image.
   """
 
   name: str
   split: str
   num_classes: int
+
+  @property
+  def fingerprint(self) -> str:
+    """See above."""
 
   def __len__(self) -> int:
     """Number of examples N."""
@@ -144,6 +151,11 @@ class Part:
   def __getitem__(self, i: int) -> dict[str, Any]:
     return self._source[self._range[i]]
 
+  @property
+  def fingerprint(self) -> str:
+    """The source's."""
+    return self._source.fingerprint
+
   def example_name(self, i: int) -> str:
     """The source's name of the example."""
     return self._source.example_name(self._range[i])
@@ -177,6 +189,9 @@ class DigitsSource:
     self._numbers = np.flatnonzero(is_test == (split == "test"))
     self._images = np.round(grey[self._numbers] * (255 / 16)).astype(np.uint8)
     self._labels = labels[self._numbers].astype(np.int32)
+    digest = hashlib.blake2b(self._images.tobytes(), digest_size=16)
+    digest.update(self._labels.tobytes())
+    self.fingerprint = digest.hexdigest()
 
   def __len__(self) -> int:
     return len(self._labels)
@@ -200,7 +215,7 @@ class ReadableSource:
   """
 
   def __init__(self, source: Source) -> None:
-    """Wraps `source`; name, split and num_classes are its own."""
+    """Wraps `source`, whose attributes are its own."""
     self.name = source.name
     self.split = source.split
     self.num_classes = source.num_classes
@@ -231,6 +246,11 @@ class ReadableSource:
       f"Of {len(tried)} neighbouring images of {self.name} not one is "
       f"readable; mend or remove them: {', '.join(tried)}"
     )
+
+  @property
+  def fingerprint(self) -> str:
+    """The source's."""
+    return self._source.fingerprint
 
   def example_name(self, i: int) -> str:
     """The source's name of the example."""

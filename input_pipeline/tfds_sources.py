@@ -6,6 +6,7 @@ that takes a second. Nothing here downloads.
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import tfds_metadata
 from input_pipeline.errors import UsageError
 
 
@@ -96,8 +98,10 @@ class TfdsSource:
     image_key: str,
     label_key: str | None,
     num_classes: int,
+    fingerprint: str,
   ) -> None:
     """Takes TFDS's `records`, and the keys to read in each of them."""
+    self.fingerprint = fingerprint
     self.name = name
     self.split = split
     self.num_classes = num_classes
@@ -170,7 +174,25 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
       f"{builder.data_dir} does not hold: {_one_line(error)}"
     ) from error
   num_classes = (features[label_key].num_classes or 0) if label_key else 0
-  return TfdsSource(name, split, records, image_key, label_key, num_classes)
+  return TfdsSource(
+    name,
+    split,
+    records,
+    image_key,
+    label_key,
+    num_classes,
+    _fingerprint(builder, names[split]),
+  )
+
+
+def _fingerprint(builder: Any, split: str) -> str:
+  """That of `byol prepare`, or else of version, sizes and shards."""
+  whole = split.partition("[")[0]
+  if facts := tfds_metadata.facts_of(str(builder.data_dir), whole):
+    return facts["fingerprint"]
+  info = builder.info.splits[whole]
+  told = f"{builder.info.full_name} {info.shard_lengths} {info.num_bytes}"
+  return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
 def _prepared_builder(name: str, data_dir: str | None) -> Any:

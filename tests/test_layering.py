@@ -16,14 +16,16 @@ PACKAGES = ("configs", "input_pipeline", "byol_flax")
 ROWS = (
   "configs",
   "input_pipeline.errors",
-  "input_pipeline.image_ops input_pipeline.decoding",
-  "input_pipeline.folders input_pipeline.tfds_sources",
+  "input_pipeline.image_ops input_pipeline.decoding input_pipeline.whole_files"
+  " input_pipeline.records input_pipeline.pool",
+  "input_pipeline.folders input_pipeline.tfds_metadata input_pipeline.likeness",
+  "input_pipeline.tfds_sources input_pipeline.collecting input_pipeline.leaks",
   "input_pipeline.sources",
   "input_pipeline.augment input_pipeline.unreadable input_pipeline.handover",
   "input_pipeline.workers",
   "input_pipeline.loading",
   "input_pipeline.pipeline",
-  "input_pipeline.resident",
+  "input_pipeline.resident input_pipeline.prepare",
   "byol_flax.trees byol_flax.slices byol_flax.sharding"
   " byol_flax.digest byol_flax.version byol_flax.roll_call",
   "byol_flax.peers",
@@ -38,9 +40,10 @@ ROWS = (
   "byol_flax.evaluation",
   "byol_flax.program",
   "byol_flax.train",
-  "byol_flax.evaluate byol_flax.views",
+  "byol_flax.evaluate byol_flax.views byol_flax.prepare",
   "byol_flax.benchmarks",
   "byol_flax.preflight",
+  "byol_flax.command_line",
   "byol_flax.main",
 )
 ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
@@ -49,6 +52,7 @@ ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
 HOMES = {
   "PIL": "byol_flax.pictures input_pipeline.decoding",
   "absl": "byol_flax.main",
+  "array_record": "input_pipeline.records",
   "clu": "byol_flax.metrics byol_flax.report",
   "configs": "configs",
   "flax": "byol_flax",
@@ -62,7 +66,8 @@ HOMES = {
   "simplejpeg": "input_pipeline.decoding",
   "tensorboard": "byol_flax.report",
   "tensorflow": "byol_flax.benchmarks.tf_data",
-  "tensorflow_datasets": "input_pipeline.tfds_sources",
+  "tensorflow_datasets": "input_pipeline.tfds_sources"
+  " input_pipeline.tfds_metadata",
   "torch": "byol_flax.benchmarks.torch_byol",
 }
 

@@ -178,3 +178,24 @@ def test_no_readable_image_at_all(tmp_path):
   (tmp_path / "b.png").write_bytes(b"\x89PNG")
   with pytest.raises(UsageError, match=r"Of 2 .*b.png.*a.png.*No such file"):
     source[1]
+
+
+def test_a_fingerprint_changes_with_the_images(tmp_path):
+  def fingerprint():
+    return sources.open_source(f"folder:{tmp_path}", "all").fingerprint
+
+  seen = []
+  for change in (
+    lambda: (tmp_path / "a.png").write_bytes(b"12345"),
+    lambda: (tmp_path / "b.png").write_bytes(b"1"),
+    lambda: (tmp_path / "b.png").write_bytes(b"12"),
+    lambda: (tmp_path / "b.png").rename(tmp_path / "c.png"),
+  ):
+    change()
+    seen.append(fingerprint())
+    assert fingerprint() == seen[-1]
+  assert len(set(seen)) == 4
+  digits = [sources.open_source("digits", s) for s in ("train", "test")]
+  assert digits[0].fingerprint != digits[1].fingerprint
+  part = sources.ReadableSource(sources.open_source("digits", "train[:10]"))
+  assert part.fingerprint == digits[0].fingerprint

@@ -18,6 +18,7 @@ def record(**changes):
     "config": json.loads(json.dumps(config.to_dict())),
     "num_examples": 1437,
     "num_classes": 10,
+    "data_fingerprint": "a1b2",
   }
 
 
@@ -34,6 +35,8 @@ def test_what_does_not_change_learning_may_change():
       "report.view_hashes": True,
       "evaluation.every_steps": 9,
       "model.encoder.recompute": True,
+      "augment.device": "accelerator",
+      "augment.cache": "device",
     }
   )
   workdir.check_same_run(record(), now, "w")
@@ -67,6 +70,16 @@ def test_every_differing_key_is_named_and_no_other():
   assert "epochs" in text
   assert "the/workdir" in text
   assert text.count(" there, ") == 2
+
+
+def test_replaced_images_are_another_run():
+  before, now = record(), {**record(), "data_fingerprint": "c3d4"}
+  with pytest.raises(
+    UsageError, match="images of digits are not those .*the/w"
+  ):
+    workdir.check_same_run(before, now, "the/w")
+  del before["data_fingerprint"]  # of a checkpoint that does not know
+  workdir.check_same_run(before, now, "the/w")
 
 
 def test_a_data_set_that_grew_is_another_run():

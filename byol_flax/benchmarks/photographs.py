@@ -37,7 +37,7 @@ def open_images(config: Any) -> tuple[sources.Source, str]:
 class Photographs:
   """JPEG files as heavy as ImageNet's; see `sources.Source`."""
 
-  name = split = "synthetic"
+  name = split = fingerprint = "synthetic"
   num_classes = 0
 
   def __init__(self) -> None:

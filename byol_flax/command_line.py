@@ -1,0 +1,156 @@
+"""The words that the `byol` command understands."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+
+CONFIG_HELP = (
+  "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
+  "configs/byol.py:epochs=100; --config.key=value overrides one value."
+)
+
+
+def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  """Splits the command line into command with options, and config flags."""
+  parser = argparse.ArgumentParser(
+    prog="byol",
+    description="Bootstrap Your Own Latent in JAX and Flax.",
+    allow_abbrev=False,
+  )
+  commands = parser.add_subparsers(dest="command", required=True)
+
+  def add(name: str, text: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+      name, help=text, description=text, epilog=CONFIG_HELP, allow_abbrev=False
+    )
+
+  command = add("train", "Pre-train, or resume in an existing workdir.")
+  command.add_argument(
+    "--workdir", required=True, help="folder of the run; made if absent"
+  )
+  command.add_argument(
+    "--restart",
+    action="store_true",
+    help="set an existing run in the workdir aside and begin anew",
+  )
+  for name, kind, text in (
+    ("coordinator", str, "HOST:PORT of process 0, with the next port free too"),
+    ("process-count", int, "how many processes train together"),
+    ("process-index", int, "which of them this is, from 0"),
+  ):
+    command.add_argument(
+      f"--{name}",
+      type=kind,
+      default=os.environ.get(f"BYOL_{name.upper().replace('-', '_')}") or None,
+      help=f"{text}; found by itself on TPU VMs",
+    )
+  command = add(
+    "evaluate",
+    "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
+    "labels, with --config=configs/evaluate.py.",
+  )
+  command.add_argument("--workdir", required=True, help="folder of the run")
+  command = add("views", "Draw images and their two views, before any run.")
+  command.add_argument("--out", default="views.png", help="PNG to write")
+  command.add_argument(
+    "--count", type=int, default=8, help="how many images, up to 16"
+  )
+
+  _add_measuring(add)
+  _add_prepare(add)
+
+  options, rest = parser.parse_known_args(argv)
+  for flag in rest:
+    if options.command == "prepare" or not flag.startswith(
+      ("--config=", "--config.")
+    ):
+      parser.error(
+        f"unknown argument {flag}; config flags are written --config=FILE and "
+        f"--config.key=value; see byol {options.command} --help"
+      )
+  return options, rest
+
+
+def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """The commands that tell what a run takes."""
+  command = add(
+    "preflight",
+    "Compile the training step for a TPU slice, without one: does it fit, how "
+    "fast can it be, what does the run cost, what should be changed. Exit code "
+    "0 if it fits, 3 if not.",
+  )
+  command.add_argument("--slice", required=True, help="such as v3-512")
+  command.add_argument(
+    "--price", type=float, help="of one device and hour, in any currency"
+  )
+  command.add_argument(
+    "--fast", action="store_true", help="a guess in a minute"
+  )
+  command.add_argument(
+    "--out", default="preflight.json", help="JSON file to write"
+  )
+  command = add(
+    "benchmark",
+    "Measure on this machine: `step`, an update on images that lie on the "
+    "devices already; `input`, every stage from the files to the devices; "
+    "`checkpoint`, what a save costs.",
+  )
+  command.add_argument("what", choices=("step", "input", "checkpoint"))
+  command.add_argument(
+    "--updates", type=int, default=20, help="timed updates of `step`"
+  )
+  command.add_argument(
+    "--against-torch",
+    action="store_true",
+    help="in turns with the same step in plain PyTorch (extra [bench])",
+  )
+  command.add_argument(
+    "--against-tf-data",
+    action="store_true",
+    help="of `input`: beside tf.data, which decodes, crops and resizes only",
+  )
+  command.add_argument(
+    "--out", default="benchmark.json", help="JSON file to write"
+  )
+
+
+def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """The command that takes no config."""
+  command = add(
+    "prepare",
+    "Images of any kind into shards that training reads, in OUT/NAME/VERSION; "
+    "after a kill the same command goes on where it stopped. SOURCE is a "
+    "folder (its subfolders train, test and val are splits, its folders "
+    "classes), a list of files (.txt or .tsv: path, tab, class) or a tar file, "
+    "also of tar files, as ImageNet comes.",
+  )
+  command.epilog = None
+  command.add_argument("source", metavar="SOURCE")
+  command.add_argument("out", metavar="OUT", help="TFDS's data_dir")
+  command.add_argument(
+    "--name", help="of the data set; that of SOURCE if not given"
+  )
+  command.add_argument("--version", default="1.0.0", help="of the data set")
+  command.add_argument(
+    "--split", default="train", help="of a source without splits"
+  )
+  command.add_argument(
+    "--labels",
+    help="classes in the order of the images' names: one a line, or ImageNet's "
+    "ILSVRC2012_devkit_t12.tar.gz",
+  )
+  command.add_argument(
+    "--keep-duplicates",
+    action="store_true",
+    help="write images whose bytes came before, too; they are reported",
+  )
+  command.add_argument(
+    "--against",
+    action="append",
+    default=[],
+    metavar="FOLDER:SPLIT",
+    help="another prepared split, to report images that occur in both",
+  )
+  command.add_argument(
+    "--workers", type=int, default=-1, help="processes; one per core by default"
+  )

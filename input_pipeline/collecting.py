@@ -1,0 +1,260 @@
+"""Where images to be prepared lie: in folders, in lists of files, in tar files.
+
+Nothing is unpacked: an image is a stretch of a file, and tar files within a tar
+file, as ImageNet comes, are stretches of stretches.
+"""
+
+import io
+import itertools
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from input_pipeline.errors import UsageError
+from input_pipeline.folders import EXTENSIONS, image_files, subfolders
+
+# Subfolders that are splits, and what the splits are called.
+_SPLITS = {
+  "train": "train",
+  "test": "test",
+  "val": "validation",
+  "valid": "validation",
+  "validation": "validation",
+}
+
+
+class Item(NamedTuple):
+  """One image to be prepared.
+
+  Attributes:
+    name: unique within its split, the same wherever the source lies.
+    class_name: None if it has none.
+    path: of the file in which it lies.
+    offset: of its first byte.
+    size: in bytes.
+  """
+
+  name: str
+  class_name: str | None
+  path: str
+  offset: int
+  size: int
+
+  def read(self) -> bytes:
+    """The bytes of the image file."""
+    with open(self.path, "rb") as file:
+      file.seek(self.offset)
+      data = file.read(self.size)
+    if len(data) != self.size:
+      raise OSError(f"{self.path} is shorter than it was")
+    return data
+
+
+def collect(source: str, split: str) -> dict[str, list[Item]]:
+  """Lists the images of a source, by split, in the order of their names.
+
+  Args:
+    source: a folder, whose subfolders train, test, val, valid and validation
+      are splits where there are any, and whose top folders are classes; a list
+      of files (.txt or .tsv: one path a line, relative to the list, and a class
+      after a tab); or a tar file, in which folders, or tar files, are classes.
+    split: what to call the images of a source without splits.
+
+  Raises:
+    UsageError: there is nothing to prepare.
+  """
+  path = os.path.abspath(os.path.expanduser(source))
+  if not os.path.exists(path):
+    raise UsageError(
+      f"{source} does not exist; give a folder of images, a list of files "
+      "(.txt, .tsv) or a tar file."
+    )
+  if os.path.isdir(path):
+    found = _of_folder(path, split)
+  elif path.endswith((".txt", ".tsv")):
+    found = {split: list(_of_list(path))}
+  elif path.endswith(".tar"):
+    with open(path, "rb") as file:
+      found = {split: list(_of_tar(path, file, 0, os.path.getsize(path), ""))}
+  else:
+    raise UsageError(
+      f"{source} is no folder, no list of files (.txt, .tsv) and no tar file "
+      "(.tar). A compressed tar file cannot be read at any place: unpack it to "
+      "a plain one, such as with gunzip."
+    )
+  for name, items in found.items():
+    if not items:
+      raise UsageError(
+        f"Split {name} of {source} holds no images: no file ends in one of "
+        f"{' '.join(EXTENSIONS)}."
+      )
+    items.sort()
+    _check_names(source, items)
+  return found
+
+
+def _check_names(source: str, items: list[Item]) -> None:
+  """Two images of one name could not be told apart in reports."""
+  for before, after in itertools.pairwise(items):
+    if before.name == after.name:
+      raise UsageError(
+        f"{source} has two images that are called {after.name}; rename one."
+      )
+  labelled = sum(item.class_name is not None for item in items)
+  if labelled not in (0, len(items)):
+    raise UsageError(
+      f"{labelled} of {len(items)} images of {source} have a class: either all "
+      "images lie in folders of classes (or have one in the list), or none."
+    )
+
+
+def _of_folder(root: str, split: str) -> dict[str, list[Item]]:
+  splits = {name: _SPLITS[name] for name in subfolders(root) if name in _SPLITS}
+  if not splits:
+    return {split: list(_below(root))}
+  return {
+    called: list(_below(os.path.join(root, name)))
+    for name, called in splits.items()
+  }
+
+
+def _below(root: str) -> Iterator[Item]:
+  for name in image_files(root):
+    folder, inside, _ = name.partition(os.sep)
+    path = os.path.join(root, name)
+    yield Item(
+      name=name.replace(os.sep, "/"),
+      class_name=folder if inside else None,
+      path=path,
+      offset=0,
+      size=os.path.getsize(path),
+    )
+
+
+def _of_list(path: str) -> Iterator[Item]:
+  folder = os.path.dirname(path)
+  with open(path) as file:
+    for number, line in enumerate(file, 1):
+      name, tab, class_name = line.rstrip("\r\n").partition("\t")
+      if not name:
+        continue
+      where = os.path.join(folder, name)
+      if not os.path.isfile(where):
+        raise UsageError(
+          f"Line {number} of {path} names {name}, which does not exist. Paths "
+          "are relative to the list; a class follows after a tab."
+        )
+      yield Item(
+        name=name,
+        class_name=class_name if tab else None,
+        path=where,
+        offset=0,
+        size=os.path.getsize(where),
+      )
+
+
+def _of_tar(
+  path: str, file: io.BufferedReader, start: int, size: int, prefix: str
+) -> Iterator[Item]:
+  """Images of the tar file that lies at `start` of `file`."""
+  part = _Part(file, start, size)
+  try:
+    archive = tarfile.open(fileobj=part, mode="r:")  # noqa: SIM115
+  except tarfile.TarError as error:
+    raise UsageError(f"{path} is no tar file: {error}.") from None
+  for member in archive:
+    # Offsets are those within this archive.
+    offset, name = start + member.offset_data, member.name.removeprefix("./")
+    if not member.isfile():
+      continue
+    if name.endswith(".tar"):
+      inner = f"{prefix}{name.removesuffix('.tar')}/"
+      yield from _of_tar(path, file, offset, member.size, inner)
+    elif name.lower().endswith(EXTENSIONS):
+      full = prefix + name
+      folder, inside, _ = full.partition("/")
+      yield Item(full, folder if inside else None, path, offset, member.size)
+
+
+class _Part(io.RawIOBase):
+  """A stretch of an open file, as a file."""
+
+  def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
+    self._file, self._start, self._size = file, start, size
+    self._position = 0
+
+  def readable(self) -> bool:
+    return True
+
+  def seekable(self) -> bool:
+    return True
+
+  def tell(self) -> int:
+    return self._position
+
+  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}
+    self._position = offset + origin.get(whence, self._size)
+    return self._position
+
+  def read(self, size: int = -1) -> bytes:
+    left = max(0, self._size - self._position)
+    self._file.seek(self._start + self._position)
+    data = self._file.read(left if size < 0 else min(size, left))
+    self._position += len(data)
+    return data
+
+
+_WORD = re.compile(r"\S+")
+
+
+def with_labels(items: list[Item], labels: str) -> list[Item]:
+  """Gives images their classes from a file of ground truth.
+
+  Args:
+    items: in the order of their names.
+    labels: a text file with one class a line, in that order; or ImageNet's
+      development kit, ILSVRC2012_devkit_t12.tar.gz.
+
+  Raises:
+    UsageError: not as many classes as images.
+  """
+  try:
+    if labels.endswith((".tar.gz", ".tgz", ".tar")):
+      names = _of_development_kit(labels)
+    else:
+      with open(labels) as file:
+        names = _WORD.findall(file.read())
+  except (OSError, KeyError, tarfile.TarError) as error:
+    raise UsageError(f"Cannot read classes from {labels}: {error}.") from None
+  if len(names) != len(items):
+    raise UsageError(
+      f"{labels} has {len(names)} classes for {len(items)} images; there must "
+      "be one for each image, in the order of the images' names."
+    )
+  return [
+    item._replace(class_name=name)
+    for item, name in zip(items, names, strict=True)
+  ]
+
+
+def _of_development_kit(path: str) -> list[str]:
+  """WordNet identifiers of ImageNet's validation images, in their order."""
+  from scipy import io as scipy_io
+
+  with tarfile.open(path) as archive:
+    members = {os.path.basename(m.name): m for m in archive if m.isfile()}
+
+    def content(name: str) -> bytes:
+      file = archive.extractfile(members[name])
+      return file.read() if file else b""
+
+    truth = content("ILSVRC2012_validation_ground_truth.txt")
+    synsets = scipy_io.loadmat(
+      io.BytesIO(content("meta.mat")), squeeze_me=True, struct_as_record=True
+    )["synsets"]
+  numbers = [int(word) for word in truth.split()]
+  names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+  return [names[number] for number in numbers]

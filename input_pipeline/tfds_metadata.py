@@ -1,0 +1,135 @@
+"""What makes a folder of shards a data set of TFDS."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from input_pipeline import whole_files
+from input_pipeline.errors import UsageError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+def check_names(name: str, version: str, split: str) -> None:
+  """Raises UsageError for what TFDS would not take."""
+  if not _NAME.fullmatch(name) or not re.fullmatch(r"\d+\.\d+\.\d+", version):
+    raise UsageError(
+      "TFDS has names of small letters, digits and _, such as my_photos, and "
+      f"versions such as 1.0.0; {name!r} and {version!r} came. Give others "
+      "with --name and --version."
+    )
+  if not _NAME.fullmatch(split) or split == "all":
+    raise UsageError(
+      f"A split is called {split!r}; it must be of small letters, digits and "
+      '_, such as train, and not "all", which means all splits to TFDS.'
+    )
+
+
+def shard_name(name: str, split: str, index: int, count: int) -> str:
+  """File name of a shard, as TFDS looks for it."""
+  return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
+
+
+def classes_of(folder: str) -> list[str] | None:
+  """Classes of the data set in `folder`, [] if it has none.
+
+  Returns:
+    None if no split was finished there.
+  """
+  builder = _builder(folder)
+  if builder is None:
+    return None
+  features = builder.info.features
+  return list(features["label"].names) if "label" in features else []
+
+
+def splits_of(folder: str) -> list[str]:
+  """Finished splits of the data set in `folder`."""
+  builder = _builder(folder)
+  return list(builder.info.splits) if builder else []
+
+
+def add_split(
+  folder: str,
+  name: str,
+  split: str,
+  *,
+  lengths: Sequence[int],
+  num_bytes: int,
+  classes: Sequence[str],
+  facts: dict[str, Any],
+) -> None:
+  """Declares the shards of a split, beside those that are declared already.
+
+  Args:
+    folder: DATA_DIR/NAME/VERSION.
+    name: of the data set.
+    split: of the shards.
+    lengths: examples in each shard.
+    num_bytes: of all shards.
+    classes: in the order of the labels; none leaves labels out.
+    facts: what else there is to say of the split, with its "fingerprint".
+  """
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import folder_dataset
+
+  template = tfds.core.ShardedFileTemplate(
+    data_dir=folder,
+    template=_TEMPLATE,
+    dataset_name=name,
+    filetype_suffix="array_record",
+  )
+  builder = _builder(folder)
+  splits = (
+    {info.name: info for info in builder.info.splits.values()}
+    if builder
+    else {}
+  )
+  splits[split] = tfds.core.SplitInfo(
+    name=split,
+    shard_lengths=list(lengths),
+    num_bytes=num_bytes,
+    filename_template=template.replace(split=split),
+  )
+  features = {
+    "file_name": tfds.features.Text(),
+    "image": tfds.features.Image(encoding_format=None),
+  }
+  if classes:
+    features["label"] = tfds.features.ClassLabel(names=list(classes))
+  # Before TFDS's own files, which say that the split is finished.
+  whole_files.write_text(
+    _facts_path(folder, split), json.dumps(facts, indent=2) + "\n"
+  )
+  folder_dataset.write_metadata(
+    data_dir=folder,
+    features=features,
+    split_infos=list(splits.values()),
+    filename_template=template,
+    check_data=False,
+    description=f"{name}, prepared by byol-flax.",
+  )
+
+
+def facts_of(folder: str, split: str) -> dict[str, Any] | None:
+  """What `add_split` was told of a split, or None."""
+  path = _facts_path(folder, split)
+  if not os.path.exists(path):
+    return None
+  with open(path) as file:
+    return json.load(file)
+
+
+def _facts_path(folder: str, split: str) -> str:
+  return os.path.join(folder, f"prepared-{split}.json")
+
+
+def _builder(folder: str) -> Any:
+  import tensorflow_datasets as tfds
+
+  if not os.path.exists(os.path.join(folder, "dataset_info.json")):
+    return None
+  return tfds.builder_from_directory(folder)
