@@ -182,7 +182,7 @@ def test_no_readable_image_at_all(tmp_path):
 
 def test_a_fingerprint_changes_with_the_images(tmp_path):
   def fingerprint():
-    return sources.open_source(f"folder:{tmp_path}", "all").fingerprint
+    return open_source(f"folder:{tmp_path}", "all").fingerprint
 
   seen = []
   for change in (
@@ -195,7 +195,7 @@ def test_a_fingerprint_changes_with_the_images(tmp_path):
     seen.append(fingerprint())
     assert fingerprint() == seen[-1]
   assert len(set(seen)) == 4
-  digits = [sources.open_source("digits", s) for s in ("train", "test")]
+  digits = [open_source("digits", s) for s in ("train", "test")]
   assert digits[0].fingerprint != digits[1].fingerprint
-  part = sources.ReadableSource(sources.open_source("digits", "train[:10]"))
+  part = ReadableSource(open_source("digits", "train[:10]"))
   assert part.fingerprint == digits[0].fingerprint

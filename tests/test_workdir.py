@@ -74,9 +74,7 @@ def test_every_differing_key_is_named_and_no_other():
 
 def test_replaced_images_are_another_run():
   before, now = record(), {**record(), "data_fingerprint": "c3d4"}
-  with pytest.raises(
-    UsageError, match="images of digits are not those .*the/w"
-  ):
+  with pytest.raises(UsageError, match="images of digits are not those"):
     workdir.check_same_run(before, now, "the/w")
   del before["data_fingerprint"]  # of a checkpoint that does not know
   workdir.check_same_run(before, now, "the/w")
