@@ -16,8 +16,12 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-# Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`: 0.5 GB of RGB.
-MAX_PIXELS = 178_956_970
+# At which Pillow begins to warn: 0.25 GB of RGB, three times that meanwhile.
+MAX_PIXELS = 89_478_485
+# What a byte of a file can hold at most: in a JPEG a block of 64 pixels takes a
+# bit at least, and deflate makes a byte of 1,032.
+_PIXELS_OF_A_JPEG_BYTE = 8 * 64
+_BYTES_OF_A_PNG_BYTE = 1032
 MAX_SIDE = 65_535  # what a JPEG can have; crops take memory for a whole row
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -69,13 +73,14 @@ def decode_image(data: bytes) -> np.ndarray:
 
   Raises:
     ImageError: for truncated or otherwise undecodable bytes and for images of
-      more than `MAX_PIXELS` or `MAX_SIDE`. Nothing else is raised, whatever the
-      bytes.
+      more than `MAX_PIXELS` or `MAX_SIDE`, or than the bytes can hold. Nothing
+      else is raised, whatever the bytes.
   """
   try:
     if data.startswith(_JPEG_START):
       frame = _jpeg_frame(data)
-      _check_size(frame.width, frame.height)
+      most = _PIXELS_OF_A_JPEG_BYTE * len(data)
+      _check_size(frame.width, frame.height, most)
       if frame.channels in (1, 3):
         return _decode_jpeg(data, frame.has_exif)
     elif data.startswith(_PNG_START) and _PNG_END not in data:
@@ -139,18 +144,26 @@ def _jpeg_frame(data: bytes) -> _Frame:
   raise ImageError("The JPEG file is truncated: no end-of-image marker.")
 
 
-def _check_size(width: int, height: int) -> None:
-  if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+def _check_size(width: int, height: int, most: int) -> None:
+  """Before anything is allocated; `most` is what the bytes can hold."""
+  pixels = width * height
+  if pixels > MAX_PIXELS or max(width, height) > MAX_SIDE or pixels > most:
     raise ImageError(
       f"The header announces {width} x {height} pixels; at most {MAX_PIXELS} "
-      f"are decoded, and {MAX_SIDE} a side."
+      f"are decoded, {MAX_SIDE} a side, and not more than the file can hold."
     )
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
   formats = ("JPEG", "PNG", "WEBP", "BMP")
   with Image.open(io.BytesIO(data), formats=formats) as image:
-    _check_size(*image.size)
+    most = MAX_PIXELS  # WebP stores a plain picture in next to nothing
+    if image.format == "PNG":
+      pixels_of_a_byte = 8 if image.mode in ("1", "L", "P") else 1
+      most = _BYTES_OF_A_PNG_BYTE * pixels_of_a_byte * len(data)
+    elif image.format == "JPEG":
+      most = _PIXELS_OF_A_JPEG_BYTE * len(data)
+    _check_size(*image.size, most)
     image.load()  # Before `_orientation`, which would swallow its errors.
     turn = _UPRIGHT.get(_orientation(image))
     flat = _without_alpha(image)
@@ -172,4 +185,4 @@ def _without_alpha(image: Image.Image) -> Image.Image:
   if image.has_transparency_data:
     white = Image.new("RGBA", image.size, "white")
     image = Image.alpha_composite(white, image.convert("RGBA"))
-  return image.convert("RGB")
+  return image if image.mode == "RGB" else image.convert("RGB")

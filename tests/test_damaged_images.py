@@ -11,6 +11,7 @@ from PIL import Image
 
 from input_pipeline import decoding
 from input_pipeline.decoding import ImageError, decode_image
+from tests import hostile
 from tests.test_decoding import (
   GREY,
   NOISE,
@@ -210,3 +211,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
   *errors, kilobytes = run.stdout.splitlines()
   assert len(errors) == 3
   assert int(kilobytes) < 100_000
+
+
+def test_hostile_files_go_through_the_pipeline(tmp_path):
+  """A few of those that `python -m tests.hostile` makes by the thousand."""
+  images = tmp_path / "images"
+  images.mkdir()
+  hostile.write_files(images, 112, seed=1)
+  report = tmp_path / "unreadable.txt"
+  source, unreadable, _, _, _ = hostile.run(images, 0, report)
+  counts = hostile.check(source, unreadable)
+  assert counts["sound", True] == 14
+  refused = {kind for kind, decoded in counts if not decoded}
+  assert refused >= {"cut", "bits_flipped", "size_is_a_lie", "bomb"}
+  assert len(unreadable.indices) > 40
