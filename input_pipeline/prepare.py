@@ -91,7 +91,7 @@ def prepare(
         "options; remove the folder, or give another --name."
       )
     if split in tfds_metadata.splits_of(folder):
-      return Kept(**before["kept"])
+      return Kept(folder=folder, **before["kept"])
   _begin(work, plan)
   found = _look_at(items, work, num_workers, tell)
   chosen, corrupt, twice = _choose(items, found, keep_duplicates)
@@ -107,6 +107,8 @@ def prepare(
     fingerprint=_fingerprint(items, chosen, found.hashes),
   )
   _write_reports(result, split)
+  told = dataclasses.asdict(result)
+  del told["folder"]  # A prepared set may be moved.
   whole_files.write_arrays(
     hashes_path(folder, split),
     {
@@ -125,7 +127,7 @@ def prepare(
     facts={
       "fingerprint": result.fingerprint,
       "plan": plan,
-      "kept": dataclasses.asdict(result),
+      "kept": told,
     },
   )
   shutil.rmtree(work)

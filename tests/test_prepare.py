@@ -327,6 +327,16 @@ def test_mistakes_are_told(tmp_path, monkeypatch, files, words, message):
     byol_prepare(words[0], "out", "--workers=1", *words[1:])
 
 
+def test_a_prepared_set_may_be_moved(photos, tmp_path, capsys):
+  byol_prepare(photos, tmp_path / "a", "--name=photos", "--workers=1")
+  (tmp_path / "a").rename(tmp_path / "b")
+  capsys.readouterr()
+  byol_prepare(photos, tmp_path / "b", "--name=photos", "--workers=1")
+  said = capsys.readouterr().out
+  assert str(tmp_path / "b") in said
+  assert str(tmp_path / "a") not in said
+
+
 def test_another_set_is_not_mixed_in(photos, tmp_path):
   out = tmp_path / "out"
   byol_prepare(photos, out, "--workers=1")
