@@ -49,13 +49,31 @@ class Loading:
   chunk_rows: int
   row_bytes: int
 
-  def __str__(self) -> str:
-    who = (
-      f"{self.num_workers} worker(s) with {self.num_threads} thread(s) each"
-      if self.num_workers
-      else f"{self.num_threads} thread(s) of this process"
+  @property
+  def read_ahead(self) -> int:
+    """Chunks that a worker has begun, at most."""
+    return self.num_threads + 1
+
+  @property
+  def slots(self) -> handover.Shape:
+    """Memory in which chunks are handed over."""
+    return handover.Shape(
+      workers=max(1, self.num_workers),
+      # Being filled, waiting, on the way, and being copied out.
+      slots=self.read_ahead + _BUFFERED_CHUNKS + 3,
+      slot_bytes=self.chunk_rows * (self.row_bytes + _OTHER_BYTES),
     )
-    return f"{who}, {self.chunk_rows} images at a time"
+
+  def __str__(self) -> str:
+    size = f"{self.chunk_rows} images at a time"
+    if not self.num_workers:
+      return f"{self.num_threads} thread(s) of this process, {size}"
+    slots = self.slots
+    most = slots.slots * slots.slot_bytes / 2**20
+    return (
+      f"{self.num_workers} worker(s) with {self.num_threads} thread(s) each, "
+      f"{size}; at most {math.ceil(most)} MiB of finished images in each"
+    )
 
 
 def choose_loading(
@@ -165,18 +183,11 @@ def _assembled(
   chunks: ProcessChunks, loading: Loading, rows: int
 ) -> Generator[Batch, None, None]:
   """Puts batches together from their chunks, in the thread that asks."""
-  read_ahead = loading.num_threads + 1
-  slots = handover.Owner(
-    handover.Shape(
-      workers=max(1, loading.num_workers),
-      # Being filled, waiting, on the way, and being copied out.
-      slots=read_ahead + _BUFFERED_CHUNKS + 3,
-      slot_bytes=loading.chunk_rows * (loading.row_bytes + _OTHER_BYTES),
-    )
-  )
+  slots = handover.Owner(loading.slots)
   dataset = chunks.to_iter_dataset(
     grain.ReadOptions(
-      num_threads=loading.num_threads, prefetch_buffer_size=read_ahead
+      num_threads=loading.num_threads,
+      prefetch_buffer_size=loading.read_ahead,
     )
   )
   if loading.num_workers:

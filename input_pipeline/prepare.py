@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,12 @@ class Kept:
   duplicates: list[tuple[str, str]]
   shards: int
   fingerprint: str
+
+  def facts(self) -> dict[str, Any]:
+    """All but the folder: a prepared set may be moved."""
+    facts = dataclasses.asdict(self)
+    del facts["folder"]
+    return facts
 
 
 def prepare(
@@ -107,8 +114,6 @@ def prepare(
     fingerprint=_fingerprint(items, chosen, found.hashes),
   )
   _write_reports(result, split)
-  told = dataclasses.asdict(result)
-  del told["folder"]  # A prepared set may be moved.
   whole_files.write_arrays(
     hashes_path(folder, split),
     {
@@ -127,7 +132,7 @@ def prepare(
     facts={
       "fingerprint": result.fingerprint,
       "plan": plan,
-      "kept": told,
+      "kept": result.facts(),
     },
   )
   shutil.rmtree(work)

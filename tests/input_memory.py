@@ -9,11 +9,9 @@ and the worker both.
 import argparse
 import multiprocessing
 import os
-import pathlib
-import re
 
 from byol_flax import inputs
-from byol_flax.benchmarks import photographs
+from byol_flax.benchmarks import memory, photographs
 from configs import byol
 from input_pipeline import loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
@@ -22,11 +20,9 @@ ROWS = 64
 
 
 def resident(pid):
-  """MiB of a process: anonymous memory, and memory shared with others."""
-  status = pathlib.Path(f"/proc/{pid}/status").read_text()
+  """MiB of a process: its own, and what it shares with others."""
   own, shared = (
-    int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) // 1024
-    for name in ("RssAnon", "RssShmem")
+    memory.of_process(name, pid) // 2**20 for name in ("RssAnon", "RssShmem")
   )
   return f"{own:6,} + {shared:3}"
 

@@ -156,6 +156,7 @@ def test_the_limit_is_named(changes, limit, advice):
     hand_over=9000,
     transfer=9000,
     chunk_rows=16,
+    worker_bytes=2**28,
   )
   rates = dataclasses.replace(rates, **changes)
   found = input_table.limit(STAGES, rates, cores=4)

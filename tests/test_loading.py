@@ -1,5 +1,6 @@
 """Who makes the batches, and the memory in which workers hand them over."""
 
+import math
 import multiprocessing
 import os
 import threading
@@ -38,8 +39,10 @@ def test_chunks_divide_the_rows_and_are_of_bounded_size(rows, row_bytes, chunk):
   )
   assert (found.num_workers, found.num_threads) == (3, 2)
   assert found.chunk_rows == chunk
+  most = math.ceil((3 + 2 + 3) * chunk * (row_bytes + 512) / MIB)
   assert str(found) == (
-    f"3 worker(s) with 2 thread(s) each, {chunk} images at a time"
+    f"3 worker(s) with 2 thread(s) each, {chunk} images at a time; at most "
+    f"{most} MiB of finished images in each"
   )
 
 

@@ -1,9 +1,5 @@
 """`byol benchmark checkpoint`: what a save costs in time and host memory."""
 
-import ctypes
-import gc
-import pathlib
-import re
 import tempfile
 import time
 from typing import Any, TextIO
@@ -11,6 +7,7 @@ from typing import Any, TextIO
 import jax
 
 from byol_flax import checkpoint, program, sharding
+from byol_flax.benchmarks import memory
 from byol_flax.distributed import Processes
 from byol_flax.slices import GIB
 from input_pipeline import sources
@@ -50,17 +47,18 @@ def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
     checkpoints = checkpoint.Checkpoints(
       workdir, processes=Processes(), **config.checkpoint
     )
-    before = _settled_memory()
+    memory.settle()
+    before = memory.of_process("VmRSS")
     peaks = []
     for label in range(1, _SAVES + 1):
-      _settled_memory()
-      _forget_peak()
+      memory.settle()
+      memory.forget_peak()
       begun = time.perf_counter()
       checkpoints.save(label, state, {})
       found["blocking_seconds"].append(time.perf_counter() - begun)
       checkpoints.wait()
       found["committed_seconds"].append(time.perf_counter() - begun)
-      peaks.append(_memory("VmHWM"))
+      peaks.append(memory.of_process("VmHWM"))
     found["peak_bytes"] = max(peaks) - before + size
     found["peak_of_state"] = found["peak_bytes"] / size
     del state
@@ -82,22 +80,3 @@ def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
 
 def _listing(seconds: list[float]) -> str:
   return ", ".join(f"{x:.1f}" for x in seconds)
-
-
-def _settled_memory() -> int:
-  """Bytes in use, once what was used and freed is given back."""
-  gc.collect()
-  ctypes.CDLL(None).malloc_trim(0)
-  return _memory("VmRSS")
-
-
-def _memory(name: str) -> int:
-  """Bytes of this process: VmRSS now, VmHWM at most."""
-  text = pathlib.Path("/proc/self/status").read_text()
-  found = re.search(rf"{name}:\s+(\d+) kB", text)
-  return int(found[1]) * 1024 if found else 0
-
-
-def _forget_peak() -> None:
-  """Lets VmHWM start from what is in use now."""
-  pathlib.Path("/proc/self/clear_refs").write_text("5")

@@ -72,6 +72,10 @@ def _tell_rates(rates: Rates, stream: TextIO) -> None:
   }
   for name, rate in lines.items():
     stream.write(f"{name:22}{1000 / rate:10.3f}{rate:12,.0f}\n")
+  stream.write(
+    f"memory of a worker: {rates.worker_bytes / 2**20:,.0f} MiB, the code and "
+    "libraries that all share included\n"
+  )
   if rates.num_workers > 1:
     stream.write(
       f"{rates.num_workers} workers / 1 worker: "

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import multiprocessing
 import statistics
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import inputs, sharding
+from byol_flax.benchmarks import memory
 from input_pipeline import loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 
@@ -22,7 +24,7 @@ _CHUNKS = 4  # in a batch: enough to see what putting them together costs
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-  """Images per second.
+  """Images per second, and what it takes.
 
   Attributes:
     one_worker: of one worker process, handed over.
@@ -31,6 +33,7 @@ class Rates:
     hand_over: of one worker that has no work.
     transfer: from the host to the devices.
     chunk_rows: images handed over at a time.
+    worker_bytes: memory of the largest worker, what it hands over included.
   """
 
   one_worker: float
@@ -39,6 +42,7 @@ class Rates:
   hand_over: float
   transfer: float
   chunk_rows: int
+  worker_bytes: int
 
 
 def measure(source: sources.Source, config: Any, mesh: Mesh) -> Rates:
@@ -48,7 +52,7 @@ def measure(source: sources.Source, config: Any, mesh: Mesh) -> Rates:
   chunk = read.how.chunk_rows
   rows = min(_CHUNKS * chunk, config.batch_size // jax.process_count())
 
-  def rate(stream: Any, num_workers: int) -> float:
+  def rate(stream: Any, num_workers: int) -> tuple[float, int]:
     changed = dataclasses.replace(
       read,
       stream=stream,
@@ -57,17 +61,19 @@ def measure(source: sources.Source, config: Any, mesh: Mesh) -> Rates:
     )
     unreadable = UnreadableImages(readable, "/dev/null", 1)
     with contextlib.closing(changed.open_batches(0, unreadable)) as batches:
-      return _rate(batches, rows)
+      return _rate(batches, rows), _largest_worker()
 
   most = max(1, read.how.num_workers)
-  one = rate(read.stream, 1)
+  one, worker_bytes = rate(read.stream, 1)
+  every = rate(read.stream, most)[0] if most > 1 else one
   return Rates(
     one_worker=one,
-    all_workers=rate(read.stream, most) if most > 1 else one,
+    all_workers=every,
     num_workers=most,
-    hand_over=rate(pipeline.idle_stream(read.stream[0]), 1),
+    hand_over=rate(pipeline.idle_stream(read.stream[0]), 1)[0],
     transfer=_transfer_rate(mesh, read.stream[0], mesh.size * chunk),
     chunk_rows=chunk,
+    worker_bytes=worker_bytes,
   )
 
 
@@ -82,6 +88,14 @@ def _rate(batches: loading.Batches, rows: int) -> float:
     next(batches)
     done += rows
   return done / (time.monotonic() - begun)
+
+
+def _largest_worker() -> int:
+  """Bytes in use by the largest of this process's children."""
+  return max(
+    memory.of_process("VmRSS", child.pid)
+    for child in multiprocessing.active_children()
+  )
 
 
 def _transfer_rate(
