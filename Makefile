@@ -17,7 +17,7 @@ demo: .venv/installed
 	.venv/bin/byol evaluate --config=configs/evaluate.py:baselines=1 --workdir=$(RUNS)/digits
 
 test: .venv/installed
-	.venv/bin/python -m pytest -n 2 --dist worksteal
+	.venv/bin/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/installed
 	.venv/bin/ruff format --check .

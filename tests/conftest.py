@@ -8,6 +8,9 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# LLVM's own optimisations: half of the time of a compilation on a CPU, and
+# nothing of what is tested. XLA_FLAGS= make test leaves them on.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # The TPU compiler: no TPU is looked for, and several may run at once.
 FOR_LIBTPU = {
   "TPU_SKIP_MDS_QUERY": "1",
@@ -31,6 +34,11 @@ _CACHE = tempfile.mkdtemp(prefix="byol-compiled-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+  """The long ones first, so that none is left to one process at the end."""
+  items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture

@@ -4,11 +4,15 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
+
+# In one process, which makes the run that they look at once.
+pytestmark = pytest.mark.xdist_group("train")
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
@@ -176,14 +180,14 @@ def test_a_run_that_diverges_says_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_restart_sets_the_old_run_aside(tmp_path):
+def test_restart_sets_the_old_run_aside(run, tmp_path):
   workdir = tmp_path / "run"
-  flags = (*SMALL, f"--workdir={workdir}", "--config.epochs=2")
-  assert byol("train", *flags).returncode == 0
-  result = byol("train", *flags, "--restart", "--config.batch_size=128")
+  shutil.copytree(run[0], workdir)
+  changes = ("--config.epochs=2", "--config.batch_size=128")
+  result = byol("train", *SMALL, f"--workdir={workdir}", "--restart", *changes)
   assert result.returncode == 0, result.stderr
   (old,) = workdir.glob("replaced-*")
-  assert (old / "checkpoints" / "44").is_dir()
+  assert (old / "checkpoints" / "134").is_dir()
   assert (workdir / "checkpoints" / "22").is_dir()
 
 
