@@ -38,7 +38,12 @@ atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 def pytest_collection_modifyitems(items):
   """The long ones first, so that none is left to one process at the end."""
-  items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+  def short(item):
+    # Tests that share a costly fixture stay together.
+    return not any(map(item.get_closest_marker, ("slow", "xdist_group")))
+
+  items.sort(key=short)
 
 
 @pytest.fixture
