@@ -24,6 +24,8 @@ _SPLITS = {
   "validation": "validation",
 }
 
+_ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
 
 class Item(NamedTuple):
   """One image to be prepared.
@@ -125,8 +127,8 @@ def _below(root: str) -> Iterator[Item]:
     folder, inside, _ = name.partition(os.sep)
     path = os.path.join(root, name)
     yield Item(
-      name=name.replace(os.sep, "/"),
-      class_name=folder if inside else None,
+      name=_readable(name.replace(os.sep, "/")),
+      class_name=_readable(folder) if inside else None,
       path=path,
       offset=0,
       size=os.path.getsize(path),
@@ -135,7 +137,7 @@ def _below(root: str) -> Iterator[Item]:
 
 def _of_list(path: str) -> Iterator[Item]:
   folder = os.path.dirname(path)
-  with open(path) as file:
+  with open(path, errors="surrogateescape") as file:
     for number, line in enumerate(file, 1):
       name, tab, class_name = line.rstrip("\r\n").partition("\t")
       if not name:
@@ -147,8 +149,8 @@ def _of_list(path: str) -> Iterator[Item]:
           "are relative to the list; a class follows after a tab."
         )
       yield Item(
-        name=name,
-        class_name=class_name if tab else None,
+        name=_readable(name),
+        class_name=_readable(class_name) if tab else None,
         path=where,
         offset=0,
         size=os.path.getsize(where),
@@ -173,9 +175,15 @@ def _of_tar(
       inner = f"{prefix}{name.removesuffix('.tar')}/"
       yield from _of_tar(path, file, offset, member.size, inner)
     elif name.lower().endswith(EXTENSIONS):
-      full = prefix + name
+      full = _readable(prefix + name)
       folder, inside, _ = full.partition("/")
       yield Item(full, folder if inside else None, path, offset, member.size)
+
+
+def _readable(name: str) -> str:
+  """A file's name that fits into a line of UTF-8, whatever its bytes are."""
+  text = os.fsencode(name).decode("utf-8", "backslashreplace")
+  return text.translate(_ESCAPES)
 
 
 class _Part(io.RawIOBase):

@@ -87,7 +87,7 @@ def prepare(
   """
   tfds_metadata.check_names(name, version, split)
   folder = os.path.join(out_dir, name, version)
-  work = os.path.join(folder, f"preparing-{split}")
+  work = _work_folder(folder, split)
   items = sorted(items, key=_place)
   classes = _agreed(classes, folder)
   plan = _plan(items, classes, keep_duplicates)
@@ -100,6 +100,41 @@ def prepare(
     if split in tfds_metadata.splits_of(folder):
       return Kept(folder=folder, **before["kept"])
   _begin(work, plan)
+  try:
+    with whole_files.taken(work):
+      result = _prepare(
+        items,
+        classes,
+        folder,
+        name,
+        split,
+        plan,
+        keep_duplicates,
+        num_workers,
+        tell,
+      )
+      shutil.rmtree(work)
+  except BlockingIOError:
+    raise UsageError(
+      f"Another process is preparing split {split} of {folder}; wait for it, "
+      "or end it, and give the same command again."
+    ) from None
+  return result
+
+
+def _prepare(
+  items: Sequence[Item],
+  classes: Sequence[str],
+  folder: str,
+  name: str,
+  split: str,
+  plan: str,
+  keep_duplicates: bool,
+  num_workers: int,
+  tell: Tell,
+) -> Kept:
+  """Both passes, and what is said of them at the end."""
+  work = _work_folder(folder, split)
   found = _look_at(items, work, num_workers, tell)
   chosen, corrupt, twice = _choose(items, found, keep_duplicates)
   lengths, num_bytes = _write_shards(
@@ -135,7 +170,6 @@ def prepare(
       "kept": result.facts(),
     },
   )
-  shutil.rmtree(work)
   return result
 
 
@@ -207,6 +241,11 @@ def _plan(
     plan.update(f"{item.name}\0{item.class_name}\0{item.size}\n".encode())
   plan.update(f"{list(classes)}{keep_duplicates}".encode())
   return plan.hexdigest()
+
+
+def _work_folder(folder: str, split: str) -> str:
+  """What is known so far, until a split is finished."""
+  return os.path.join(folder, f"preparing-{split}")
 
 
 def _begin(work: str, plan: str) -> None:

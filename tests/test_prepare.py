@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from scipy import io as scipy_io
 
 from byol_flax import main
-from input_pipeline import collecting, prepare, sources
+from input_pipeline import collecting, prepare, sources, whole_files
 from input_pipeline.errors import UsageError
 
 
@@ -335,6 +335,36 @@ def test_a_prepared_set_may_be_moved(photos, tmp_path, capsys):
   said = capsys.readouterr().out
   assert str(tmp_path / "b") in said
   assert str(tmp_path / "a") not in said
+
+
+def test_two_at_once_do_not_mix(photos, tmp_path):
+  words = ["prepare", str(photos), str(tmp_path / "out"), "--name=photos"]
+  work = tmp_path / "out" / "photos" / "1.0.0" / "preparing-train"
+  work.mkdir(parents=True)
+  with (
+    whole_files.taken(work),
+    pytest.raises(UsageError, match="Another process is preparing split train"),
+  ):
+    main.main([*words, "--workers=1"])
+  assert main.main([*words, "--workers=1"]) == 0
+
+
+def test_names_may_be_any_bytes(tmp_path):
+  folder = tmp_path / "files"
+  names = [b"caf\xe9", b"two\nlines", b"a\ttab", "größe".encode(), b"a b"]
+  for i, name in enumerate(names):
+    path = os.path.join(os.fsencode(folder), b"cl\xe4ss", name + b".png")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+      file.write(jpeg(i) if i else b"no image")
+  byol_prepare(folder, tmp_path / "out", "--name=odd", "--workers=1")
+  source = sources.open_source("odd", "train", str(tmp_path / "out"))
+  assert source.num_classes == 1
+  found = {source.example_name(i) for i in range(len(source))}
+  assert len(found) == 4
+  report = tmp_path / "out" / "odd" / "1.0.0" / "quarantine-train.tsv"
+  (line,) = report.read_text().splitlines()
+  assert line.startswith("cl\\xe4ss/caf\\xe9.png\tcorrupt\t")
 
 
 def test_another_set_is_not_mixed_in(photos, tmp_path):
