@@ -1,6 +1,8 @@
 """What a run reads, by its config: finished views, crops, or draws alone."""
 
 import dataclasses
+import math
+import os
 from typing import Any
 
 import jax
@@ -122,9 +124,8 @@ def open_inputs(
   transform = make_transform(config)
   images = None
   if isinstance(transform, augment.TwoDraws):
-    whole = resident.load(source)
+    whole = resident.load(source, lambda shape: _check_room(shape, mesh))
     images = whole.images
-    _check_room(images, mesh)
     stream = resident.draw_stream(whole, transform, config.seed)
   else:
     stream = pipeline.view_stream(source, transform, config.seed)
@@ -143,15 +144,18 @@ def open_inputs(
   )
 
 
-def _check_room(images: np.ndarray, mesh: Mesh) -> None:
+def _check_room(shape: tuple[int, ...], mesh: Mesh) -> None:
   """Raises UsageError if the images would leave too little for training."""
   statistics = mesh.local_devices[0].memory_stats() or {}
-  room = statistics.get("bytes_limit")  # unknown on CPUs
-  if room and images.nbytes > _MOST_OF_MEMORY * room:
+  host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  # CPU devices do not say; and the host has to hold the images, too.
+  room = min(host, statistics.get("bytes_limit", host))
+  needed = math.prod(shape)
+  if needed > _MOST_OF_MEMORY * room:
     raise UsageError(
-      f"augment.cache=device takes {images.nbytes / GIB:.1f} GiB of every "
-      f"device for {len(images):,} images of {images.shape[1]} × "
-      f"{images.shape[2]}, of the {room / GIB:.1f} GiB that it has; at most "
+      f"augment.cache=device takes {needed / GIB:.1f} GiB of every device and "
+      f"of the host for {shape[0]:,} images, all padded to the largest, "
+      f"{shape[1]} × {shape[2]}, where there are {room / GIB:.1f} GiB; at most "
       f"{_MOST_OF_MEMORY:.0%} may go. Leave the images on the host: "
       "--config.augment.cache=none --config.augment.device=accelerator"
     )

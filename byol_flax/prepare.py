@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from byol_flax.report import human_duration
 from input_pipeline import (
@@ -14,10 +14,11 @@ from input_pipeline import (
 )
 from input_pipeline import prepare as prepare_lib
 from input_pipeline.collecting import Item
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import RunError, UsageError
 from input_pipeline.prepare import Kept
 
 _SECONDS_BETWEEN_LINES = 5.0
+_CLASSES_TOLD = 5
 
 
 def prepare(
@@ -49,10 +50,13 @@ def prepare(
 
   Raises:
     UsageError: for all that a user can mend.
+    RunError: no room, or a disk that fails.
   """
   name = name or _name_of(source)
   tfds_metadata.check_names(name, version, split)
   others = [_folder_and_split(text) for text in against]
+  _check_writable(out_dir)
+  num_workers = _workers(num_workers)
   progress = _Progress(stream)
   splits = collecting.collect(source, split)
   if labels:
@@ -64,7 +68,7 @@ def prepare(
     item.class_name or "" for items in splits.values() for item in items
   } - {""}
   for which, items in splits.items():
-    kept = prepare_lib.prepare(
+    kept = _prepare_split(
       items,
       os.path.abspath(out_dir),
       name,
@@ -72,7 +76,7 @@ def prepare(
       version=version,
       classes=sorted(classes),
       keep_duplicates=keep_duplicates,
-      num_workers=loading.available_cores() if num_workers < 0 else num_workers,
+      num_workers=num_workers,
       tell=progress.tell,
     )
     _say_kept(which, kept, keep_duplicates, stream)
@@ -88,10 +92,46 @@ def prepare(
   ]
   for which, other_folder, other in pairs:
     _say_leaks(folder, which, other_folder, other, progress, stream)
-  stream.write(
-    f"Train on it with --config.data.name={name} "
-    f"--config.loader.data_dir={os.path.abspath(out_dir)}\n"
-  )
+  stream.write(_hint(name, out_dir, tfds_metadata.splits_of(folder)))
+
+
+def _prepare_split(*args: Any, **options: Any) -> Kept:
+  """`prepare_lib.prepare`, and what to say when the disk fails."""
+  try:
+    return prepare_lib.prepare(*args, **options)
+  except OSError as error:
+    raise RunError(
+      f"The preparation ended: {error}. What is finished stays; the same "
+      "command goes on."
+    ) from error
+
+
+def _hint(name: str, out_dir: str, splits: Sequence[str]) -> str:
+  flags = f"--config.data.name={name}"
+  flags += f" --config.loader.data_dir={os.path.abspath(out_dir)}"
+  if "validation" in splits and "test" not in splits:
+    flags += " --config.evaluation.split=validation"
+  return f"Train on it with {flags}\n"
+
+
+def _workers(given: int) -> int:
+  if given < -1:
+    raise UsageError(
+      f"--workers is {given}; expected a number of processes, or -1 for one "
+      "per core."
+    )
+  return loading.available_cores() if given == -1 else given
+
+
+def _check_writable(out_dir: str) -> None:
+  try:
+    os.makedirs(out_dir, exist_ok=True)
+    if not os.access(out_dir, os.W_OK):
+      raise PermissionError("it may not be written to")
+  except OSError as error:
+    raise UsageError(
+      f"OUT should be a folder to write to, but {out_dir!r} is not: {error}."
+    ) from None
 
 
 def _name_of(source: str) -> str:
@@ -112,10 +152,10 @@ def _only(splits: dict[str, list[Item]], labels: str) -> dict[str, list[Item]]:
 
 def _folder_and_split(text: str) -> tuple[str, str]:
   folder, colon, split = text.rpartition(":")
-  if not colon or not folder or not split:
+  if not colon or not folder or not split or not leaks.is_known(folder, split):
     raise UsageError(
-      f"--against is {text!r}; expected the folder of a prepared set and a "
-      "split, such as /data/photos/1.0.0:train."
+      f"--against is {text!r}; expected the folder of a set that `byol "
+      "prepare` made, and one of its splits, such as /data/photos/1.0.0:train."
     )
   return os.path.abspath(folder), split
 
@@ -124,8 +164,8 @@ def _say_kept(
   split: str, kept: Kept, keep_duplicates: bool, stream: TextIO
 ) -> None:
   stream.write(
-    f"{split}: {kept.examples:,} images in {kept.shards} shard(s) in "
-    f"{kept.folder}; fingerprint {kept.fingerprint}\n"
+    f"{split}: {kept.examples:,} images, {_classes_of(kept.folder)}, in "
+    f"{kept.shards} shard(s) in {kept.folder}; fingerprint {kept.fingerprint}\n"
   )
   for count, words in (
     (len(kept.corrupt), "cannot be decoded and were left out"),
@@ -142,6 +182,13 @@ def _say_kept(
       )
 
 
+def _classes_of(folder: str) -> str:
+  classes = tfds_metadata.classes_of(folder) or []
+  more = ", ..." if len(classes) > _CLASSES_TOLD else ""
+  named = f" ({', '.join(classes[:_CLASSES_TOLD])}{more})" if classes else ""
+  return f"{len(classes) or 'no'} classes{named}"
+
+
 def _say_leaks(
   folder: str,
   split: str,
@@ -155,7 +202,9 @@ def _say_leaks(
   if not found:
     stream.write(f"{split}: no image occurs in {where}\n")
     return
-  path = leaks.write(folder, f"{split}-in-{other}", found)
+  set_name, version = other_folder.split(os.sep)[-2:]
+  outside = "" if other_folder == folder else f"{set_name}-{version}-"
+  path = leaks.write(folder, f"{split}-in-{outside}{other}", found)
   stream.write(
     f"{split}: {len(found):,} image(s) occur in {where} too; see {path}\n"
   )

@@ -7,7 +7,6 @@ file, as ImageNet comes, are stretches of stretches.
 import io
 import itertools
 import os
-import re
 import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -68,16 +67,16 @@ def collect(source: str, split: str) -> dict[str, list[Item]]:
     UsageError: there is nothing to prepare.
   """
   path = os.path.abspath(os.path.expanduser(source))
-  if not os.path.exists(path):
+  if not source or not os.path.exists(path):
     raise UsageError(
-      f"{source} does not exist; give a folder of images, a list of files "
+      f"There is no {source!r}; give a folder of images, a list of files "
       "(.txt, .tsv) or a tar file."
     )
   if os.path.isdir(path):
     found = _of_folder(path, split)
   elif path.endswith((".txt", ".tsv")):
     found = {split: list(_of_list(path))}
-  elif path.endswith(".tar"):
+  elif path.lower().endswith(".tar"):
     with open(path, "rb") as file:
       found = {split: list(_of_tar(path, file, 0, os.path.getsize(path), ""))}
   else:
@@ -89,25 +88,27 @@ def collect(source: str, split: str) -> dict[str, list[Item]]:
   for name, items in found.items():
     if not items:
       raise UsageError(
-        f"Split {name} of {source} holds no images: no file ends in one of "
-        f"{' '.join(EXTENSIONS)}."
+        f"Split {name} of {source} holds no images: no file in it ends in one "
+        f"of {' '.join(EXTENSIONS)}."
       )
     items.sort()
-    _check_names(source, items)
+  _check(source, found)
   return found
 
 
-def _check_names(source: str, items: list[Item]) -> None:
-  """Two images of one name could not be told apart in reports."""
-  for before, after in itertools.pairwise(items):
-    if before.name == after.name:
-      raise UsageError(
-        f"{source} has two images that are called {after.name}; rename one."
-      )
-  labelled = sum(item.class_name is not None for item in items)
-  if labelled not in (0, len(items)):
+def _check(source: str, splits: dict[str, list[Item]]) -> None:
+  """Names tell images apart in reports; classes are for all or for none."""
+  for items in splits.values():
+    for before, after in itertools.pairwise(items):
+      if before.name == after.name:
+        raise UsageError(
+          f"{source} has two images that are called {after.name}; rename one."
+        )
+  every = [item for items in splits.values() for item in items]
+  labelled = sum(item.class_name is not None for item in every)
+  if labelled not in (0, len(every)):
     raise UsageError(
-      f"{labelled} of {len(items)} images of {source} have a class: either all "
+      f"{labelled} of {len(every)} images of {source} have a class: either all "
       "images lie in folders of classes (or have one in the list), or none."
     )
 
@@ -116,6 +117,18 @@ def _of_folder(root: str, split: str) -> dict[str, list[Item]]:
   splits = {name: _SPLITS[name] for name in subfolders(root) if name in _SPLITS}
   if not splits:
     return {split: list(_below(root))}
+  if len(set(splits.values())) < len(splits):
+    raise UsageError(
+      f"{root} has {', '.join(splits)}, of which two are the same split; "
+      "rename one."
+    )
+  places = {name.partition(os.sep)[0] for name in image_files(root)}
+  if strays := sorted(map(_readable, places - {*splits})):
+    raise UsageError(
+      f"{root} has folders of splits ({', '.join(splits)}) and beside them "
+      f"images in {', '.join(strays[:5])}, which belong to none. Move them "
+      "away; or, if all are classes, put them into a folder train of their own."
+    )
   return {
     called: list(_below(os.path.join(root, name)))
     for name, called in splits.items()
@@ -137,11 +150,16 @@ def _below(root: str) -> Iterator[Item]:
 
 def _of_list(path: str) -> Iterator[Item]:
   folder = os.path.dirname(path)
-  with open(path, errors="surrogateescape") as file:
+  with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
     for number, line in enumerate(file, 1):
       name, tab, class_name = line.rstrip("\r\n").partition("\t")
       if not name:
         continue
+      if tab and (not class_name.strip() or "\t" in class_name):
+        raise UsageError(
+          f"Line {number} of {path} should be a path, or a path, a tab and a "
+          f"class; after the tab comes {class_name!r}."
+        )
       where = os.path.join(folder, name)
       if not os.path.isfile(where):
         raise UsageError(
@@ -161,15 +179,12 @@ def _of_tar(
   path: str, file: io.BufferedReader, start: int, size: int, prefix: str
 ) -> Iterator[Item]:
   """Images of the tar file that lies at `start` of `file`."""
-  part = _Part(file, start, size)
-  try:
-    archive = tarfile.open(fileobj=part, mode="r:")  # noqa: SIM115
-  except tarfile.TarError as error:
-    raise UsageError(f"{path} is no tar file: {error}.") from None
-  for member in archive:
+  for member in _members(path, _Part(file, start, size), prefix):
     # Offsets are those within this archive.
     offset, name = start + member.offset_data, member.name.removeprefix("./")
-    if not member.isfile():
+    # What Finder leaves, and what would lie outside if it were unpacked.
+    hidden = any(x.startswith(".") or x == "__MACOSX" for x in name.split("/"))
+    if hidden or not member.isfile():
       continue
     if name.endswith(".tar"):
       inner = f"{prefix}{name.removesuffix('.tar')}/"
@@ -178,6 +193,25 @@ def _of_tar(
       full = _readable(prefix + name)
       folder, inside, _ = full.partition("/")
       yield Item(full, folder if inside else None, path, offset, member.size)
+
+
+def _members(
+  path: str, part: "_Part", prefix: str
+) -> Iterator[tarfile.TarInfo]:
+  """What is in a tar file; tarfile itself takes a damaged one for its end."""
+  where = f"{prefix.removesuffix('/')} in {path}" if prefix else path
+  try:
+    archive = tarfile.open(fileobj=part, mode="r:")  # noqa: SIM115
+    yield from archive
+    part.seek(archive.offset)
+    whole = part.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+  except tarfile.TarError as error:
+    raise UsageError(f"{where} is no whole tar file: {error}.") from None
+  if not whole:
+    raise UsageError(
+      f"{where} is cut off or damaged at its byte {archive.offset:,}: there "
+      "should be the next file or the end of the archive. Download it again."
+    )
 
 
 def _readable(name: str) -> str:
@@ -215,9 +249,6 @@ class _Part(io.RawIOBase):
     return data
 
 
-_WORD = re.compile(r"\S+")
-
-
 def with_labels(items: list[Item], labels: str) -> list[Item]:
   """Gives images their classes from a file of ground truth.
 
@@ -233,9 +264,13 @@ def with_labels(items: list[Item], labels: str) -> list[Item]:
     if labels.endswith((".tar.gz", ".tgz", ".tar")):
       names = _of_development_kit(labels)
     else:
-      with open(labels) as file:
-        names = _WORD.findall(file.read())
-  except (OSError, KeyError, tarfile.TarError) as error:
+      with open(labels, encoding="utf-8-sig") as file:
+        names = [line.strip() for line in file if line.strip()]
+  except KeyError as error:
+    raise UsageError(
+      f"{labels} is not ImageNet's development kit: it has no {error}."
+    ) from None
+  except (OSError, EOFError, ValueError, tarfile.TarError) as error:
     raise UsageError(f"Cannot read classes from {labels}: {error}.") from None
   if len(names) != len(items):
     raise UsageError(
@@ -251,6 +286,7 @@ def with_labels(items: list[Item], labels: str) -> list[Item]:
 def _of_development_kit(path: str) -> list[str]:
   """WordNet identifiers of ImageNet's validation images, in their order."""
   from scipy import io as scipy_io
+  from scipy.io.matlab import MatReadError
 
   with tarfile.open(path) as archive:
     members = {os.path.basename(m.name): m for m in archive if m.isfile()}
@@ -260,9 +296,12 @@ def _of_development_kit(path: str) -> list[str]:
       return file.read() if file else b""
 
     truth = content("ILSVRC2012_validation_ground_truth.txt")
-    synsets = scipy_io.loadmat(
-      io.BytesIO(content("meta.mat")), squeeze_me=True, struct_as_record=True
-    )["synsets"]
+    try:
+      synsets = scipy_io.loadmat(
+        io.BytesIO(content("meta.mat")), squeeze_me=True, struct_as_record=True
+      )["synsets"]
+    except MatReadError as error:
+      raise ValueError(f"meta.mat: {error}") from None
   numbers = [int(word) for word in truth.split()]
   names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
   return [names[number] for number in numbers]

@@ -15,6 +15,11 @@ def hashes_path(folder: str, split: str) -> str:
   return os.path.join(folder, f"hashes-{split}.npz")
 
 
+def is_known(folder: str, split: str) -> bool:
+  """Whether `byol prepare` made this split there."""
+  return os.path.exists(hashes_path(folder, split))
+
+
 def find(
   folder: str,
   split: str,

@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from input_pipeline import parents
+
 
 def run_all(
   function: Callable[..., Any], tasks: Sequence[tuple], num_workers: int
@@ -18,7 +20,7 @@ def run_all(
   # Not forked: threads of this process may hold locks.
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(
-    num_workers, context, initializer=_ignore_interrupts
+    num_workers, context, initializer=_start
   ) as pool:
     waiting = list(reversed(tasks))
     running: set[concurrent.futures.Future] = set()
@@ -36,6 +38,7 @@ def run_all(
         future.cancel()
 
 
-def _ignore_interrupts() -> None:
+def _start() -> None:
   """Ctrl-C reaches the whole group; the parent ends its workers itself."""
+  parents.end_with_parent()
   signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -98,6 +98,7 @@ def prepare(
         "options; remove the folder, or give another --name."
       )
     if split in tfds_metadata.splits_of(folder):
+      tfds_metadata.check_shards(folder, name, split)
       return Kept(folder=folder, **before["kept"])
   _begin(work, plan)
   try:
@@ -365,8 +366,8 @@ def _write_shard(
       data = item.read()
       if not np.array_equal(likeness.content_hash(data), content):
         raise UsageError(
-          f"{item.name} of {item.path} changed while it was prepared; begin "
-          "anew once the images rest."
+          f"{item.name} of {item.path} changed while it was prepared. Once the "
+          f"images rest, remove {os.path.dirname(path)} and begin anew."
         )
       example: dict[str, records.Value] = {
         "file_name": item.name.encode(),

@@ -5,10 +5,13 @@ numbers. It is encoded here, because protocol buffers do not promise the order
 of a map, and equal data shall give equal files.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 
 from array_record.python import array_record_module
+
+from input_pipeline.errors import RunError
 
 Value = bytes | int
 
@@ -23,15 +26,24 @@ def encode(example: Mapping[str, Value]) -> bytes:
 def write(path: str, records: Iterable[bytes]) -> int:
   """Writes an ArrayRecord file, whole or not at all; returns its bytes.
 
+  RunError if there is no room for it.
+
   One record a group, for random access, and uncompressed: images are already.
   """
   temporary = f"{path}.writing"
-  writer = array_record_module.ArrayRecordWriter(
-    temporary, "group_size:1,uncompressed"
-  )
-  for record in records:
-    writer.write(record)
-  writer.close()
+  try:
+    writer = array_record_module.ArrayRecordWriter(
+      temporary, "group_size:1,uncompressed"
+    )
+    for record in records:
+      writer.write(record)
+    writer.close()
+  except BaseException as error:
+    with contextlib.suppress(OSError):
+      os.remove(temporary)
+    if isinstance(error, RuntimeError):  # of ArrayRecord
+      raise RunError(f"Cannot write {path}: {error}") from None
+    raise
   size = os.path.getsize(temporary)
   os.replace(temporary, path)
   return size

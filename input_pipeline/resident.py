@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import grain
@@ -46,8 +47,14 @@ class Resident:
     }
 
 
-def load(source: sources.ReadableSource) -> Resident:
-  """Reads and decodes all of `source`, on all cores."""
+def load(
+  source: sources.ReadableSource,
+  check: Callable[[tuple[int, ...]], None] = lambda shape: None,
+) -> Resident:
+  """Reads and decodes all of `source`, on all cores.
+
+  `check` gets the shape of `images` before there is memory for them.
+  """
   with concurrent.futures.ThreadPoolExecutor(
     loading.available_cores()
   ) as threads:
@@ -57,7 +64,9 @@ def load(source: sources.ReadableSource) -> Resident:
   if len(np.unique(sizes, axis=0)) == 1:
     turned[:] = False
   stored = np.where(turned[:, None], sizes[:, ::-1], sizes)
-  images = np.zeros((len(examples), *stored.max(axis=0), 3), np.uint8)
+  shape = (len(examples), *map(int, stored.max(axis=0)), 3)
+  check(shape)
+  images = np.zeros(shape, np.uint8)
   for slot, example, turn in zip(images, examples, turned, strict=True):
     image = example["image"]
     image = image.swapaxes(0, 1) if turn else image

@@ -52,6 +52,23 @@ def splits_of(folder: str) -> list[str]:
   return list(builder.info.splits) if builder else []
 
 
+def check_shards(folder: str, name: str, split: str) -> None:
+  """Raises UsageError if shards of a finished split are gone or cut."""
+  info = _builder(folder).info.splits[split]
+  count = info.num_shards
+  paths = [
+    os.path.join(folder, shard_name(name, split, k, count))
+    for k in range(count)
+  ]
+  sizes = [os.path.getsize(path) for path in paths if os.path.exists(path)]
+  if len(sizes) < count or sum(sizes) != info.num_bytes:
+    raise UsageError(
+      f"The {count} shard(s) of split {split} in {folder} should hold "
+      f"{info.num_bytes:,} bytes; {len(sizes)} are there, with "
+      f"{sum(sizes):,}. Remove the folder and prepare it again."
+    )
+
+
 def add_split(
   folder: str,
   name: str,

@@ -113,7 +113,10 @@ class TfdsSource:
     return len(self._records)
 
   def __getitem__(self, i: int) -> dict[str, Any]:
-    record = self._records[i]
+    try:
+      record = self._records[i]
+    except RuntimeError as error:  # of ArrayRecord, for damaged files
+      raise OSError(_one_line(error)) from error
     label = -1 if self._label_key is None else int(record[self._label_key])
     if not -1 <= label < self.num_classes:
       raise UsageError(
@@ -201,14 +204,14 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
 
   parts = _NAME.fullmatch(name)
   if not parts:
-    raise _unknown(name)
+    raise _unknown(name, data_dir)
   # A version makes TFDS look for files before code, and so read data sets that
   # an older TFDS prepared, or whose code is not installed.
   version = {} if parts[3] else {"version": "*.*.*"}
   try:
     builder = tfds.builder(name, data_dir=data_dir, **version)
   except tfds.core.DatasetNotFoundError:
-    raise _unknown(name) from None
+    raise _unknown(name, data_dir) from None
   except (AssertionError, ValueError) as error:  # Unknown config or version.
     raise UsageError(f"TFDS has no {name!r}: {_one_line(error)}") from error
   if not builder.is_prepared():
@@ -265,7 +268,7 @@ def _feature(
   return keys[0] if keys else None
 
 
-def _unknown(name: str) -> UsageError:
+def _unknown(name: str, data_dir: str | None) -> UsageError:
   import tensorflow_datasets as tfds
 
   known = ["digits", "folder:PATH", "unlabelled:PATH", *KNOWN]
@@ -277,8 +280,9 @@ def _unknown(name: str) -> UsageError:
   )
   hint = f" Did you mean {near[0]}?" if near else ""
   return UsageError(
-    f"Unknown data set {name!r}; known are {', '.join(known)} and the names of "
-    f"TFDS.{hint}"
+    f"Unknown data set {name!r}; known are {', '.join(known)}, the names of "
+    "TFDS, and what `byol prepare` made in loader.data_dir, which is "
+    f"{data_dir or 'not given'}.{hint}"
   )
 
 

@@ -3,12 +3,10 @@
 import contextlib
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 
-from input_pipeline import handover, image_ops
+from input_pipeline import handover, image_ops, parents
 
 
 @contextlib.contextmanager
@@ -38,17 +36,6 @@ def start(
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   os.environ["JAX_PLATFORMS"] = "cpu"  # workers must never take the device
-  threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+  parents.end_with_parent()
   handover.attach(slots, worker_index)
   image_ops.compile_all()  # while the trainer compiles its first update
-
-
-def _end_with(parent: int) -> None:
-  """Ends this process once `parent` is gone; a SIGKILL leaves it no farewell.
-
-  Not the kernel's parent-death signal: it comes when the *thread* that started
-  the worker ends.
-  """
-  while os.getppid() == parent:
-    time.sleep(1)
-  os._exit(1)

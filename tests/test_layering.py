@@ -15,7 +15,7 @@ PACKAGES = ("configs", "input_pipeline", "byol_flax")
 # stands for all its modules, which may import each other.
 ROWS = (
   "configs",
-  "input_pipeline.errors",
+  "input_pipeline.errors input_pipeline.parents",
   "input_pipeline.image_ops input_pipeline.decoding input_pipeline.whole_files"
   " input_pipeline.records input_pipeline.pool",
   "input_pipeline.folders input_pipeline.tfds_metadata input_pipeline.likeness",

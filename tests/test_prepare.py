@@ -61,7 +61,7 @@ def test_a_folder_becomes_a_data_set(photos, tmp_path, capsys):
   expected = sorted((jpeg(100 + i), i % 2) for i in range(6))
   assert contents("photos", "validation", out) == expected
   words = capsys.readouterr().out
-  assert "train: 20 images in 1 shard(s)" in words
+  assert "train: 20 images, 2 classes (a, b), in 1 shard(s)" in words
   assert "no image occurs in train" in words
   assert "--config.data.name=photos" in words
 
@@ -298,33 +298,6 @@ def test_leaks_between_splits_are_reported(photos, tmp_path, capsys):
     tmp_path / "more", out, "--workers=1", f"--against={folder}:train"
   )
   assert "train: 1 image(s) occur in train of " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-  ("files", "words", "message"),
-  [
-    ({}, ["nothing"], "nothing does not exist"),
-    ({"s.tar.gz": b""}, ["s.tar.gz"], "compressed tar file"),
-    ({"s.tar": b"no tar" * 999}, ["s.tar"], "is no tar file"),
-    ({"s/readme.md": b""}, ["s"], "holds no images"),
-    ({"s/a/1.jpg": b"", "s/2.jpg": b""}, ["s"], "1 of 2 images"),
-    ({"s/a/1.jpg": b"x", "s/b/2.jpg": b"y"}, ["s"], "not one can be decoded"),
-    ({"l.txt": b"a.jpg\n"}, ["l.txt"], "Line 1 of .*names a.jpg"),
-    ({"s/1.jpg": jpeg(0)}, ["s", "--name=My Set"], "small letters"),
-    ({"s/1.jpg": jpeg(0)}, ["s", "--split=all"], "all splits to TFDS"),
-    ({"s/1.jpg": jpeg(0)}, ["s", "--against=x"], "expected the folder"),
-    (
-      {"s/1.jpg": jpeg(0), "t.txt": b"a b"},
-      ["s", "--labels=t.txt"],
-      "2 classes for 1 images",
-    ),
-  ],
-)
-def test_mistakes_are_told(tmp_path, monkeypatch, files, words, message):
-  write(tmp_path, files)
-  monkeypatch.chdir(tmp_path)
-  with pytest.raises(UsageError, match=message):
-    byol_prepare(words[0], "out", "--workers=1", *words[1:])
 
 
 def test_a_prepared_set_may_be_moved(photos, tmp_path, capsys):

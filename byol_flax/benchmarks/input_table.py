@@ -25,8 +25,14 @@ def benchmark(
     Milliseconds and rates, and what limits.
 
   Raises:
-    UsageError: tf.data cannot read these images.
+    UsageError: impossible sizes, or tf.data cannot read these images.
   """
+  for name, value in (
+    ("batch_size", config.batch_size),
+    ("augment.size", config.augment.size),
+  ):
+    if value < 1:
+      raise UsageError(f"{name} is {value}; it must be at least 1.")
   source, what = photographs.open_images(config)
   mesh = sharding.make_mesh()
   stream.write(f"{what}, {len(source):,} of them; views of ")
@@ -102,6 +108,14 @@ def limit(stages: list[Stage], rates: Rates, cores: int) -> tuple[str, str]:
       "handing batches over to the trainer, which one process does",
       "More processes of the trainer, or --config.augment.cache=device, if the "
       "images fit the devices' memory.",
+    )
+  listed = sum(stage.milliseconds for stage in stages[:-1])
+  if listed < 0.5 * 1000 / rates.one_worker:
+    return (
+      "what every image takes whatever its size: its number, its random "
+      "generator, its way to the trainer",
+      "More cores, or --config.augment.cache=device for a set that fits the "
+      "devices.",
     )
   slowest = max(stages[:-1], key=lambda stage: stage.milliseconds)
   name = f"{slowest.name}, on the cores of the host"

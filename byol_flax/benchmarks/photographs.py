@@ -20,6 +20,9 @@ def open_images(config: Any) -> tuple[sources.Source, str]:
 
   Returns:
     The images, and what they are.
+
+  Raises:
+    UsageError: there is no such folder.
   """
   name = config.data.name
   try:
@@ -27,6 +30,8 @@ def open_images(config: Any) -> tuple[sources.Source, str]:
       name, config.data.split, config.loader.data_dir
     )
   except UsageError:  # They need not be on the machine that asks.
+    if name.startswith(("folder:", "unlabelled:")):
+      raise  # unless they are named by their place on it
     return (
       Photographs(),
       f"synthetic photographs of {_SIZE[1]} × {_SIZE[0]}",
