@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_flax import augmentation
+from byol_flax import augmentation, inputs, sharding
 from configs import byol
 from input_pipeline import augment, image_ops, pipeline, resident, sources
+from input_pipeline.errors import UsageError
 from tests import float_ops
 from tests.test_image_ops import hard_colors
 from tests.test_pipeline import Numbered
@@ -203,3 +204,20 @@ def test_images_of_one_shape_are_not_turned():
   assert whole.images.shape == (4, 18, 7, 3)
   assert not whole.turned.any()
   assert whole.unreadable.tolist() == [-1, -1, 2, -1]
+
+
+def test_a_set_that_no_memory_holds_is_refused_before_there_is_any():
+  """One large image among small ones: all would be padded to it."""
+
+  class OneLarge(Numbered):
+    def __getitem__(self, i):
+      if i:
+        return super().__getitem__(i)
+      return {"image": np.zeros((9000, 8000, 3), np.uint8), "label": 0}
+
+  config = byol.get_config()
+  config.augment.cache = "device"
+  config.batch_size = 8
+  source = sources.ReadableSource(OneLarge(3000))
+  with pytest.raises(UsageError, match=r"3,000 images.* 8000 × 9000, where"):
+    inputs.open_inputs(config, source, sharding.make_mesh())

@@ -131,6 +131,13 @@ def test_without_the_data_synthetic_photographs_are_measured():
   assert crops[-1].images_per_second > stages["whole"]
 
 
+def test_a_folder_that_is_not_there_is_no_reason_for_synthetic_ones():
+  config = byol.get_config()
+  config.data.name = "folder:/nowhere"
+  with pytest.raises(UsageError, match="/nowhere"):
+    photographs.open_images(config)
+
+
 STAGES = [
   input_stages.Stage("read", 0.1),
   input_stages.Stage("decode", 1.0),
@@ -146,6 +153,7 @@ STAGES = [
     ({"num_workers": 3}, "hue, on the cores", "num_workers=4"),
     ({"hand_over": 1100}, "handing batches over", "More processes"),
     ({"transfer": 1100}, "the transfer", "augment.cache=device"),
+    ({"one_worker": 100}, "whatever its size", "More cores"),
   ],
 )
 def test_the_limit_is_named(changes, limit, advice):
