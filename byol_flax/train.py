@@ -192,11 +192,18 @@ def _open_evaluation(
   """The evaluation of a config, which goes on while it trains."""
   name, data_dir = config.data.name, config.loader.data_dir
   settings = config.evaluation
+
+  def open_split(setting: str) -> sources.Source:
+    try:
+      return sources.open_source(name, settings[setting], data_dir)
+    except UsageError as error:
+      raise UsageError(f"evaluation.{setting}: {error}") from None
+
   return online.make_evaluation(
     program.network,
     mesh,
-    source=sources.open_source(name, settings.split, data_dir),
-    bank=sources.open_source(name, settings.bank_split, data_dir),
+    source=open_split("split"),
+    bank=open_split("bank_split"),
     crop=augment.EvalCrop(size=config.augment.size, ratio=settings.crop_ratio),
     batch_size=settings.batch_size,
     neighbours=settings.neighbours,
