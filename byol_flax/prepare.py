@@ -186,7 +186,8 @@ def _classes_of(folder: str) -> str:
   classes = tfds_metadata.classes_of(folder) or []
   more = ", ..." if len(classes) > _CLASSES_TOLD else ""
   named = f" ({', '.join(classes[:_CLASSES_TOLD])}{more})" if classes else ""
-  return f"{len(classes) or 'no'} classes{named}"
+  plural = "" if len(classes) == 1 else "es"
+  return f"{len(classes) or 'no'} class{plural}{named}"
 
 
 def _say_leaks(
