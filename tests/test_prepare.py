@@ -38,6 +38,21 @@ def byol_prepare(*words):
   assert main.main(["prepare", *map(str, words)]) == 0
 
 
+def prepare_photos(items, out, tell):
+  """The split train, in this process, so that `tell` can interrupt it."""
+  return prepare.prepare(
+    items,
+    str(out),
+    "photos",
+    "train",
+    version="1.0.0",
+    classes=["a", "b"],
+    keep_duplicates=False,
+    num_workers=1,
+    tell=tell,
+  )
+
+
 def contents(name, split, data_dir):
   """(bytes, class) of every example, as our own source reads them."""
   source = sources.open_source(name, split, str(data_dir))
@@ -202,17 +217,7 @@ def test_a_killed_preparation_goes_on_to_the_same_shards(
       if len(told) > alive:
         raise Killed
 
-    return prepare.prepare(
-      items,
-      str(tmp_path / out),
-      "photos",
-      "train",
-      version="1.0.0",
-      classes=["a", "b"],
-      keep_duplicates=False,
-      num_workers=1,
-      tell=tell,
-    )
+    return prepare_photos(items, tmp_path / out, tell)
 
   whole = run("whole", 999)
   assert whole.shards == 5
@@ -358,14 +363,6 @@ def test_a_file_that_changes_meanwhile_is_noticed(photos, tmp_path):
       path.write_bytes(path.read_bytes()[::-1])
 
   with pytest.raises(UsageError, match="changed while it was prepared"):
-    prepare.prepare(
-      collecting.collect(photos, "train")["train"],
-      str(tmp_path / "out"),
-      "photos",
-      "train",
-      version="1.0.0",
-      classes=["a", "b"],
-      keep_duplicates=False,
-      num_workers=1,
-      tell=tell,
+    prepare_photos(
+      collecting.collect(photos, "train")["train"], tmp_path / "out", tell
     )
