@@ -25,6 +25,7 @@ BUDGET = {
   "all-gather": 34,
   "bytes_moved": 675.5e6,
   "temporary_bytes": 95.9e6,
+  "cycle_seconds": 2.572e-3,
 }
 GROWTH = 1.03  # more than that fails
 
@@ -43,6 +44,16 @@ def test_collectives_are_read_from_the_text():
     "all-gather": hlo.Traffic(2, 2 * 8 * 128 * 2),
     "collective-permute": hlo.Traffic(1, 15),
   }
+
+
+def test_cycles_are_added_up():
+  text = """
+  %a = f32[8]{0} fusion(%x), backend_config={"estimated_cycles":"1200"}
+  %b = f32[8]{0} all-reduce(%a), channel_id=1
+  ROOT %c = f32[8]{0} copy(%b), backend_config={"x":"3","estimated_cycles":"34"}
+  """
+  assert hlo.cycles(text) == 1234
+  assert hlo.cycles("%a = f32[8]{0} add(%x, %y)") == 0
 
 
 @pytest.mark.parametrize(
@@ -74,6 +85,7 @@ def compiled(**changes):
     flops=0.614e12,
     bytes_moved=1e9,
     seconds=0.1,
+    cycle_seconds=0.2,
     augmentation=None,
     collectives={},
     compile_seconds=1.0,
@@ -97,6 +109,7 @@ def test_augmentation_on_the_devices_is_a_part_of_the_step(tpu_compiler):
     tell=lambda phase: None,
   )
   assert 0 < found.augmentation.seconds < found.seconds
+  assert 0 < found.augmentation.cycle_seconds < found.cycle_seconds
   assert 0 < found.augmentation.bytes_moved < found.bytes_moved
   told = estimate.estimate(
     found,
@@ -122,11 +135,13 @@ def test_an_estimate_is_arithmetic():
   assert found.images_per_device == 8
   assert found.floor_seconds == pytest.approx(0.01)
   assert found.share_of_peak == pytest.approx(0.1)
+  assert found.cycle_share_of_peak == pytest.approx(0.05)
   assert found.images_per_host_second == pytest.approx(2560)
   assert found.input_images_per_host_second == 20 * 96
-  assert found.hours == pytest.approx(1)
-  assert found.device_hours == pytest.approx(8)
-  assert found.price == pytest.approx(20)
+  assert found.least_hours == pytest.approx(1)
+  assert found.hours == pytest.approx(2)
+  assert found.device_hours == pytest.approx(16)
+  assert found.price == pytest.approx(40)
   lines = "\n".join(
     estimate.words(
       compiled(), found, slices.find("v3-8"), input_measured="of stone"
@@ -134,7 +149,8 @@ def test_an_estimate_is_arithmetic():
   )
   assert "optimistic, not measured" in lines
   assert "TOO FEW" in lines  # 1,920 images/s where 2,560 are wanted
-  assert "36,000 updates of 256 images: at least 1h 00m" in lines
+  assert "36,000 updates of 256 images: 2h 00m, 16 device-hours, 40" in lines
+  assert "at least 1h 00m" in lines
 
 
 def memory(config, images=512):
@@ -216,6 +232,7 @@ def test_the_step_stays_within_its_budget(tpu_compiler):
     **{kind: traffic.count for kind, traffic in result.collectives.items()},
     "bytes_moved": result.bytes_moved,
     "temporary_bytes": result.temporary_bytes,
+    "cycle_seconds": result.cycle_seconds,
   }
   grown = {
     name: value

@@ -1,6 +1,9 @@
 """The table of slices, against XLA's own and against itself."""
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 from byol_flax import slices
 from byol_flax.preflight import compiler
@@ -46,3 +49,21 @@ def test_the_compiler_knows_every_slice(slice_, tpu_compiler):
   devices = compiler.devices_of(slice_)
   assert len(devices) == slice_.devices
   assert len({device.process_index for device in devices}) == slice_.hosts
+
+
+@pytest.mark.parametrize("generation", slices.GENERATIONS)
+def test_a_product_of_large_matrices_runs_near_the_peak(
+  generation, tpu_compiler
+):
+  """Ties clock and peak of each generation to the compiler's cycles."""
+  slice_ = next(
+    x for x in SLICES if x.generation == generation and x.chips == 4
+  )
+  device = compiler.devices_of(slice_)[0]
+  matrix = jax.ShapeDtypeStruct(
+    (8192, 8192), jnp.bfloat16, sharding=SingleDeviceSharding(device)
+  )
+  product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
+  found = compiler.cost_of(product, slice_)
+  share = 2 * 8192**3 / slice_.peak_flops / found.cycle_seconds
+  assert 0.7 < share < 1

@@ -1,8 +1,10 @@
 """The training step, compiled for a slice that is not there.
 
-XLA's TPU compiler (libtpu) needs no TPU. What it says of time is its own cost
-model: a sum over operations of what each would take at best, without input,
-dispatch or the wait for other devices. It is a bound, never a measurement.
+XLA's TPU compiler (libtpu) needs no TPU. It says two things of time, neither of
+them measured, both without input, dispatch or the wait for other devices. Its
+cost analysis is a bound: a sum over operations of what each would take at best.
+The cycles that it writes beside each operation of the compiled program come
+nearer: BUILD_NOTES.md, Preflight, holds both against published runs.
 """
 
 import dataclasses
@@ -31,12 +33,14 @@ class Cost:
   Attributes:
     flops: floating-point operations.
     bytes_moved: to and from the device's memory.
-    seconds: the compiler's estimate.
+    seconds: by the cost analysis.
+    cycle_seconds: by the cycles of all operations.
   """
 
-  flops: float
-  bytes_moved: float
-  seconds: float
+  flops: float = 0.0
+  bytes_moved: float = 0.0
+  seconds: float = 0.0
+  cycle_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +56,9 @@ class Compiled:
     temporary_bytes: all else.
     flops: floating-point operations.
     bytes_moved: to and from the device's memory.
-    seconds: the compiler's estimate.
-    augmentation: the part of these three that makes the views, where the
+    seconds: by the cost analysis.
+    cycle_seconds: by the cycles of all operations.
+    augmentation: the part of these four that makes the views, where the
       devices do that.
     collectives: kind -> count and bytes.
     compile_seconds: what this took here.
@@ -69,6 +74,7 @@ class Compiled:
   flops: float
   bytes_moved: float
   seconds: float
+  cycle_seconds: float
   augmentation: Cost | None
   collectives: dict[str, hlo.Traffic]
   compile_seconds: float
@@ -142,12 +148,12 @@ def compile_step(
         f"The TPU compiler failed: {str(error).splitlines()[0][:300]}"
       ) from error
     return _too_large(str(error), time.monotonic() - begun, _numbers(built))
-  once, cost = Cost(0.0, 0.0, 0.0), _cost_of(compiled, slice_)
+  once, cost = Cost(), cost_of(compiled, slice_)
   on_devices = built.abstract_batch.keys() & {"draw"}
   if on_devices:
     tell("compiling the augmentation")
     views = jax.jit(built.make_views, out_shardings=sharding.split(mesh))
-    once = _cost_of(views.lower(built.abstract_batch).compile(), slice_)
+    once = cost_of(views.lower(built.abstract_batch).compile(), slice_)
   memory = compiled.memory_analysis()
   # The compiler counts the loop over micro-batches as if it ran once. Next to
   # it the update is little.
@@ -161,6 +167,8 @@ def compile_step(
     bytes_moved=once.bytes_moved
     + times * (cost.bytes_moved - once.bytes_moved),
     seconds=once.seconds + times * (cost.seconds - once.seconds),
+    cycle_seconds=once.cycle_seconds
+    + times * (cost.cycle_seconds - once.cycle_seconds),
     augmentation=once if on_devices else None,
     collectives=hlo.collectives(compiled.as_text()),
     compile_seconds=time.monotonic() - begun,
@@ -180,6 +188,7 @@ def _too_large(
     flops=0.0,
     bytes_moved=0.0,
     seconds=0.0,
+    cycle_seconds=0.0,
     augmentation=None,
     collectives={},
     compile_seconds=seconds,
@@ -196,16 +205,26 @@ def _numbers(built: program.Program) -> dict[str, Any]:
   }
 
 
-def _cost_of(compiled: Any, slice_: Slice) -> Cost:
-  """Reads the compiler's own sums."""
-  cost = compiled.cost_analysis()
-  seconds = cost["optimal_seconds"] + compiled.as_text().count(_UNKNOWN_COST)
+def cost_of(compiled: Any, slice_: Slice) -> Cost:
+  """Reads the compiler's own sums of a program compiled for `slice_`.
+
+  Raises:
+    RunError: they cannot be.
+  """
+  cost, text = compiled.cost_analysis(), compiled.as_text()
+  seconds = cost["optimal_seconds"] + text.count(_UNKNOWN_COST)
   if seconds <= 0:
     raise RunError(
       f"The TPU compiler estimates {seconds:g} s for an update on "
       f"{slice_.name}, which cannot be; nothing can be told of this slice."
     )
-  return Cost(cost["flops"], cost["bytes accessed"], seconds)
+  cycle_seconds = hlo.cycles(text) / slice_.clock_hz
+  if not cycle_seconds:
+    raise RunError(
+      "The TPU compiler writes no cycles into its program, as libtpu 0.0.42 "
+      "does; install the version of constraints.txt."
+    )
+  return Cost(cost["flops"], cost["bytes accessed"], seconds, cycle_seconds)
 
 
 def needed_bytes(message: str) -> int:

@@ -1,4 +1,4 @@
-"""What a compiled program says to other devices, read from its text."""
+"""What a compiled program's text tells: collectives, cycles."""
 
 import dataclasses
 import re
@@ -14,6 +14,7 @@ _KINDS = (
 )
 # `%name = RESULT kind(` or `kind-start(`, where kind runs asynchronously.
 _LINE = re.compile(rf" = (.+?) ({'|'.join(_KINDS)})(-start)?\(")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _ARRAY = re.compile(r"\b(pred|[a-z]+?(\d+))(?:e\d\w*)?\[([\d,]*)\]")
 
 
@@ -38,6 +39,14 @@ def collectives(text: str) -> dict[str, Traffic]:
     counts[kind] += 1
     sizes[kind] += size
   return {kind: Traffic(counts[kind], sizes[kind]) for kind in sorted(counts)}
+
+
+def cycles(text: str) -> int:
+  """Sum of the cycles that libtpu writes beside each operation.
+
+  The body of a loop counts once. Collectives and a few others have none.
+  """
+  return sum(map(int, _CYCLES.findall(text)))
 
 
 def _found(text: str) -> Iterator[tuple[str, int]]:

@@ -32,8 +32,8 @@ def extrapolate(
   """`compiler.compile_step` of a shallow encoder, scaled to the whole one.
 
   Work is scaled by the operations of a forward pass, which are counted without
-  compiling it; memory and its traffic by the activations; time by the
-  geometric mean of both. Collectives are left out.
+  compiling it; memory, its traffic and cycles by the activations; the cost
+  analysis' time by the geometric mean of both. Collectives are left out.
   """
   data: dict[str, Any] = {
     "num_examples": num_examples,
@@ -50,7 +50,7 @@ def extrapolate(
   held = activations(whole.network, size) / activations(shallow.network, size)
   peak = int(part.peak_bytes * held)
   # Augmentation does not grow with the encoder.
-  views = part.augmentation or compiler.Cost(0.0, 0.0, 0.0)
+  views = part.augmentation or compiler.Cost()
   return dataclasses.replace(
     part,
     fits=part.fits and peak < slice_.hbm_bytes,
@@ -63,6 +63,8 @@ def extrapolate(
     + (part.bytes_moved - views.bytes_moved) * held,
     seconds=views.seconds
     + (part.seconds - views.seconds) * math.sqrt(work * held),
+    cycle_seconds=views.cycle_seconds
+    + (part.cycle_seconds - views.cycle_seconds) * held,
     collectives={},
   )
 

@@ -21,11 +21,14 @@ _HEADER = (
   "slice",
   "images a device",
   "GiB of a device",
-  "estimate of an update",
+  "update, by cycles",
   "of peak",
-  "images/s a host",
-  "run, at least",
+  "optimistic",
+  "of peak",
+  "images/s a host, at most",
+  "run",
   "device-hours",
+  "run, at least",
   "smaller slice",
 )
 
@@ -43,7 +46,9 @@ def main(slices: str, folder: str, out: str) -> None:
       command += [f"--config=configs/{config}.py", f"--out={path}"]
       subprocess.run([sys.executable, *command], check=False)
     rows.append(row(config, json.loads(path.read_text())))
-  text = [" | ".join(cells) for cells in (_HEADER, ["---"] * 10, *rows)]
+  text = [
+    " | ".join(cells) for cells in (_HEADER, ["---"] * len(_HEADER), *rows)
+  ]
   pathlib.Path(out).write_text(
     pathlib.Path(out).read_text().split("\n| config |")[0]
     + "".join(f"\n| {line} |" for line in text)
@@ -55,7 +60,7 @@ def row(config: str, answer: dict[str, Any]) -> list[str]:
   """Cells of one config."""
   step, run, slice_ = answer["step"], answer["run"], answer["slice"]
   if not step["fits"]:
-    return [config, slice_["name"], *["-", "does not fit"], *["-"] * 6]
+    return [config, slice_["name"], *["-", "does not fit"], *["-"] * 9]
   memory = f"{step['peak_bytes'] / GIB:.1f} of {slice_['hbm_bytes'] / GIB:.1f}"
   advice = answer["advice"]
   other = "-"
@@ -66,11 +71,14 @@ def row(config: str, answer: dict[str, Any]) -> list[str]:
     slice_["name"],
     f"{run['images_per_device']:g}",
     memory,
+    f"{1e3 * step['cycle_seconds']:.1f} ms",
+    f"{run['cycle_share_of_peak']:.0%}",
     f"{1e3 * step['seconds']:.1f} ms",
     f"{run['share_of_peak']:.0%}",
     f"{run['images_per_host_second']:,.0f}",
     human_duration(3600 * run["hours"]),
     f"{run['device_hours']:,.0f}",
+    human_duration(3600 * run["least_hours"]),
     other,
   ]
 
