@@ -124,7 +124,8 @@ def open_inputs(
   transform = make_transform(config)
   images = None
   if isinstance(transform, augment.TwoDraws):
-    whole = resident.load(source, lambda shape: _check_room(shape, mesh))
+    room = _room_of(mesh)
+    whole = resident.load(source, lambda shape: check_room(shape, room))
     images = whole.images
     stream = resident.draw_stream(whole, transform, config.seed)
   else:
@@ -144,12 +145,20 @@ def open_inputs(
   )
 
 
-def _check_room(shape: tuple[int, ...], mesh: Mesh) -> None:
-  """Raises UsageError if the images would leave too little for training."""
+def _room_of(mesh: Mesh) -> int:
+  """Bytes of memory of a device, or of the host where it has less."""
   statistics = mesh.local_devices[0].memory_stats() or {}
   host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   # CPU devices do not say; and the host has to hold the images, too.
-  room = min(host, statistics.get("bytes_limit", host))
+  return min(host, statistics.get("bytes_limit", host))
+
+
+def check_room(shape: tuple[int, ...], room: int) -> None:
+  """Whether images of `shape` leave enough of `room` bytes for training.
+
+  Raises:
+    UsageError: they do not.
+  """
   needed = math.prod(shape)
   if needed > _MOST_OF_MEMORY * room:
     raise UsageError(

@@ -236,9 +236,12 @@ def run() -> None:
     sys.stderr.write(f"byol: {error}\n")
     sys.exit(2 if isinstance(error, UsageError) else 1)
   except KeyboardInterrupt:
-    sys.stderr.write(
-      "byol: interrupted; the same command resumes from the last checkpoint.\n"
-    )
+    goes_on = {
+      "train": "; the same command resumes from the last checkpoint",
+      "prepare": "; the same command goes on where it stopped",
+    }
+    command = sys.argv[1] if sys.argv[1:] else ""
+    sys.stderr.write(f"byol: interrupted{goes_on.get(command, '')}.\n")
     sys.stderr.flush()
     # Not by way of the interpreter's end: a compilation that still goes on in
     # XLA's threads would crash there.

@@ -172,8 +172,34 @@ def _step_of(line: bytes) -> float:
 def _replace(path: epath.Path, text: str) -> None:
   """Writes `text` to `path` such that no reader ever sees half of it."""
   temporary = path.parent / f"{path.name}.tmp"
-  temporary.write_text(text)
-  temporary.replace(path)
+  try:
+    temporary.write_text(text)
+    temporary.replace(path)
+  except OSError:
+    temporary.unlink(missing_ok=True)
+    raise
+
+
+def check_writable(path: str) -> None:
+  """Asks before the work whether `write_json` could write there; local paths.
+
+  Raises:
+    UsageError: it could not.
+  """
+  if path.startswith("gs://"):
+    return
+  folder = os.path.dirname(os.path.abspath(path))
+  if os.path.isdir(path) or not os.path.isdir(folder):
+    raise UsageError(
+      f"Cannot write {path}: "
+      + (
+        "it is a folder."
+        if os.path.isdir(path)
+        else f"there is no folder {folder}."
+      )
+    )
+  if not os.access(folder, os.W_OK):
+    raise UsageError(f"Cannot write {path}: {folder} may not be written to.")
 
 
 def write_json(path: str, record: Mapping[str, Any]) -> None:
@@ -183,9 +209,13 @@ def write_json(path: str, record: Mapping[str, Any]) -> None:
     UsageError: it cannot be written there.
   """
   try:
-    _replace(epath.Path(path), json.dumps(record, indent=2) + "\n")
+    _replace(
+      epath.Path(path), json.dumps(record, indent=2, allow_nan=False) + "\n"
+    )
   except OSError as error:
-    raise UsageError(f"Cannot write {path}: {error.strerror}.") from None
+    raise UsageError(
+      f"Cannot write {path}: {error.strerror or error}."
+    ) from None
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

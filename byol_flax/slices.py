@@ -66,9 +66,10 @@ class Generation:
 # 0.0.42) itself counts with; the other peaks are of Google's pages on each
 # generation (cloud.google.com/tpu/docs/v4 and so on). So are virtual CPUs of
 # v5e; those of v4, v5p and v6e could not be looked up again and may be off.
-# clock_ghz is the peak over what the matrix units do in a cycle (2 · 128² each,
-# on v6e 2 · 256²), with which the compiler's cycles for one product of large
-# matrices make 70 to 97 % of the peak.
+# clock_ghz is the peak over what the matrix units do in a cycle (2 · 128²
+# each); of v6e it is not public, and taken to be that of v5p. With it the
+# compiler's cycles for one product of large matrices make 70 to 99 %
+# of the peak.
 GENERATIONS = {
   "v2": Generation(
     "v2-",
@@ -185,8 +186,9 @@ def find(name: str) -> Slice:
   wanted = name.lower().replace("v5e-", "v5litepod-")
   if wanted in SLICES:
     return SLICES[wanted]
-  family = [known for known in SLICES if known[:2] == wanted[:2]]
-  near = difflib.get_close_matches(wanted, SLICES, n=1)
+  prefix = wanted.partition("-")[0] + "-"
+  family = [known for known in SLICES if known.startswith(prefix)]
+  near = difflib.get_close_matches(wanted, family or SLICES, n=1)
   hint = f" Did you mean {near[0]}?" if near else ""
   raise UsageError(
     f"There is no slice {name!r}; known are {', '.join(family or SLICES)}."

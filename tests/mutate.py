@@ -100,6 +100,24 @@ MUTATIONS = (
     "tests/test_prepare.py -k another_set",
   ),
   (
+    "byol_flax/preflight/estimate.py",
+    "hours = compiled.cycle_seconds * compiled.total_steps / 3600",
+    "hours = compiled.seconds * compiled.total_steps / 3600",
+    "tests/test_preflight.py -k arithmetic",
+  ),
+  (
+    "byol_flax/preflight/compiler.py",
+    'cost["optimal_seconds"] + text.count(_UNKNOWN_COST)',
+    'cost["optimal_seconds"]',
+    "tests/test_preflight_compiled.py -k operations_without",
+  ),
+  (
+    "byol_flax/slices.py",
+    '"v4-", 2, 1, 30.75, 275.0, 1.05, 240',
+    '"v4-", 2, 1, 30.75, 275.0, 0.94, 240',
+    "tests/test_slices.py -k near_the_peak",
+  ),
+  (
     "byol_flax/checkpoint.py",
     'if digest.tree_digest(state) == record["digest"]:',
     "if digest.tree_digest(state):",

@@ -51,6 +51,17 @@ def test_the_compiler_knows_every_slice(slice_, tpu_compiler):
   assert len({device.process_index for device in devices}) == slice_.hosts
 
 
+# Of the peak, by the cycles that libtpu 0.0.42 counts.
+SHARES = {
+  "v2": 0.989,
+  "v3": 0.972,
+  "v4": 0.928,
+  "v5e": 0.876,
+  "v5p": 0.901,
+  "v6e": 0.704,
+}
+
+
 @pytest.mark.parametrize("generation", slices.GENERATIONS)
 def test_a_product_of_large_matrices_runs_near_the_peak(
   generation, tpu_compiler
@@ -66,4 +77,4 @@ def test_a_product_of_large_matrices_runs_near_the_peak(
   product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
   found = compiler.cost_of(product, slice_)
   share = 2 * 8192**3 / slice_.peak_flops / found.cycle_seconds
-  assert 0.7 < share < 1
+  assert share == pytest.approx(SHARES[generation], abs=0.01)

@@ -5,7 +5,7 @@ import os
 from typing import Any, TextIO
 
 from byol_flax.benchmarks import checkpoint_cost, input_table, step
-from byol_flax.report import write_json
+from byol_flax.report import check_writable, write_json
 from byol_flax.version import code_version
 from input_pipeline.errors import UsageError
 
@@ -34,6 +34,12 @@ def benchmark(
   Raises:
     UsageError: for all that a user can mend.
   """
+  check_writable(out)
+  if what == "checkpoint" and out.startswith("gs://"):
+    raise UsageError(
+      "benchmark checkpoint saves beside --out, on a disk of this machine; "
+      f"{out} is not on one."
+    )
   if updates < 1:
     raise UsageError(f"--updates is {updates}; it must be at least 1.")
   if against_torch and importlib.util.find_spec("torch") is None:

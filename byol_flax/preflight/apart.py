@@ -14,9 +14,11 @@ from typing import Any, TextIO
 
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.slices import Slice
+from input_pipeline import parents
 from input_pipeline.errors import RunError, UsageError
 
 _SECONDS_BETWEEN_NOTES = 15
+_SECONDS_TO_END = 5
 
 
 def compile_apart(
@@ -42,10 +44,11 @@ def compile_apart(
   """
   context = multiprocessing.get_context("spawn")
   ours, theirs = context.Pipe(duplex=False)
-  with tempfile.NamedTemporaryFile() as complaints:
+  with tempfile.TemporaryFile() as complaints:
     child = context.Process(
       target=_compile,
-      args=(theirs, complaints.name, function),
+      # A file without a name, so that no signal can leave one behind.
+      args=(theirs, f"/proc/{os.getpid()}/fd/{complaints.fileno()}", function),
       kwargs={"config": config, "slice_": slice_, **data},
       daemon=True,
     )
@@ -53,6 +56,7 @@ def compile_apart(
     theirs.close()
     try:
       answer = _await(ours, stream)
+      child.join(_SECONDS_TO_END)  # by its own exit code
     finally:
       child.kill()
       child.join()
@@ -73,10 +77,19 @@ def _compile(
   """In the child: sends the phases it goes through, then the result."""
   with open(complaints, "ab") as file:
     os.dup2(file.fileno(), 2)
+  parents.end_with_parent()
   try:
     pipe.send(function(**arguments, tell=pipe.send))
   except (UsageError, RunError) as error:
     pipe.send(error)
+  except Exception as error:
+    reason = (str(error).splitlines() or [""])[0][:300]
+    name = type(error).__name__
+    pipe.send(
+      RunError(
+        f"Preflight has a fault of its own ({name}: {reason}); report it."
+      )
+    )
 
 
 def _await(
@@ -99,12 +112,11 @@ def _await(
 
 def _crash(code: int | None, slice_: Slice, complaints: bytes) -> str:
   lines = complaints.decode(errors="replace").splitlines()
-  # The compiler's signal handler names the signal in a line of stars; a fault
-  # of ours ends in the line of its exception.
+  # The compiler's signal handler names the signal in a line of stars.
   stars = [line.strip("* ") for line in lines if line.startswith("***")]
   reason = (stars or lines[-1:] or ["it said nothing"])[0][:200]
   return (
     f"The TPU compiler ended with {code} while compiling for {slice_.name}: "
-    f"{reason} That is a fault of the compiler or of this program, not of the "
-    "config; another slice or batch size may do."
+    f"{reason} That is a fault of the compiler, not of the config; another "
+    "slice or batch size may do."
   )

@@ -1,18 +1,20 @@
 """`byol preflight`: before paying for a slice."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from byol_flax import slices
+from byol_flax import inputs, slices
 from byol_flax.benchmarks import input_stages, photographs
 from byol_flax.preflight import advice, apart, compiler, estimate, shallow
 from byol_flax.preflight.compiler import Compiled
-from byol_flax.report import write_json
+from byol_flax.report import check_writable, write_json
 from byol_flax.slices import Slice
 from byol_flax.version import code_version
 from input_pipeline import sources
 from input_pipeline.errors import UsageError
+from input_pipeline.resident import load
 
 FITS, DOES_NOT_FIT = 0, 3  # exit codes
 
@@ -88,17 +90,22 @@ def preflight(
   """
   compiler.check_installed()
   slice_ = slices.find(slice_name)
-  if price is not None and price < 0:
-    raise UsageError(f"--price is {price}; it must be at least 0.")
+  if price is not None and not 0 <= price < math.inf:
+    raise UsageError(f"--price is {price}; it must be a number of at least 0.")
+  check_writable(out)
   name, split = config.data.name, config.data.split
   data_dir = config.loader.data_dir
   examples, classes = sources.size_of(name, split, data_dir)
   source, measured_on = photographs.open_images(config)
+  resident = None
+  if config.augment.cache == "device":
+    resident = _resident_shape(config, source, slice_)
   rate = input_stages.one_core(source, config)[-1].images_per_second
   question = _Question(slice_, price, rate, measured_on, stream)
   question.say(
     f"{name}, batch {config.batch_size:,}, on {slice_.name}: {slice_.devices} "
-    f"devices of {slice_.hosts} host(s)" + (f"; {shallow.SAID}" if fast else "")
+    f"device(s) of {slice_.hosts} host(s)"
+    + (f"; {shallow.SAID}" if fast else "")
   )
 
   def compiled(config: Any) -> Compiled:
@@ -108,6 +115,7 @@ def preflight(
       slice_,
       num_examples=examples,
       num_classes=classes,
+      resident=resident,
       stream=stream,
     )
 
@@ -129,6 +137,22 @@ def preflight(
   return FITS if first.fits else DOES_NOT_FIT
 
 
+def _resident_shape(
+  config: Any, source: sources.Source, slice_: Slice
+) -> tuple[int, ...]:
+  """Shape of the images that would lie on the devices; reads them all."""
+  if isinstance(source, photographs.Photographs):
+    raise UsageError(
+      f"With augment.cache=device the images of {config.data.name} count in "
+      "the memory of the devices, and they are not on this machine; ask where "
+      "they are, or with --config.augment.cache=none."
+    )
+  room = slice_.hbm_bytes
+  readable = sources.ReadableSource(source)
+  loaded = load(readable, lambda shape: inputs.check_room(shape, room))
+  return loaded.images.shape
+
+
 def _advise_smaller(
   question: _Question, result: Compiled, config: Any
 ) -> dict[str, Any] | None:
@@ -138,7 +162,7 @@ def _advise_smaller(
     return None
   other, times = found
   question.say(
-    f"advice     {other.name} should do too, in {times:g} times as long "
+    f"advice     {other.name} should do too, in up to {times:g} times as long "
     "(predicted from the memory, not compiled)"
   )
   return {"slice": other.name, "times_longer": times, "compiled": False}

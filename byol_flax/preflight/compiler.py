@@ -1,10 +1,11 @@
 """The training step, compiled for a slice that is not there.
 
-XLA's TPU compiler (libtpu) needs no TPU. It says two things of time, neither of
-them measured, both without input, dispatch or the wait for other devices. Its
-cost analysis is a bound: a sum over operations of what each would take at best.
-The cycles that it writes beside each operation of the compiled program come
-nearer: BUILD_NOTES.md, Preflight, holds both against published runs.
+XLA's TPU compiler (libtpu) needs no TPU. It says two things of time, neither
+measured, both without input, dispatch or what devices say to each other. Its
+cost analysis is optimistic: a sum over operations of what each would take at
+best, which on v4 and v5 counts traffic within the chip, too. The cycles that it
+writes beside each operation of the compiled program come nearer: BUILD_NOTES.md
+holds both against published runs (Results, Preflight).
 """
 
 import dataclasses
@@ -148,29 +149,23 @@ def compile_step(
         f"The TPU compiler failed: {str(error).splitlines()[0][:300]}"
       ) from error
     return _too_large(str(error), time.monotonic() - begun, _numbers(built))
-  once, cost = Cost(), cost_of(compiled, slice_)
+  times = config.accumulation_steps
+  cost = cost_of(compiled, slice_, loops=times)
+  views_cost = None
   on_devices = built.abstract_batch.keys() & {"draw"}
   if on_devices:
     tell("compiling the augmentation")
     views = jax.jit(built.make_views, out_shardings=sharding.split(mesh))
-    once = cost_of(views.lower(built.abstract_batch).compile(), slice_)
+    views_cost = cost_of(views.lower(built.abstract_batch).compile(), slice_)
   memory = compiled.memory_analysis()
-  # The compiler counts the loop over micro-batches as if it ran once. Next to
-  # it the update is little.
-  times = config.accumulation_steps
   return Compiled(
     fits=True,
     peak_bytes=memory.peak_memory_in_bytes,
     argument_bytes=memory.argument_size_in_bytes,
     temporary_bytes=memory.temp_size_in_bytes,
-    flops=once.flops + times * (cost.flops - once.flops),
-    bytes_moved=once.bytes_moved
-    + times * (cost.bytes_moved - once.bytes_moved),
-    seconds=once.seconds + times * (cost.seconds - once.seconds),
-    cycle_seconds=once.cycle_seconds
-    + times * (cost.cycle_seconds - once.cycle_seconds),
-    augmentation=once if on_devices else None,
-    collectives=hlo.collectives(compiled.as_text()),
+    **dataclasses.asdict(cost),
+    augmentation=views_cost,
+    collectives=hlo.collectives(compiled.as_text(), loops=times),
     compile_seconds=time.monotonic() - begun,
     **_numbers(built),
   )
@@ -205,8 +200,11 @@ def _numbers(built: program.Program) -> dict[str, Any]:
   }
 
 
-def cost_of(compiled: Any, slice_: Slice) -> Cost:
+def cost_of(compiled: Any, slice_: Slice, *, loops: int = 1) -> Cost:
   """Reads the compiler's own sums of a program compiled for `slice_`.
+
+  Its cost analysis counts a loop as if it ran once; for the loop over
+  micro-batches, which runs `loops` times, the sums are scaled as the cycles.
 
   Raises:
     RunError: they cannot be.
@@ -218,13 +216,20 @@ def cost_of(compiled: Any, slice_: Slice) -> Cost:
       f"The TPU compiler estimates {seconds:g} s for an update on "
       f"{slice_.name}, which cannot be; nothing can be told of this slice."
     )
-  cycle_seconds = hlo.cycles(text) / slice_.clock_hz
-  if not cycle_seconds:
+  once = hlo.cycles(text)
+  if not once:
     raise RunError(
       "The TPU compiler writes no cycles into its program, as libtpu 0.0.42 "
       "does; install the version of constraints.txt."
     )
-  return Cost(cost["flops"], cost["bytes accessed"], seconds, cycle_seconds)
+  cycles = hlo.cycles(text, loops)
+  scale = cycles / once
+  return Cost(
+    flops=scale * cost["flops"],
+    bytes_moved=scale * cost["bytes accessed"],
+    seconds=scale * seconds,
+    cycle_seconds=cycles / slice_.clock_hz,
+  )
 
 
 def needed_bytes(message: str) -> int:

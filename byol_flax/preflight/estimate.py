@@ -21,13 +21,13 @@ class Estimate:
     floor_seconds: of a step whose operations all ran at the device's peak.
     share_of_peak: floor / time by the cost analysis.
     cycle_share_of_peak: floor / time by the cycles.
-    images_per_host_second: what each host must read and augment at most, at
-      the speed of the cost analysis.
+    images_per_host_second: what each host must read and augment at most, by
+      the shorter of the two times.
     input_images_per_host_second: what such a host would, by this machine's
       cores.
-    least_hours: of the whole run, by the cost analysis.
-    hours: of the whole run, by the cycles.
-    device_hours: of all devices, by the cycles.
+    least_hours: of the whole run, by the shorter of the two times.
+    hours: of the whole run, by the longer.
+    device_hours: of all devices, by the longer.
     price: of the whole run, None without a price per device and hour.
   """
 
@@ -52,7 +52,8 @@ def estimate(
   price_per_device_hour: float | None,
 ) -> Estimate:
   """Turns the compiler's numbers into those of a run; it must fit."""
-  hours = compiled.cycle_seconds * compiled.total_steps / 3600
+  shorter, longer = sorted((compiled.seconds, compiled.cycle_seconds))
+  hours = longer * compiled.total_steps / 3600
   device_hours = hours * slice_.devices
   floor = compiled.flops / slice_.peak_flops
   price = price_per_device_hour
@@ -62,14 +63,18 @@ def estimate(
     floor_seconds=floor,
     share_of_peak=floor / compiled.seconds,
     cycle_share_of_peak=floor / compiled.cycle_seconds,
-    images_per_host_second=compiled.batch_size
-    / (compiled.seconds * slice_.hosts),
+    images_per_host_second=compiled.batch_size / (shorter * slice_.hosts),
     input_images_per_host_second=images_per_core_second * slice_.vcpus_per_host,
-    least_hours=compiled.seconds * compiled.total_steps / 3600,
+    least_hours=shorter * compiled.total_steps / 3600,
     hours=hours,
     device_hours=device_hours,
     price=None if price is None else device_hours * price,
   )
+
+
+def amount(number: float) -> str:
+  """Hours or money: whole from a hundred on, else to two digits."""
+  return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
 
 
 def memory_words(compiled: Compiled, slice_: Slice) -> str:
@@ -98,8 +103,12 @@ def words(
     f"work       {compiled.flops / 1e12:.3f} TFLOP and "
     f"{compiled.bytes_moved / 1e9:.2f} GB moved by each device and update",
     f"update     {1e3 * compiled.cycle_seconds:.1f} ms by the compiler's "
-    "cycles: not measured; published runs of ResNet-50 on v3 took "
-    f"{PUBLISHED} times that",
+    "cycles: not measured, nor what devices say to each other counted"
+    + (
+      f"; published runs of ResNet-50 took {PUBLISHED} times that"
+      if slice_.generation == "v3"
+      else ""
+    ),
     f"           {1e3 * compiled.seconds:.1f} ms by its estimate: optimistic, "
     "not measured",
     f"           {1e3 * found.floor_seconds:.1f} ms if all ran at the peak of "
@@ -129,8 +138,12 @@ def words(
   lines.append(
     f"run        {compiled.total_steps:,} updates of {compiled.batch_size:,} "
     f"images: {human_duration(3600 * found.hours)}, "
-    f"{found.device_hours:,.0f} device-hours"
-    + (f", {found.price:,.0f} at that price" if found.price is not None else "")
+    f"{amount(found.device_hours)} device-hours"
+    + (
+      f", {amount(found.price)} at that price"
+      if found.price is not None
+      else ""
+    )
     + f"; at least {human_duration(3600 * found.least_hours)}"
   )
   return lines

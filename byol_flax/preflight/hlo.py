@@ -13,9 +13,15 @@ _KINDS = (
   "collective-permute",
 )
 # `%name = RESULT kind(` or `kind-start(`, where kind runs asynchronously.
-_LINE = re.compile(rf" = (.+?) ({'|'.join(_KINDS)})(-start)?\(")
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_COLLECTIVE = re.compile(rf" = (.+?) ({'|'.join(_KINDS)})(-start)?\(")
 _ARRAY = re.compile(r"\b(pred|[a-z]+?(\d+))(?:e\d\w*)?\[([\d,]*)\]")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+# A computation begins at the margin, and stands before those that call it.
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{$")
+_CALLED = re.compile(
+  r"\b(?:body|condition|calls|to_apply|called_computations)=\{?%([\w.\-]+)"
+)
+_OUR_LOOP = re.compile(r' while\(.*op_name="jit\(train_step\)/while"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Traffic:
   """Collectives of one kind.
 
   Attributes:
-    count: of instructions; one may move many arrays.
+    count: of instructions that run; one may move many arrays.
     size: bytes of their results on one device.
   """
 
@@ -31,34 +37,54 @@ class Traffic:
   size: int
 
 
-def collectives(text: str) -> dict[str, Traffic]:
-  """Kind of collective -> how many and how much, of an HLO module's text."""
+def collectives(text: str, loops: int = 1) -> dict[str, Traffic]:
+  """Kind of collective -> how many and how much.
+
+  Args:
+    text: of an HLO module.
+    loops: how often the loop over micro-batches runs.
+  """
   counts: Counter[str] = Counter()
   sizes: Counter[str] = Counter()
-  for kind, size in _found(text):
-    counts[kind] += 1
-    sizes[kind] += size
+  for line, times in _lines(text, loops):
+    if match := _COLLECTIVE.search(line):
+      result, kind, starts = match.groups()
+      arrays = [_size(*array) for array in _ARRAY.findall(result)]
+      # What starts a gather returns its operand beside its result.
+      together = (
+        sum(arrays) if kind == "all-reduce" or not starts else max(arrays)
+      )
+      counts[kind] += times
+      sizes[kind] += times * together
   return {kind: Traffic(counts[kind], sizes[kind]) for kind in sorted(counts)}
 
 
-def cycles(text: str) -> int:
+def cycles(text: str, loops: int = 1) -> int:
   """Sum of the cycles that libtpu writes beside each operation.
 
-  The body of a loop counts once. Collectives and a few others have none.
+  Collectives and a few others have none. Args are those of `collectives`.
   """
-  return sum(map(int, _CYCLES.findall(text)))
+  return sum(
+    times * int(found)
+    for line, times in _lines(text, loops)
+    for found in _CYCLES.findall(line)
+  )
 
 
-def _found(text: str) -> Iterator[tuple[str, int]]:
+def _lines(text: str, loops: int) -> Iterator[tuple[str, int]]:
+  """Every line, and how often it runs."""
+  computations: list[tuple[str, list[str]]] = [("", [])]
   for line in text.splitlines():
-    if match := _LINE.search(line):
-      result, kind, starts = match.groups()
-      sizes = [_size(*array) for array in _ARRAY.findall(result)]
-      # What starts a gather returns its operand beside its result.
-      together = (
-        sum(sizes) if kind == "all-reduce" or not starts else max(sizes)
-      )
-      yield kind, together
+    if begins := _COMPUTATION.match(line):
+      computations.append((begins[1], []))
+    computations[-1][1].append(line)
+  times: dict[str, int] = {}
+  for name, lines in reversed(computations):
+    here = times.get(name, 1)
+    for line in lines:
+      inside = here * (loops if _OUR_LOOP.search(line) else 1)
+      times |= dict.fromkeys(_CALLED.findall(line), inside)
+      yield line, here
 
 
 def _size(kind: str, bits: str, shape: str) -> int:

@@ -32,8 +32,9 @@ def extrapolate(
   """`compiler.compile_step` of a shallow encoder, scaled to the whole one.
 
   Work is scaled by the operations of a forward pass, which are counted without
-  compiling it; memory, its traffic and cycles by the activations; the cost
-  analysis' time by the geometric mean of both. Collectives are left out.
+  compiling it; traffic and cycles by the activations, memory by those that are
+  kept; the cost analysis' time by the geometric mean of both. Collectives are
+  left out.
   """
   data: dict[str, Any] = {
     "num_examples": num_examples,
@@ -48,16 +49,20 @@ def extrapolate(
   size = config.augment.size
   work = operations(whole.network, size) / operations(shallow.network, size)
   held = activations(whole.network, size) / activations(shallow.network, size)
-  peak = int(part.peak_bytes * held)
+  kept = kept_for_gradient(whole.network, size) / kept_for_gradient(
+    shallow.network, size
+  )
+  parameters = trees.count(whole.abstract_state.online.params)
+  peak = int(part.peak_bytes * kept)
   # Augmentation does not grow with the encoder.
   views = part.augmentation or compiler.Cost()
   return dataclasses.replace(
     part,
     fits=part.fits and peak < slice_.hbm_bytes,
-    parameters=trees.count(whole.abstract_state.online.params),
+    parameters=parameters,
     peak_bytes=peak,
-    argument_bytes=int(part.argument_bytes * held),
-    temporary_bytes=int(part.temporary_bytes * held),
+    argument_bytes=int(part.argument_bytes * parameters / part.parameters),
+    temporary_bytes=int(part.temporary_bytes * kept),
     flops=views.flops + (part.flops - views.flops) * work,
     bytes_moved=views.bytes_moved
     + (part.bytes_moved - views.bytes_moved) * held,
@@ -71,6 +76,24 @@ def extrapolate(
 
 def activations(network: byol.ByolNetwork, size: int) -> int:
   """Numbers that BatchNorm hands on for one image of `size` pixels."""
+  return sum(map(sum, _handed_on(network, size).values()))
+
+
+def kept_for_gradient(network: byol.ByolNetwork, size: int) -> int:
+  """Those of them that are in memory when the gradient begins.
+
+  With recomputation the outputs of all blocks, and the largest block whole.
+  """
+  parts = _handed_on(network, size)
+  blocks = [sizes for name, sizes in parts.items() if "_block" in name]
+  if not network.encoder.recompute:
+    return activations(network, size)
+  others = sum(sum(x) for name, x in parts.items() if "_block" not in name)
+  return others + sum(x[-1] for x in blocks) + max(map(sum, blocks))
+
+
+def _handed_on(network: byol.ByolNetwork, size: int) -> dict[str, list[int]]:
+  """Part of the network -> how many numbers each of its BatchNorms hands on."""
 
   def handed_on(images: jax.Array) -> Any:
     _, collections = network.init_with_output(
@@ -84,8 +107,11 @@ def activations(network: byol.ByolNetwork, size: int) -> int:
     )
     return collections["intermediates"]
 
+  parts: dict[str, list[int]] = {}
   found = jax.eval_shape(handed_on, _image(size))
-  return sum(leaf.size for leaf in jax.tree.leaves(found))
+  for path, leaf in jax.tree.leaves_with_path(found):
+    parts.setdefault(str(path[1].key), []).append(leaf.size)
+  return parts
 
 
 def operations(network: byol.ByolNetwork, size: int) -> float:

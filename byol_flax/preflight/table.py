@@ -13,6 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
+from byol_flax.preflight.estimate import amount
 from byol_flax.report import human_duration
 from byol_flax.slices import GIB
 
@@ -77,7 +78,7 @@ def row(config: str, answer: dict[str, Any]) -> list[str]:
     f"{run['share_of_peak']:.0%}",
     f"{run['images_per_host_second']:,.0f}",
     human_duration(3600 * run["hours"]),
-    f"{run['device_hours']:,.0f}",
+    amount(run["device_hours"]),
     human_duration(3600 * run["least_hours"]),
     other,
   ]

@@ -1,0 +1,125 @@
+"""Preflight: what the TPU compiler says of real steps, and their budget."""
+
+import pytest
+
+from byol_flax import slices
+from byol_flax.preflight import compiler, estimate
+from configs import byol, byol_cifar10, byol_digits
+
+# Of one block per group of ResNet-50 at 64 pixels, 8 images on each of the 32
+# cores of a v3-32, as compiled by libtpu 0.0.42.
+BUDGET = {
+  "all-reduce": 33,
+  "all-gather": 34,
+  "bytes_moved": 675.5e6,
+  "temporary_bytes": 95.9e6,
+  "cycle_seconds": 2.572e-3,
+}
+GROWTH = 1.03  # more than that fails
+
+
+@pytest.mark.slow
+def test_augmentation_on_the_devices_is_a_part_of_the_step(tpu_compiler):
+  config = byol_cifar10.get_config()
+  config.batch_size = 64
+  config.augment.device = "accelerator"
+  found = compiler.compile_step(
+    config,
+    slices.find("v3-8"),
+    num_examples=50_000,
+    num_classes=10,
+    blocks=(1, 1, 1, 1),
+    tell=lambda phase: None,
+  )
+  assert 0 < found.augmentation.seconds < found.seconds
+  assert 0 < found.augmentation.cycle_seconds < found.cycle_seconds
+  assert 0 < found.augmentation.bytes_moved < found.bytes_moved
+  told = estimate.estimate(
+    found,
+    slices.find("v3-8"),
+    accumulation_steps=1,
+    images_per_core_second=1.0,
+    price_per_device_hour=None,
+  )
+  lines = estimate.words(
+    found, told, slices.find("v3-8"), input_measured="of stone"
+  )
+  assert "GB of it for augmentation" in "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_the_step_stays_within_its_budget(tpu_compiler):
+  config = byol.get_config("architecture=resnet50")
+  config.augment.size = 64
+  config.batch_size = 256
+  result = compiler.compile_step(
+    config,
+    slices.find("v3-32"),
+    num_examples=1_281_167,
+    num_classes=1000,
+    tell=lambda phase: None,
+    blocks=(1, 1, 1, 1),
+  )
+  found = {
+    **{kind: traffic.count for kind, traffic in result.collectives.items()},
+    "bytes_moved": result.bytes_moved,
+    "temporary_bytes": result.temporary_bytes,
+    "cycle_seconds": result.cycle_seconds,
+  }
+  grown = {
+    name: value
+    for name, value in found.items()
+    if value > GROWTH * BUDGET.get(name, 0)
+  }
+  assert not grown, f"{grown} of {found}; the budget is {BUDGET}"
+  # Far less would be a fault of the counting.
+  missed = [name for name in BUDGET if found.get(name, 0) < BUDGET[name] / 2]
+  assert not missed, f"{missed} of {found}; the budget is {BUDGET}"
+
+
+@pytest.mark.slow
+def test_operations_without_a_cost_do_not_spoil_the_estimate(tpu_compiler):
+  """On v4 each of some dozen counts as -1 second."""
+  config = byol_cifar10.get_config()
+  config.batch_size = 64
+  slice_ = slices.find("v4-8")
+  result = compiler.compile_step(
+    config,
+    slice_,
+    num_examples=50_000,
+    num_classes=10,
+    blocks=(1, 1, 1, 1),
+    tell=lambda phase: None,
+  )
+  floor = result.flops / slice_.peak_flops
+  assert floor < result.seconds < 1000 * floor
+
+
+@pytest.mark.slow
+def test_a_loop_over_micro_batches_is_counted_as_often_as_it_runs(
+  tpu_compiler,
+):
+  def cost(accumulation_steps):
+    config = byol_digits.get_config()
+    config.batch_size = 8 * 8 * accumulation_steps
+    config.accumulation_steps = accumulation_steps
+    return compiler.compile_step(
+      config,
+      slices.find("v3-8"),
+      num_examples=1437,
+      num_classes=10,
+      tell=lambda phase: None,
+    )
+
+  one, four = cost(1), cost(4)
+  # The update itself is not repeated.
+  for name in ("flops", "cycle_seconds"):
+    assert 2.5 < getattr(four, name) / getattr(one, name) < 4, name
+  # Gradients of each micro-batch, statistics of each.
+  assert (
+    3
+    < (
+      four.collectives["all-reduce"].count / one.collectives["all-reduce"].count
+    )
+    < 4.5
+  )
