@@ -101,8 +101,8 @@ MUTATIONS = (
   ),
   (
     "byol_flax/preflight/estimate.py",
-    "hours = compiled.cycle_seconds * compiled.total_steps / 3600",
-    "hours = compiled.seconds * compiled.total_steps / 3600",
+    "hours = longer * compiled.total_steps / 3600",
+    "hours = shorter * compiled.total_steps / 3600",
     "tests/test_preflight.py -k arithmetic",
   ),
   (
@@ -110,6 +110,18 @@ MUTATIONS = (
     'cost["optimal_seconds"] + text.count(_UNKNOWN_COST)',
     'cost["optimal_seconds"]',
     "tests/test_preflight_compiled.py -k operations_without",
+  ),
+  (
+    "byol_flax/preflight/hlo.py",
+    "inside = here * (loops if _OUR_LOOP.search(line) else 1)",
+    "inside = here",
+    "tests/test_preflight.py -k cycles",
+  ),
+  (
+    "byol_flax/preflight/apart.py",
+    "  parents.end_with_parent()\n",
+    "",
+    "tests/test_preflight_command.py -k killed",
   ),
   (
     "byol_flax/slices.py",

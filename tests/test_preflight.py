@@ -141,7 +141,7 @@ def memory(config, images=512):
 
 
 @pytest.mark.parametrize("says_how_much", [True, False])
-@pytest.mark.parametrize("room", [1.65, 1.8, 1.95, 3, 7.1, 13, 52.6, 60])
+@pytest.mark.parametrize("room", [1.65, 1.8, 1.95, 3, 5.5, 7.1, 13, 52.6, 60])
 def test_the_smallest_change_that_fits_is_found(room, says_how_much):
   config = byol.get_config("architecture=resnet200,width=2")
   slice_ = dataclasses.replace(

@@ -140,17 +140,34 @@ def test_images_that_are_not_there_cannot_be_counted(tmp_path, tpu_compiler):
   assert "they are not on this machine" in errors
 
 
+def linger(config, slice_, *, tell):
+  tell("lingering")
+  time.sleep(60)
+
+
+LINGERING = """
+import sys
+from byol_flax import slices
+from byol_flax.preflight import apart
+from tests.test_preflight_command import linger
+apart._SECONDS_BETWEEN_NOTES = 0.3
+apart.compile_apart(linger, None, slices.find("v3-8"), stream=sys.stdout)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_preflight_leaves_no_compiler(tmp_path, number, tpu_compiler):
-  run = preflight(tmp_path / "out.json", "--slice=v3-8")
-  while not children_of(run.pid):
-    assert run.poll() is None
-    time.sleep(0.1)
-  time.sleep(2)  # the compiler and Python's own tracker of resources
+def test_a_killed_preflight_leaves_no_compiler(number):
+  run = subprocess.Popen(
+    [sys.executable, "-c", LINGERING],
+    cwd=trainers.ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert any(line.startswith("lingering, ") for line in run.stdout)
   children = children_of(run.pid)
   assert all(map(lives, children))
   run.send_signal(number)
-  run.communicate(timeout=60)
+  run.wait()
   until = time.monotonic() + 20
   while any(map(lives, children)) and time.monotonic() < until:
     time.sleep(0.1)
