@@ -205,6 +205,13 @@ def test_digest_sees_values_places_and_names():
   assert base not in found
 
 
+def test_digest_sees_two_values_of_a_matrix_change_places():
+  matrix = jnp.arange(12.0).reshape(3, 4)
+  # Places whose indices have equal sums.
+  swapped = matrix.at[0, 1].set(matrix[1, 0]).at[1, 0].set(matrix[0, 1])
+  assert digest.tree_digest([matrix]) != digest.tree_digest([swapped])
+
+
 def test_digest_does_not_depend_on_devices():
   assert digest.tree_digest(state(3, 8)) == digest.tree_digest(state(3, 1))
   mesh = sharding.make_mesh()

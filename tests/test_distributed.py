@@ -50,6 +50,37 @@ def test_alone_nothing_waits():
   alone.check_preempted()
 
 
+EARLY = """
+import signal, time
+from byol_flax import distributed, peers
+from input_pipeline.errors import PreemptedError
+deadlines = peers.Deadlines(*3 * [30.0])
+cluster = distributed.find_cluster(None, None, None)
+sigterms = [signal.SIGTERM]
+try:
+  with distributed.start(
+    cluster, deadlines, identity="x", sigterms=sigterms
+  ) as processes:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+      processes.check_preempted()
+      time.sleep(0.1)
+except PreemptedError:
+  print("preempted")
+"""
+
+
+def test_a_signal_that_came_before_jax_listens_is_handed_on():
+  run = subprocess.run(
+    [sys.executable, "-c", EARLY],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=trainers.ROOT,
+  )
+  assert run.stdout == "preempted\n", run.stderr
+
+
 DEVICES = """
 import sys, types
 from byol_flax import sharding
