@@ -2,8 +2,8 @@
 
 Command: JAX_PLATFORMS=cpu python -m tests.published_runs
 Compiles one update of a plain supervised ResNet-50 (our encoder, SGD with
-momentum) for the slice and the images a core of each run, and prints what the
-run took beside the compiler's two figures. Two minutes on two cores.
+momentum) with the images a core of each run, and prints what the run took
+beside the compiler's two figures. Two minutes on two cores.
 """
 
 import dataclasses

@@ -50,6 +50,20 @@ def test_alone_nothing_waits():
   alone.check_preempted()
 
 
+def printed(code):
+  """What `code` prints in a process of its own."""
+  run = subprocess.run(
+    [sys.executable, "-c", code],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=trainers.ROOT,
+    env=os.environ,
+  )
+  assert run.returncode == 0, run.stderr
+  return run.stdout
+
+
 EARLY = """
 import signal, time
 from byol_flax import distributed, peers
@@ -71,14 +85,7 @@ except PreemptedError:
 
 
 def test_a_signal_that_came_before_jax_listens_is_handed_on():
-  run = subprocess.run(
-    [sys.executable, "-c", EARLY],
-    capture_output=True,
-    text=True,
-    check=False,
-    cwd=trainers.ROOT,
-  )
-  assert run.stdout == "preempted\n", run.stderr
+  assert printed(EARLY) == "preempted\n"
 
 
 DEVICES = """
@@ -95,15 +102,7 @@ print([d.id for d in sharding.make_mesh(kinds).devices.flat])
 
 def test_devices_of_a_process_stand_side_by_side():
   # As on a v3-16, whose hosts own 2 x 2 chips of a 2 x 4 torus.
-  result = subprocess.run(
-    [sys.executable, "-c", DEVICES],
-    capture_output=True,
-    text=True,
-    check=True,
-    cwd=trainers.ROOT,
-    env=os.environ,
-  )
-  assert result.stdout.strip() == "[0, 1, 4, 5, 2, 3, 6, 7]"
+  assert printed(DEVICES).strip() == "[0, 1, 4, 5, 2, 3, 6, 7]"
 
 
 @pytest.mark.slow

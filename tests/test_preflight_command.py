@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,21 +13,8 @@ import pytest
 from byol_flax import slices
 from byol_flax.preflight import apart
 from input_pipeline.errors import RunError, UsageError
-from tests import conftest, trainers
+from tests import conftest, processes, trainers
 from tests.test_preflight import compiled
-
-
-def children_of(pid):
-  text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
-  return [int(child) for child in text.split()]
-
-
-def lives(pid):
-  try:
-    state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
-  except FileNotFoundError:
-    return False
-  return state.split()[0] != "Z"  # whoever inherits it may not wait for it
 
 
 def crash(config, slice_, *, tell):
@@ -164,14 +150,14 @@ def test_a_killed_preflight_leaves_no_compiler(number):
     text=True,
   )
   assert any(line.startswith("lingering, ") for line in run.stdout)
-  children = children_of(run.pid)
-  assert all(map(lives, children))
+  children = processes.children(run.pid)
+  assert all(map(processes.lives, children))
   run.send_signal(number)
   run.wait()
   until = time.monotonic() + 20
-  while any(map(lives, children)) and time.monotonic() < until:
+  while any(map(processes.lives, children)) and time.monotonic() < until:
     time.sleep(0.1)
-  assert not any(map(lives, children))
+  assert not any(map(processes.lives, children))
 
 
 @pytest.mark.parametrize(

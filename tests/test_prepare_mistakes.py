@@ -13,6 +13,7 @@ import pytest
 from byol_flax import main
 from input_pipeline import records
 from input_pipeline.errors import RunError, UsageError
+from tests import processes
 from tests.test_prepare import byol_prepare, jpeg, write
 from tests.trainers import ROOT
 
@@ -140,6 +141,15 @@ def test_a_full_disk_leaves_no_half_a_shard(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def workers_of(pid):
+  """Processes of its pool, not Python's own helper among them."""
+  return [
+    child
+    for child in processes.children(pid)
+    if "spawn_main" in processes.command(child)
+  ]
+
+
 def test_workers_end_with_a_command_that_is_killed(tmp_path):
   source = write(
     tmp_path / "s", {f"{i}.jpg": jpeg(i, size=(300, 400)) for i in range(40)}
@@ -156,33 +166,12 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path):
     stdout=subprocess.DEVNULL,
   )
   deadline = time.monotonic() + 60
-  while len(workers := children(process.pid)) < 2:
+  while len(workers := workers_of(process.pid)) < 2:
     assert process.poll() is None
     assert time.monotonic() < deadline
     time.sleep(0.05)
   process.send_signal(signal.SIGKILL)
   process.wait()
-  while any(state(pid)[0] in "RSD" for pid in workers):
+  while any(map(processes.lives, workers)):
     assert time.monotonic() < deadline
     time.sleep(0.1)
-
-
-def state(pid):
-  """Letter of a process's state, X if it is gone, and who is its parent."""
-  try:
-    with open(f"/proc/{pid}/stat") as file:
-      letter, parent = file.read().rpartition(")")[2].split()[:2]
-  except OSError:
-    return "X", 0
-  return letter, int(parent)
-
-
-def children(pid):
-  """Processes of the pool of `pid`, not Python's own helper among them."""
-  found = []
-  for name in filter(str.isdigit, os.listdir("/proc")):
-    if state(name)[1] == pid:
-      with open(f"/proc/{name}/cmdline") as file:
-        if "spawn_main" in file.read():
-          found.append(int(name))
-  return found
