@@ -189,17 +189,15 @@ def check_writable(path: str) -> None:
   if path.startswith("gs://"):
     return
   folder = os.path.dirname(os.path.abspath(path))
-  if os.path.isdir(path) or not os.path.isdir(folder):
-    raise UsageError(
-      f"Cannot write {path}: "
-      + (
-        "it is a folder."
-        if os.path.isdir(path)
-        else f"there is no folder {folder}."
-      )
-    )
-  if not os.access(folder, os.W_OK):
-    raise UsageError(f"Cannot write {path}: {folder} may not be written to.")
+  if os.path.isdir(path):
+    reason = "it is a folder"
+  elif not os.path.isdir(folder):
+    reason = f"there is no folder {folder}"
+  elif not os.access(folder, os.W_OK):
+    reason = f"{folder} may not be written to"
+  else:
+    return
+  raise UsageError(f"Cannot write {path}: {reason}.")
 
 
 def write_json(path: str, record: Mapping[str, Any]) -> None:

@@ -84,10 +84,10 @@ def kept_for_gradient(network: byol.ByolNetwork, size: int) -> int:
 
   With recomputation the outputs of all blocks, and the largest block whole.
   """
-  parts = _handed_on(network, size)
-  blocks = [sizes for name, sizes in parts.items() if "_block" in name]
   if not network.encoder.recompute:
     return activations(network, size)
+  parts = _handed_on(network, size)
+  blocks = [sizes for name, sizes in parts.items() if "_block" in name]
   others = sum(sum(x) for name, x in parts.items() if "_block" not in name)
   return others + sum(x[-1] for x in blocks) + max(map(sum, blocks))
 

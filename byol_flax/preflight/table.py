@@ -61,12 +61,13 @@ def row(config: str, answer: dict[str, Any]) -> list[str]:
   """Cells of one config."""
   step, run, slice_ = answer["step"], answer["run"], answer["slice"]
   if not step["fits"]:
-    return [config, slice_["name"], *["-", "does not fit"], *["-"] * 9]
+    cells = [config, slice_["name"], "-", "does not fit"]
+    return cells + ["-"] * (len(_HEADER) - len(cells))
   memory = f"{step['peak_bytes'] / GIB:.1f} of {slice_['hbm_bytes'] / GIB:.1f}"
   advice = answer["advice"]
   other = "-"
   if advice:
-    other = f"{advice['slice']}, {advice['times_longer']:g} times as long"
+    other = f"{advice['slice']}, up to {advice['times_longer']:g} times as long"
   return [
     config,
     slice_["name"],
