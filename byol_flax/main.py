@@ -80,12 +80,14 @@ def config_of_run(record: dict[str, Any]) -> "ConfigDict":
   """The config saved with a run; JSON made lists of its tuples."""
   from ml_collections import ConfigDict
 
+  from byol_flax import records
+
   def tuples(value: Any) -> Any:
     if isinstance(value, dict):
       return {name: tuples(inner) for name, inner in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
-  return ConfigDict(tuples(record["config"]))
+  return ConfigDict(tuples(records.completed(record)["config"]))
 
 
 def main(argv: Sequence[str]) -> int:

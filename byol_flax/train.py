@@ -15,6 +15,7 @@ from byol_flax import (
   inputs,
   loop,
   pictures,
+  records,
   report,
   sharding,
   train_state,
@@ -245,6 +246,7 @@ def view_grid(
 def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
   """What a checkpoint records of the run as a whole."""
   return {
+    "format": records.FORMAT,
     "config": json.loads(json.dumps(config.to_dict())),
     "num_examples": len(source),
     "num_classes": source.num_classes,

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from byol_flax import checkpoint, report
+from byol_flax import checkpoint, records, report
 from byol_flax.distributed import Processes
 from input_pipeline.errors import UsageError
 
@@ -112,13 +112,14 @@ def check_same_run(
   """Raises UsageError, naming the keys, if `now` contradicts the saved run.
 
   Args:
-    saved: record of the newest checkpoint, or None.
+    saved: record of the newest checkpoint, in any format, or None.
     now: what the next checkpoint would record: "config" and the data's
       "num_examples", "num_classes" and "data_fingerprint".
     workdir: for the message.
   """
   if saved is None:
     return
+  saved = records.completed(saved)
 
   def meaning(run: checkpoint.Record) -> dict[str, Any]:
     config = run["config"]
@@ -131,10 +132,15 @@ def check_same_run(
     }
 
   before, after = meaning(saved), meaning(now)
-  different = [
-    f"{name}: {before.get(name)} there, {after.get(name)} now"
+  absent = "not a key"
+  pairs = {
+    name: (before.get(name, absent), after.get(name, absent))
     for name in sorted(before.keys() | after.keys())
-    if before.get(name) != after.get(name)
+  }
+  different = [
+    f"{name}: {there} there, {here} now"
+    for name, (there, here) in pairs.items()
+    if there != here
   ]
   if different:
     raise UsageError(

@@ -1,0 +1,64 @@
+"""Records of runs that older versions of the code began.
+
+A record is the JSON object that lies beside the state in a checkpoint. Those of
+format 1 have no "format". Their config may lack keys that came later, and may
+hold keys that are gone; `completed` turns them into what today's code expects.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from input_pipeline.errors import UsageError
+
+FORMAT = 2
+
+# A key of the config that came after format 1 -> the value with which today's
+# code does what the code without the key did. Each row says why.
+ADDED_SINCE: dict[str, Any] = {}
+
+# A key of the config that went after format 1 -> the value that today's code
+# behaves as. A run with that value goes on; another value is a difference.
+REMOVED_SINCE: dict[str, Any] = {}
+
+
+def completed(
+  record: Mapping[str, Any],
+  *,
+  added: Mapping[str, Any] = ADDED_SINCE,
+  removed: Mapping[str, Any] = REMOVED_SINCE,
+) -> dict[str, Any]:
+  """A copy of `record` whose config has the keys of today's configs.
+
+  Args:
+    record: of a checkpoint, in any format so far; its "config" is filled.
+    added: see ADDED_SINCE.
+    removed: see REMOVED_SINCE.
+
+  Raises:
+    UsageError: the record is of a format that a newer version introduced.
+  """
+  made_in = record.get("format", 1)
+  if made_in > FORMAT:
+    raise UsageError(
+      f"The checkpoint has a record of format {made_in} and this version of "
+      f"the code knows none above {FORMAT}; use the version that the run was "
+      "made with, or a newer one."
+    )
+  config = copy.deepcopy(record["config"])
+  for key, value in added.items():
+    *sections, name = key.split(".")
+    _section(config, sections).setdefault(name, copy.deepcopy(value))
+  for key, value in removed.items():
+    *sections, name = key.split(".")
+    section = _section(config, sections)
+    if name in section and section[name] == value:
+      del section[name]
+  return {**record, "config": config}
+
+
+def _section(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
+  """The section of a nested config, made where it is absent."""
+  for name in names:
+    config = config.setdefault(name, {})
+  return config
