@@ -120,11 +120,11 @@ check_config() {
   (cd "${repository}" && "${python}" - "${trainer_arguments[@]}" <<'PYTHON'
 import sys
 
-from byol_flax import main
+from byol_flax import config_file
 from input_pipeline.errors import UsageError
 
 try:
-  main.load_config([x for x in sys.argv[1:] if x.startswith("--config")])
+  config_file.load_config([x for x in sys.argv[1:] if x.startswith("--config")])
 except UsageError as error:
   sys.exit(str(error))
 PYTHON

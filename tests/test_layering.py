@@ -44,6 +44,7 @@ ROWS = (
   "byol_flax.benchmarks",
   "byol_flax.preflight",
   "byol_flax.command_line",
+  "byol_flax.config_file",
   "byol_flax.main",
 )
 ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
@@ -51,7 +52,7 @@ ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
 # What may be imported in a few places only, and those places.
 HOMES = {
   "PIL": "byol_flax.pictures input_pipeline.decoding",
-  "absl": "byol_flax.main",
+  "absl": "byol_flax.config_file byol_flax.main",
   "array_record": "input_pipeline.records",
   "clu": "byol_flax.metrics byol_flax.report",
   "configs": "configs",
@@ -59,7 +60,7 @@ HOMES = {
   "grain": "input_pipeline",
   "jax": "byol_flax",
   "matplotlib": "byol_flax.pictures",
-  "ml_collections": "configs byol_flax.main",
+  "ml_collections": "configs byol_flax.config_file byol_flax.main",
   "numba": "input_pipeline.image_ops",
   "optax": "byol_flax",
   "orbax": "byol_flax.checkpoint",

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from byol_flax import main
+from byol_flax import config_file
 from input_pipeline.errors import UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def test_help(command, words):
 
 
 def config(*flags):
-  return main.load_config([DIGITS, *flags])
+  return config_file.load_config([DIGITS, *flags])
 
 
 def test_overrides_are_typed():
@@ -82,15 +82,15 @@ def test_bad_overrides_are_told(flags, message):
 
 def test_bad_config_files_are_told(tmp_path):
   with pytest.raises(UsageError, match="One --config"):
-    main.load_config([])
+    config_file.load_config([])
   with pytest.raises(UsageError, match=r"no config file 'nowhere\.py'"):
-    main.load_config(["--config=nowhere.py"])
+    config_file.load_config(["--config=nowhere.py"])
   for text in ("a = 1", "def get_config(:", "import nothing_of_that_name"):
     (tmp_path / "config.py").write_text(text)
     with pytest.raises(UsageError, match=r"config\.py is no config file"):
-      main.load_config([f"--config={tmp_path}/config.py"])
+      config_file.load_config([f"--config={tmp_path}/config.py"])
   with pytest.raises(UsageError, match="no preset for epochs=7"):
-    main.load_config([f"--config={ROOT}/configs/byol.py:epochs=7"])
+    config_file.load_config([f"--config={ROOT}/configs/byol.py:epochs=7"])
 
 
 def test_unknown_flags_are_told():
@@ -101,7 +101,7 @@ def test_unknown_flags_are_told():
 
 def test_tuples_of_a_saved_config_come_back():
   saved = {"config": {"a": {"range": [0.1, 2.0]}, "b": 1}}
-  found = main.config_of_run(saved)
+  found = config_file.config_of_run(saved)
   assert found.a.range == (0.1, 2.0)
 
 

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from byol_flax import main, records, report, workdir
+from byol_flax import config_file, records, report, workdir
 from configs import byol, byol_digits
 from input_pipeline.errors import UsageError
 from tests import test_older_records
@@ -35,7 +35,7 @@ def test_every_key_that_came_or_went_has_a_row(module):
   before = keys(format_1()["config"])
   assert today - before == set(records.ADDED_SINCE)
   assert before - today == set(records.REMOVED_SINCE)
-  assert today == keys(main.config_of_run(format_1()).to_dict())
+  assert today == keys(config_file.config_of_run(format_1()).to_dict())
 
 
 def test_only_what_is_absent_is_filled():
@@ -61,7 +61,7 @@ def test_a_key_that_is_gone_goes_if_its_value_is_what_is_done_now():
 
 def test_keys_on_neither_table_are_named_as_differences():
   now = {**format_1(), "format": records.FORMAT}
-  now["config"] = main.config_of_run(now).to_dict()
+  now["config"] = config_file.config_of_run(now).to_dict()
   now = json.loads(json.dumps(now))
   workdir.check_same_run(format_1(), now, "w")
   for change, message in (
