@@ -1,8 +1,10 @@
 """What a run reads, by its config: finished views, crops, or draws alone."""
 
+import contextlib
 import dataclasses
 import math
 import os
+import pathlib
 from typing import Any
 
 import jax
@@ -149,6 +151,9 @@ def _room_of(mesh: Mesh) -> int:
   """Bytes of memory of a device, or of the host where it has less."""
   statistics = mesh.local_devices[0].memory_stats() or {}
   host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  with contextlib.suppress(OSError, ValueError):  # no container, or "max"
+    limit = pathlib.Path("/sys/fs/cgroup/memory.max").read_text()
+    host = min(host, int(limit))
   # CPU devices do not say; and the host has to hold the images, too.
   return min(host, statistics.get("bytes_limit", host))
 
@@ -163,8 +168,8 @@ def check_room(shape: tuple[int, ...], room: int) -> None:
   if needed > _MOST_OF_MEMORY * room:
     raise UsageError(
       f"augment.cache=device takes {needed / GIB:.1f} GiB of every device and "
-      f"of the host for {shape[0]:,} images, all padded to the largest, "
-      f"{shape[1]} × {shape[2]}, where there are {room / GIB:.1f} GiB; at most "
-      f"{_MOST_OF_MEMORY:.0%} may go. Leave the images on the host: "
+      f"of the host, if not more, for {shape[0]:,} images, all padded to one "
+      f"size, {shape[1]} × {shape[2]}, where there are {room / GIB:.1f} GiB; "
+      f"at most {_MOST_OF_MEMORY:.0%} may go. Leave the images on the host: "
       "--config.augment.cache=none --config.augment.device=accelerator"
     )

@@ -24,6 +24,8 @@ _PIXELS_OF_A_JPEG_BYTE = 8 * 64
 _BYTES_OF_A_PNG_BYTE = 1032
 MAX_SIDE = 65_535  # what a JPEG can have; crops take memory for a whole row
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # of Pillow
+
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # The next marker that neither is stuffing (FF00) nor restarts a scan (FFD0-7).
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
@@ -94,6 +96,30 @@ def decode_image(data: bytes) -> np.ndarray:
     raise ImageError(f"No decodable image: {error!r}") from error
 
 
+def image_size(data: bytes) -> tuple[int, int]:
+  """Height and width of what `decode_image` would give, from the headers.
+
+  An EXIF orientation is not looked at: it may exchange the two. A file whose
+  headers are sound may still turn out to be damaged when it is decoded.
+
+  Raises:
+    ImageError: as `decode_image`, as far as the headers tell.
+  """
+  try:
+    if data.startswith(_JPEG_START):
+      frame = _jpeg_frame(data)
+      height, width = frame.height, frame.width
+    else:
+      with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        width, height = image.size
+  except ImageError:
+    raise
+  except Exception as error:  # Headers may be hostile, too.
+    raise ImageError(f"No decodable image: {error!r}") from error
+  _check_size(width, height, MAX_PIXELS)
+  return height, width
+
+
 class _Frame(NamedTuple):
   """What the headers of a JPEG announce."""
 
@@ -155,8 +181,7 @@ def _check_size(width: int, height: int, most: int) -> None:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-  formats = ("JPEG", "PNG", "WEBP", "BMP")
-  with Image.open(io.BytesIO(data), formats=formats) as image:
+  with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
     most = MAX_PIXELS  # WebP stores a plain picture in next to nothing
     if image.format == "PNG":
       pixels_of_a_byte = 8 if image.mode in ("1", "L", "P") else 1

@@ -168,8 +168,16 @@ class _PaddedExamples:
     }
 
 
+# What tells the views of a row, wherever they are made.
+_DIGESTED = ("view1", "view2", "index", "draw", "label")
+
+
 def batch_digest(batch: Batch, first_row: int) -> int:
   """64-bit digest of a training batch that adds up over processes.
+
+  It covers what the host leaves in the batch: finished views, or crops and
+  draws, or numbers of images and draws. So equal views have one digest as long
+  as they are made in the same place.
 
   Args:
     batch: the rows of one process.
@@ -184,7 +192,8 @@ def batch_digest(batch: Batch, first_row: int) -> int:
     digest = hashlib.blake2b(
       (first_row + row).to_bytes(8, "little"), digest_size=8
     )
-    for name in ("view1", "view2", "label"):
-      digest.update(np.ascontiguousarray(batch[name][row]).tobytes())
+    for name in _DIGESTED:
+      if name in batch:
+        digest.update(np.ascontiguousarray(batch[name][row]).tobytes())
     total += int.from_bytes(digest.digest(), "little")
   return total % 2**64

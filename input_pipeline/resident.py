@@ -1,9 +1,11 @@
 """A whole data set as one array, to lie in the memory of the devices."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import itertools
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
@@ -15,8 +17,8 @@ from input_pipeline import augment, loading, sources
 class Resident:
   """All images of a source.
 
-  Portraits are stored transposed, so that the padding is that of the longest
-  side and not of both.
+  What does not fit upright is stored transposed, so that portraits among
+  landscapes do not add to the padding.
 
   Attributes:
     images: uint8 [N, H, W, 3], each in the upper left corner, zero elsewhere.
@@ -51,33 +53,73 @@ def load(
   source: sources.ReadableSource,
   check: Callable[[tuple[int, ...]], None] = lambda shape: None,
 ) -> Resident:
-  """Reads and decodes all of `source`, on all cores.
+  """Decodes all of `source`, on all cores, into the place where it stays.
 
-  `check` gets the shape of `images` before there is memory for them.
+  `check` is that of `shape_of`.
   """
-  with concurrent.futures.ThreadPoolExecutor(
-    loading.available_cores()
-  ) as threads:
-    examples = list(threads.map(source.__getitem__, range(len(source))))
-  sizes = np.array([example["image"].shape[:2] for example in examples])
-  turned = sizes[:, 0] > sizes[:, 1]
-  if len(np.unique(sizes, axis=0)) == 1:
-    turned[:] = False
-  stored = np.where(turned[:, None], sizes[:, ::-1], sizes)
-  shape = (len(examples), *map(int, stored.max(axis=0)), 3)
-  check(shape)
-  images = np.zeros(shape, np.uint8)
-  for slot, example, turn in zip(images, examples, turned, strict=True):
+  images = np.zeros(shape_of(source, check), np.uint8)
+  height, width = images.shape[1:3]
+
+  def put(i: int) -> tuple[bool, tuple[int, int], int, int]:
+    example = source[i]
     image = example["image"]
-    image = image.swapaxes(0, 1) if turn else image
-    slot[: image.shape[0], : image.shape[1]] = image
+    turned = image.shape[0] > height or image.shape[1] > width
+    stored = image.swapaxes(0, 1) if turned else image
+    images[i, : stored.shape[0], : stored.shape[1]] = stored
+    return turned, image.shape[:2], example["label"], example["unreadable"]
+
+  rest = zip(*_of_every(put, len(source)), strict=True)
+  turned, sizes, label, unreadable = map(np.array, rest)
   return Resident(
     images=images,
     turned=turned,
     sizes=sizes.astype(np.int32),
-    label=np.array([example["label"] for example in examples], np.int32),
-    unreadable=np.array([example["unreadable"] for example in examples]),
+    label=label.astype(np.int32),
+    unreadable=unreadable,
   )
+
+
+def shape_of(
+  source: sources.ReadableSource,
+  check: Callable[[tuple[int, ...]], None] = lambda shape: None,
+) -> tuple[int, ...]:
+  """Shape of `Resident.images`, [N, H, W, 3]; nothing is decoded.
+
+  `check` gets the shape needed so far whenever it grows, so that what it
+  raises comes as early as the images allow.
+  """
+  shape: tuple[int, ...] = (len(source), 0, 0, 3)
+  upright, sorted_sides = np.zeros(2, int), np.zeros(2, int)
+  with contextlib.closing(_of_every(source.size_of, len(source))) as sizes:
+    for size in sizes:
+      upright = np.maximum(upright, size)
+      sorted_sides = np.maximum(sorted_sides, sorted(size))
+      # Of the same numbers in another order upright ones turn no image.
+      turns = upright.prod() > sorted_sides.prod()
+      needed = sorted_sides if turns else upright
+      grown = (len(source), int(needed[0]), int(needed[1]), 3)
+      if grown != shape:
+        shape = grown
+        check(shape)
+  return shape
+
+
+T = TypeVar("T")
+_BLOCK = 256  # examples that a thread takes at a time
+
+
+def _of_every(task: Callable[[int], T], count: int) -> Generator[T, None, None]:
+  """What `task` gives of 0, ..., count - 1, in order, by all cores."""
+
+  def block(start: int) -> list[T]:
+    return [task(i) for i in range(start, min(start + _BLOCK, count))]
+
+  threads = concurrent.futures.ThreadPoolExecutor(loading.available_cores())
+  try:
+    starts = range(0, count, _BLOCK)
+    yield from itertools.chain.from_iterable(threads.map(block, starts))
+  finally:
+    threads.shutdown(cancel_futures=True)
 
 
 def draw_stream(

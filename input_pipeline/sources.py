@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from input_pipeline.decoding import ImageError, decode_image
+from input_pipeline.decoding import ImageError, decode_image, image_size
 from input_pipeline.errors import UsageError
 from input_pipeline.folders import open_folder
 from input_pipeline.tfds_sources import known_facts, open_tfds
@@ -246,6 +246,17 @@ class ReadableSource:
       f"Of {len(tried)} neighbouring images of {self.name} not one is "
       f"readable; mend or remove them: {', '.join(tried)}"
     )
+
+  def size_of(self, i: int) -> tuple[int, int]:
+    """Height and width of image `i` by its headers; (0, 0) if unreadable.
+
+    An EXIF orientation may exchange the two in the example.
+    """
+    try:
+      image = self._source[i]["image"]
+      return image_size(image) if isinstance(image, bytes) else image.shape[:2]
+    except (ImageError, OSError):
+      return 0, 0
 
   @property
   def fingerprint(self) -> str:

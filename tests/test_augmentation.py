@@ -1,9 +1,12 @@
 """Augmentation on the devices against the host's, from the same draws."""
 
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from byol_flax import augmentation, inputs, sharding
 from configs import byol
@@ -206,6 +209,38 @@ def test_images_of_one_shape_are_not_turned():
   assert whole.unreadable.tolist() == [-1, -1, 2, -1]
 
 
+def test_digests_tell_draws_wherever_views_are_made(three_ways):
+  for batch in three_ways:
+    names = {"view1", "view2", "index", "draw", "label"} & set(batch)
+    whole = pipeline.batch_digest(batch, 0)
+    assert pipeline.batch_digest(batch, 1) != whole
+    for name in names:
+      changed = {**batch, name: np.roll(batch[name], 1, axis=0)}
+      assert pipeline.batch_digest(changed, 0) != whole, name
+
+
+def test_a_set_that_no_memory_holds_is_not_decoded():
+  """A million photographs, of which a thousand headers must be enough."""
+  encoded = io.BytesIO()
+  Image.new("RGB", (2000, 2000)).save(encoded, "JPEG")
+
+  class Million(Numbered):
+    looked_at = 0
+
+    def __getitem__(self, i):
+      self.looked_at += 1
+      # Its headers are whole; to decode it would be told as an error.
+      return {"image": encoded.getvalue()[:-400] + b"\xff\xd9", "label": 0}
+
+  source = Million(1_000_000)
+  with pytest.raises(UsageError, match="not more, for 1,000,000 images"):
+    resident.load(
+      sources.ReadableSource(source),
+      lambda shape: inputs.check_room(shape, 2**40),
+    )
+  assert source.looked_at < 10_000
+
+
 def test_a_set_that_no_memory_holds_is_refused_before_there_is_any():
   """One large image among small ones: all would be padded to it."""
 
@@ -219,5 +254,5 @@ def test_a_set_that_no_memory_holds_is_refused_before_there_is_any():
   config.augment.cache = "device"
   config.batch_size = 8
   source = sources.ReadableSource(OneLarge(3000))
-  with pytest.raises(UsageError, match=r"3,000 images.* 8000 × 9000, where"):
+  with pytest.raises(UsageError, match=r"3,000 images.* 9000 × 8000, where"):
     inputs.open_inputs(config, source, sharding.make_mesh())

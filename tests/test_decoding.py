@@ -48,6 +48,7 @@ def assert_pixels(data, expected, tolerance=0.0):
   pixels = decode_image(data)
   assert pixels.dtype == np.uint8
   assert pixels.shape == expected.shape
+  assert sorted(decoding.image_size(data)) == sorted(pixels.shape[:2])
   error = np.abs(pixels.astype(float) - expected)
   assert error.max() <= tolerance, error.max()
 

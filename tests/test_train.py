@@ -11,6 +11,8 @@ import sys
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
+from tests import trainers
+
 # In one process, which makes the run that they look at once.
 pytestmark = pytest.mark.xdist_group("train")
 
@@ -204,6 +206,7 @@ def test_views_made_on_the_devices_train_alike(run, tmp_path, place):
     f"--config.{place}",
     "--config.epochs=2",
     "--config.evaluation.every_steps=0",
+    "--config.report.view_hashes=true",
   )
   assert result.returncode == 0, result.stderr
   ours, theirs = metrics(workdir), metrics(run[0])
@@ -212,3 +215,5 @@ def test_views_made_on_the_devices_train_alike(run, tmp_path, place):
   for name in ("train/byol_loss", "train/grad_norm", "train/classifier_loss"):
     assert ours[0][name] == pytest.approx(theirs[0][name], rel=0.01)
   assert len({line["step"] for line in ours}) > 2
+  last = ours[-1]["step"]
+  assert sorted(trainers.views_seen(workdir, last)) == [*range(1, last + 1)]

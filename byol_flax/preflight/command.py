@@ -14,7 +14,7 @@ from byol_flax.slices import Slice
 from byol_flax.version import code_version
 from input_pipeline import sources
 from input_pipeline.errors import UsageError
-from input_pipeline.resident import load
+from input_pipeline.resident import shape_of
 
 FITS, DOES_NOT_FIT = 0, 3  # exit codes
 
@@ -140,7 +140,7 @@ def preflight(
 def _resident_shape(
   config: Any, source: sources.Source, slice_: Slice
 ) -> tuple[int, ...]:
-  """Shape of the images that would lie on the devices; reads them all."""
+  """Shape of the images that would lie on the devices, by their headers."""
   if isinstance(source, photographs.Photographs):
     raise UsageError(
       f"With augment.cache=device the images of {config.data.name} count in "
@@ -149,8 +149,7 @@ def _resident_shape(
     )
   room = slice_.hbm_bytes
   readable = sources.ReadableSource(source)
-  loaded = load(readable, lambda shape: inputs.check_room(shape, room))
-  return loaded.images.shape
+  return shape_of(readable, lambda shape: inputs.check_room(shape, room))
 
 
 def _advise_smaller(
