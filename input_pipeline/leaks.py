@@ -3,8 +3,6 @@
 import os
 from collections.abc import Callable
 
-import numpy as np
-
 from input_pipeline import likeness, whole_files
 from input_pipeline.errors import UsageError
 from input_pipeline.likeness import Hashes
@@ -43,7 +41,7 @@ def find(
         f"{place} has no hashes of split {which}; both sides must have been "
         "made by `byol prepare`."
       )
-    sides.append(np.load(path))
+    sides.append(whole_files.read_arrays(path))
   ours, theirs = sides
   pairs = likeness.common(
     Hashes(ours["content"], ours["look"]),

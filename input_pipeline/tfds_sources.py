@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import tfds_metadata
+from input_pipeline import open_files, tfds_metadata
 from input_pipeline.errors import UsageError
 
 
@@ -176,6 +176,8 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
       f"Split {split!r} of {name} is {names[split]!r} of TFDS, which "
       f"{builder.data_dir} does not hold: {_one_line(error)}"
     ) from error
+  shards = builder.info.splits[names[split].partition("[")[0]].num_shards
+  open_files.make_room(shards, f"The shards of {name}")
   num_classes = (features[label_key].num_classes or 0) if label_key else 0
   return TfdsSource(
     name,

@@ -23,6 +23,12 @@ def write_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
   os.replace(temporary, path)
 
 
+def read_arrays(path: str) -> dict[str, np.ndarray]:
+  """The arrays of an .npz file, which is closed again."""
+  with np.load(path) as arrays:  # opened lazily, one handle for each file
+    return dict(arrays)
+
+
 @contextlib.contextmanager
 def taken(folder: str) -> Iterator[None]:
   """Keeps other processes of this machine out of a folder.
