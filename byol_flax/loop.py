@@ -248,8 +248,9 @@ def _checked(
     NonFiniteError: at the first metric that is not finite.
   """
   values: dict[str, float] = {}
-  for step, metrics in pending:
-    values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+  # All on their way at once: one round trip, however many updates wait.
+  for step, metrics in jax.device_get(pending):
+    values = {name: float(x) for name, x in metrics.items()}
     for name, value in values.items():
       if not math.isfinite(value):
         raise NonFiniteError(
