@@ -1,10 +1,12 @@
 """From a config to the functions of a run; shared by all that run the step."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import (
@@ -27,7 +29,7 @@ class Program:
 
   Attributes:
     network: online and target network.
-    create_state: () -> ByolState on the mesh; jitted.
+    create_state: () -> ByolState on the mesh.
     abstract_state: its shapes and shardings.
     abstract_batch: shapes and shardings of a batch.
     make_views: batch -> views, the first part of the step.
@@ -109,7 +111,7 @@ def build(
   )
   tx = optimizers.lars(learning_rate, **config.optimizer)
 
-  def create_state() -> train_state.ByolState:
+  def abstract_state() -> train_state.ByolState:
     return train_state.create_byol_state(
       network,
       tx,
@@ -123,12 +125,32 @@ def build(
     mesh, batch_size=config.batch_size, resident=resident, **place
   )
   make_views = augmentation.make_views(**place)
-  shapes = jax.eval_shape(create_state)
+  shapes = jax.eval_shape(abstract_state)
   kept = jax.tree.map(lambda x: sharding.cut(mesh, x.shape), shapes)
   whole = sharding.replicated(mesh)
+  # One program for both networks: half of what there is to compile.
+  init = jax.jit(
+    functools.partial(
+      train_state.init_variables,
+      network,
+      seed=config.seed,
+      image_size=config.augment.size,
+    ),
+    out_shardings=kept.online.variables,
+  )
+  join = jax.jit(
+    functools.partial(train_state.join, network, tx),
+    donate_argnums=(0, 1),
+    out_shardings=kept,
+  )
+
+  def create_state() -> train_state.ByolState:
+    second = 0 if config.target_init == "copy" else 1
+    return join(init(np.int32(0)), init(np.int32(second)))
+
   return Program(
     network=network,
-    create_state=jax.jit(create_state, out_shardings=kept),
+    create_state=create_state,
     abstract_state=jax.tree.map(
       lambda x, how: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=how),
       shapes,

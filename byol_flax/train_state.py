@@ -17,6 +17,9 @@ from input_pipeline.errors import UsageError
 
 TARGET_INITS = ("independent", "copy")
 
+# One object: states are told apart by it, too.
+_NO_OPTIMIZER = optax.identity()
+
 
 class TrainState(train_state.TrainState):
   """Flax's TrainState with BatchNorm's running averages."""
@@ -68,13 +71,41 @@ def create_byol_state(
     raise UsageError(
       f"target_init is {target_init!r}; known are {', '.join(TARGET_INITS)}."
     )
-  online_key, target_key = jax.random.split(jax.random.key(seed))
-  if target_init == "copy":
-    target_key = online_key
-  images = jnp.zeros((1, 1, image_size, image_size, 3), jnp.uint8)
+  online = init_variables(network, 0, seed=seed, image_size=image_size)
+  second = 0 if target_init == "copy" else 1
+  target = init_variables(network, second, seed=seed, image_size=image_size)
+  return join(network, tx, online, target)
 
-  def create(key: jax.Array, tx: optax.GradientTransformation) -> TrainState:
-    variables = network.init(key, images, train=True)
+
+def init_variables(
+  network: byol.ByolNetwork,
+  which: jax.Array | int,
+  *,
+  seed: int,
+  image_size: int,
+) -> Any:
+  """Parameters and BatchNorm statistics of a new network.
+
+  Args:
+    network: made for images [B, V, image_size, image_size, 3].
+    which: [] int, 0 or 1: of two independent draws.
+    seed: of the run.
+    image_size: pixels.
+  """
+  key = jax.random.split(jax.random.key(seed))[which]
+  images = jnp.zeros((1, 1, image_size, image_size, 3), jnp.uint8)
+  return network.init(key, images, train=True)
+
+
+def join(
+  network: byol.ByolNetwork,
+  tx: optax.GradientTransformation,
+  online: Any,
+  target: Any,
+) -> ByolState:
+  """The state before the first update, of the variables of both networks."""
+
+  def state(variables: Any, tx: optax.GradientTransformation) -> TrainState:
     params = variables["params"]
     return TrainState(
       step=jnp.zeros((), jnp.int32),
@@ -86,7 +117,7 @@ def create_byol_state(
     )
 
   return ByolState(
-    online=create(online_key, tx), target=create(target_key, optax.identity())
+    online=state(online, tx), target=state(target, _NO_OPTIMIZER)
   )
 
 
