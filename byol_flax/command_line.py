@@ -58,6 +58,14 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
   _add_measuring(add)
   _add_prepare(add)
+  for name in ("train", "evaluate", "benchmark"):
+    commands.choices[name].add_argument(
+      "--compilation-cache",
+      metavar="DIR",
+      help="where compiled programs are kept for the next start; `none` keeps "
+      "nothing; by default JAX_COMPILATION_CACHE_DIR, else "
+      "~/.cache/byol-flax/compiled",
+    )
 
   options, rest = parser.parse_known_args(argv)
   for flag in rest:

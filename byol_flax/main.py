@@ -48,6 +48,10 @@ def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.ERROR)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when workers start.
+  if "compilation_cache" in options:
+    from byol_flax import compilation
+
+    compilation.keep_programs(options.compilation_cache)
 
   if options.command == "train":
     _train(options, config, sigterms)
