@@ -66,6 +66,12 @@ class Inputs:
 
   def advice(self) -> str:
     """What to try when the devices wait for data; one sentence or two."""
+    if self.images is not None:
+      return (
+        "A thread draws many more than the devices take, so they wait for the "
+        "trainer's own work between two updates; a larger batch_size has "
+        "fewer updates."
+      )
     cores = loading.available_cores()
     if self.how.num_workers < cores:
       return (
@@ -125,19 +131,21 @@ def open_inputs(
   """
   transform = make_transform(config)
   images = None
+  workers = config.loader.num_workers, config.loader.num_threads
   if isinstance(transform, augment.TwoDraws):
     room = _room_of(mesh)
     whole = resident.load(source, lambda shape: check_room(shape, room))
     images = whole.images
-    stream = resident.draw_stream(whole, transform, config.seed)
+    stream = resident.DrawStream(whole, transform, config.seed)
+    workers = 0, 1  # to start and ask others would take longer than to draw
   else:
     stream = pipeline.view_stream(source, transform, config.seed)
   rows = config.batch_size // jax.process_count()
   return Inputs(
     stream=stream,
     how=loading.choose_loading(
-      num_workers=config.loader.num_workers,
-      num_threads=config.loader.num_threads,
+      num_workers=workers[0],
+      num_threads=workers[1],
       rows=rows,
       row_bytes=transform.row_bytes,
     ),

@@ -88,10 +88,8 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
   Process p holds the p-th block of consecutive rows of the global batch.
   """
-  return {
-    name: jax.make_array_from_process_local_data(split(mesh), rows)
-    for name, rows in batch.items()
-  }
+  # One call: each costs tens of microseconds, for whatever it carries.
+  return jax.make_array_from_process_local_data(split(mesh), dict(batch))
 
 
 def put_everywhere(mesh: Mesh, array: np.ndarray) -> jax.Array:

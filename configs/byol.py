@@ -108,7 +108,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   # The sections below may change when a run is resumed; all others may not.
   config.loader = {
     "data_dir": config_dict.placeholder(str),  # TFDS's own default if unset
-    "num_workers": -1,  # processes that augment; -1 is one per core
+    # Processes that read and augment; -1 is one per core. With cache="device"
+    # there are none: a thread draws.
+    "num_workers": -1,
     # In each worker. One keeps a core busy; storage far away needs more.
     "num_threads": 1,
     "max_unreadable_share": 0.001,  # of all images; above it the run stops

@@ -200,11 +200,8 @@ def unpack(packed: Any) -> ViewDraw:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Two(grain.transforms.RandomMap):
-  """Draws two views of an example; the subclasses say how far they are made.
-
-  Grain gives each example its own generator.
-  """
+class _Two:
+  """Draws two views of an example; the subclasses say how far they are made."""
 
   size: int
   view1: View
@@ -219,7 +216,7 @@ class _Two(grain.transforms.RandomMap):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TwoViews(_Two):
+class TwoViews(_Two, grain.transforms.RandomMap):
   """Replaces "image" uint8 [H, W, 3] by two independent views of it.
 
   "view1" and "view2" are uint8 [size, size, 3]; every other entry stays.
@@ -243,7 +240,7 @@ class TwoViews(_Two):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TwoCrops(_Two):
+class TwoCrops(_Two, grain.transforms.RandomMap):
   """Crops and mirrors only; the colours are left to an accelerator.
 
   "image" is replaced by "view1" and "view2", uint8 [size, size, 3], and by
@@ -275,24 +272,12 @@ class TwoCrops(_Two):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TwoDraws(_Two):
-  """Draws only; the images lie on the accelerator.
-
-  "height" and "width" are replaced by "draw", float32 [2, DRAW_SIZE]; every
-  other entry stays.
-  """
+  """Draws only; the images lie on the accelerator (`resident.DrawStream`)."""
 
   @property
   def row_bytes(self) -> int:
     """Bytes of one example."""
     return 2 * 4 * DRAW_SIZE
-
-  def random_map(
-    self, example: dict[str, Any], rng: np.random.Generator
-  ) -> dict[str, Any]:
-    """Draws both views."""
-    rest = dict(example)
-    draws = self.draw(rest.pop("height"), rest.pop("width"), rng)
-    return {"draw": np.stack([pack(draw) for draw in draws]), **rest}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,11 @@ NumPy.
 import functools
 import math
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import cv2
-import numba
 import numpy as np
 
+from input_pipeline import loops
 from input_pipeline.errors import UsageError
 
 # Grain's workers are the parallelism; threads inside each would only compete.
@@ -223,18 +221,7 @@ def _scratch(name: str, shape: tuple[int, int]) -> np.ndarray:
   return array[:size].reshape(shape)
 
 
-def _compiled(function: Callable[..., None]) -> Any:
-  """Compiles a loop; the result is kept on disk where there is a place."""
-  options: dict[str, Any] = {
-    "nogil": True,  # threads of a worker run side by side
-    "fastmath": True,
-    "error_model": "numpy",  # no check for a division by zero
-  }
-  try:
-    return numba.njit(cache=True, **options)(function)
-  except RuntimeError:  # neither this folder nor the home can be written to
-    return numba.njit(**options)(function)
-
+_compiled = loops.compiled(fastmath=True)
 
 # Below, rows are taken as arrays of their own so that LLVM sees their bounds
 # and computes eight values at once.

@@ -9,10 +9,12 @@ after a share of the time that one worker would take for all of it.
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import pathlib
 import queue
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
@@ -115,6 +117,30 @@ def available_cores() -> int:
     return cores
 
 
+class RowStream(grain.MapDataset):
+  """An endless stream whose examples are made many at a time.
+
+  That costs so little that the thread which puts batches together does it, with
+  neither Grain's threads nor workers.
+  """
+
+  def __init__(self) -> None:
+    """A stream stands at the beginning; it has no parent."""
+    super().__init__()
+
+  def rows(self, first: int, count: int) -> Batch:
+    """Arrays [count, ...] of the examples at first, ..., first + count - 1."""
+    raise NotImplementedError
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return self.slice(index)
+    return {name: part[0] for name, part in self.rows(index, 1).items()}
+
+
 class ProcessChunks(grain.MapDataset):
   """The chunks of one process, batch after batch, of a stream of examples.
 
@@ -149,6 +175,11 @@ class ProcessChunks(grain.MapDataset):
     self._process_count = process_count
     self._start_step = start_step
 
+  @property
+  def of_rows(self) -> bool:
+    """Whether the examples are made a chunk at a time."""
+    return isinstance(self._parent, RowStream)
+
   def __len__(self) -> int:
     blocks = len(self._parent) // (self._rows * self._process_count)
     return blocks * (self._rows // self._chunk_rows)
@@ -160,6 +191,8 @@ class ProcessChunks(grain.MapDataset):
     block = (self._start_step + batch) * self._process_count
     block += self._process_index
     first = block * self._rows + chunk * self._chunk_rows
+    if self.of_rows:
+      return self._parent.rows(first, self._chunk_rows)
     example = self._parent[first]
     place = handover.reserve(example, self._chunk_rows)
     filled, arrays = place or (None, _empty(example, self._chunk_rows))
@@ -179,11 +212,12 @@ def _empty(like: Mapping[str, Any], rows: int) -> Batch:
   }
 
 
-def _assembled(
-  chunks: ProcessChunks, loading: Loading, rows: int
-) -> Generator[Batch, None, None]:
-  """Puts batches together from their chunks, in the thread that asks."""
-  slots = handover.Owner(loading.slots)
+def _iterator(
+  chunks: ProcessChunks, loading: Loading, slots: handover.Address
+) -> Any:
+  """Chunks in their order; starts threads and workers with the first."""
+  if chunks.of_rows:
+    return (chunks[k] for k in itertools.count())
   dataset = chunks.to_iter_dataset(
     grain.ReadOptions(
       num_threads=loading.num_threads,
@@ -196,9 +230,17 @@ def _assembled(
         num_workers=loading.num_workers,
         per_worker_buffer_size=_BUFFERED_CHUNKS,
       ),
-      worker_init_fn=functools.partial(workers.start, slots.address),
+      worker_init_fn=functools.partial(workers.start, slots),
     )
-  iterator = iter(dataset)
+  return iter(dataset)
+
+
+def _assembled(
+  chunks: ProcessChunks, loading: Loading, rows: int
+) -> Generator[Batch, None, None]:
+  """Puts batches together from their chunks, in the thread that asks."""
+  slots = handover.Owner(loading.slots)
+  iterator = _iterator(chunks, loading, slots.address)
   try:
     with workers.born_deaf():
       chunk = next(iterator, None)  # starts the workers

@@ -5,12 +5,11 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import grain
 import numpy as np
 
-from input_pipeline import augment, loading, sources
+from input_pipeline import augment, chunk_draws, loading, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +35,6 @@ class Resident:
 
   def __len__(self) -> int:
     return len(self.label)
-
-  def __getitem__(self, i: int) -> dict[str, Any]:
-    """What the host needs of example `i`: all but the pixels."""
-    return {
-      "index": np.int32(i),
-      "turned": self.turned[i],
-      "height": int(self.sizes[i, 0]),
-      "width": int(self.sizes[i, 1]),
-      "label": self.label[i],
-      "unreadable": self.unreadable[i],
-    }
 
 
 def load(
@@ -122,24 +110,52 @@ def _of_every(task: Callable[[int], T], count: int) -> Generator[T, None, None]:
     threads.shutdown(cancel_futures=True)
 
 
-def draw_stream(
-  resident: Resident, transform: augment.TwoDraws, seed: int
-) -> grain.MapDataset:
-  """`pipeline.view_stream` without pixels: the same examples and draws."""
-  dataset = grain.MapDataset.source(_WithoutImages(resident))
-  stream = dataset.shuffle(seed=seed).repeat(None)
-  return stream.random_map(transform, seed=seed + 1)
+class DrawStream(loading.RowStream):
+  """`pipeline.view_stream` without pixels: the same examples and draws.
 
+  A row is all that the host has to say of an example: "index" and "label"
+  int32, "turned" bool, "unreadable" int64, and "draw", float32 [2, DRAW_SIZE]
+  (`augment.pack`).
+  """
 
-class _WithoutImages:
-  """What travels to the workers of a resident data set."""
+  def __init__(
+    self, resident: Resident, transform: augment.TwoDraws, seed: int
+  ) -> None:
+    """Takes all of `resident` but its images.
 
-  def __init__(self, resident: Resident) -> None:
-    none = np.zeros((0, 0, 0, 3), np.uint8)
-    self._rest = dataclasses.replace(resident, images=none)
+    Raises:
+      RunError: this version of Grain orders or draws otherwise.
+    """
+    super().__init__()
+    self._seed = seed
+    self._key = chunk_draws.generator_key(seed + 1)
+    self._views = np.stack(
+      [
+        chunk_draws.settings(view)
+        for view in (transform.view1, transform.view2)
+      ]
+    )
+    self._sizes = resident.sizes
+    self._known = {
+      name: getattr(resident, name)
+      for name in ("turned", "label", "unreadable")
+    }
+    chunk_draws.check_grain(seed, seed + 1)
 
-  def __len__(self) -> int:
-    return len(self._rest)
+  def rows(self, first: int, count: int) -> loading.Batch:
+    """See `loading.RowStream.rows`."""
+    index = self.order(first, count)
+    return {
+      "index": index.astype(np.int32),
+      **{name: part[index] for name, part in self._known.items()},
+      "draw": self.draw(first, self._sizes[index]),
+    }
 
-  def __getitem__(self, i: int) -> dict[str, Any]:
-    return self._rest[i]
+  def order(self, first: int, count: int) -> np.ndarray:
+    """The images at positions first, first + 1, ...: int64 [count]."""
+    length = len(self._sizes)
+    return chunk_draws.order(first, count, length=length, seed=self._seed)
+
+  def draw(self, first: int, sizes: np.ndarray) -> np.ndarray:
+    """Draws for images of `sizes` [n, 2] at these positions; see "draw"."""
+    return chunk_draws.draw(first, sizes, self._key, self._views)

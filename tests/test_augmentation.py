@@ -147,7 +147,7 @@ def three_ways():
   batches = [
     batch_of(pipeline.view_stream(source, views, 7)),
     batch_of(pipeline.view_stream(source, crops, 7)),
-    batch_of(resident.draw_stream(whole, draws, 7)),
+    batch_of(resident.DrawStream(whole, draws, 7)),
   ]
   batches[2]["images"] = whole.images
   return batches

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from byol_flax import main, report, slices, trees
+from byol_flax import inputs, main, report, sharding, slices, trees
 from byol_flax.benchmarks import (
   input_stages,
   input_table,
@@ -16,6 +16,7 @@ from byol_flax.benchmarks import (
   step,
 )
 from configs import byol, byol_digits
+from input_pipeline import sources
 from input_pipeline.errors import UsageError
 
 DIGITS = "--config=configs/byol_digits.py"
@@ -129,6 +130,32 @@ def test_without_the_data_synthetic_photographs_are_measured():
   crops = input_stages.one_core(source, config)
   assert "hue" not in {stage.name for stage in crops}
   assert crops[-1].images_per_second > stages["whole"]
+
+
+def test_draws_for_resident_images_are_made_and_measured_in_batches():
+  config = byol_digits.get_config()
+  config.augment.cache = "device"
+  source = sources.open_source("digits", "train")
+  stages = input_stages.one_core(source, config)
+  assert [stage.name for stage in stages] == ["order", "draw", "whole"]
+  # Ten microseconds before, one image at a time; half of one since.
+  assert stages[-1].milliseconds < 0.005
+  readable = sources.ReadableSource(source)
+  read = inputs.open_inputs(config, readable, sharding.make_mesh())
+  assert str(read.how).startswith("1 thread(s) of this process")
+  assert "larger batch_size" in read.advice()  # no word of cores
+  rates = input_whole.Rates(
+    one_worker=1e6,
+    all_workers=1e6,
+    num_workers=0,
+    hand_over=1e6,
+    transfer=2e6,
+    chunk_rows=256,
+    worker_bytes=0,
+  )
+  limit, advice = input_table.limit(stages, rates, cores=4)
+  assert limit == "the one thread that draws"
+  assert "Workers would not make it faster" in advice
 
 
 def test_a_folder_that_is_not_there_is_no_reason_for_synthetic_ones():

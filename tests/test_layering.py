@@ -15,7 +15,7 @@ PACKAGES = ("configs", "input_pipeline", "byol_flax")
 # stands for all its modules, which may import each other.
 ROWS = (
   "configs",
-  "input_pipeline.errors input_pipeline.parents",
+  "input_pipeline.errors input_pipeline.parents input_pipeline.loops",
   "input_pipeline.image_ops input_pipeline.decoding input_pipeline.whole_files"
   " input_pipeline.open_files"
   " input_pipeline.records input_pipeline.pool",
@@ -23,7 +23,7 @@ ROWS = (
   "input_pipeline.tfds_sources input_pipeline.collecting input_pipeline.leaks",
   "input_pipeline.sources",
   "input_pipeline.augment input_pipeline.unreadable input_pipeline.handover",
-  "input_pipeline.workers",
+  "input_pipeline.workers input_pipeline.chunk_draws",
   "input_pipeline.loading",
   "input_pipeline.pipeline",
   "input_pipeline.resident input_pipeline.prepare",
@@ -63,7 +63,7 @@ HOMES = {
   "jax": "byol_flax",
   "matplotlib": "byol_flax.pictures",
   "ml_collections": "configs byol_flax.config_file byol_flax.main",
-  "numba": "input_pipeline.image_ops",
+  "numba": "input_pipeline.loops",
   "optax": "byol_flax",
   "orbax": "byol_flax.checkpoint",
   "simplejpeg": "input_pipeline.decoding",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from byol_flax import inputs
-from input_pipeline import augment, decoding, image_ops, sources
+from input_pipeline import augment, decoding, image_ops, resident, sources
 
 _IMAGES = 48
 _ROUNDS = 7
@@ -44,33 +44,29 @@ def one_core(source: sources.Source, config: Any) -> list[Stage]:
     Stages that do not occur are left out. "whole" is measured by itself: all
     that a worker does for an example.
   """
-  image_ops.compile_all()
   transform = inputs.make_transform(config)
   readable = sources.ReadableSource(source)
   rng = np.random.default_rng(0)
   count = min(_IMAGES, len(source))
   encoded = [source[i]["image"] for i in range(count)]
   images = [readable[i]["image"] for i in range(count)]
+  if isinstance(transform, augment.TwoDraws):
+    shapes = [image.shape[:2] for image in images]
+    times = _draw_times(shapes, len(source), transform, config.batch_size)
+    return [Stage(name, seconds) for name, seconds in times.items()]
+  image_ops.compile_all()
 
   def draw(i: int) -> tuple[augment.ViewDraw, augment.ViewDraw]:
     height, width = images[i].shape[:2]
     return transform.draw(height, width, rng)
 
   draws = [draw(i) for i in range(count)]
-  work: dict[str, Callable[[int], Any]] = {}
-  if not isinstance(transform, augment.TwoDraws):
-    work["read"] = lambda i: source[i]
-    if isinstance(encoded[0], bytes):
-      work["decode"] = lambda i: decoding.decode_image(encoded[i])
+  work: dict[str, Callable[[int], Any]] = {"read": lambda i: source[i]}
+  if isinstance(encoded[0], bytes):
+    work["decode"] = lambda i: decoding.decode_image(encoded[i])
   work["draw"] = draw
-  times: dict[str, float] = {}
-  if not isinstance(transform, augment.TwoDraws):
-    work |= _pixel_work(images, draws, config.augment.size)
-    work["whole"] = lambda i: transform.random_map(readable[i], rng)
-  else:
-    work["whole"] = lambda i: transform.random_map(
-      {"height": images[i].shape[0], "width": images[i].shape[1]}, rng
-    )
+  work |= _pixel_work(images, draws, config.augment.size)
+  work["whole"] = lambda i: transform.random_map(readable[i], rng)
   times = _measure(work, count)
   if isinstance(transform, augment.TwoViews):
     times |= _color_times(images, draws, config)
@@ -79,6 +75,43 @@ def one_core(source: sources.Source, config: Any) -> list[Stage]:
     *(Stage(name, seconds) for name, seconds in times.items()),
     Stage("whole", whole),
   ]
+
+
+def _draw_times(
+  shapes: list[tuple[int, int]],
+  length: int,
+  transform: augment.TwoDraws,
+  rows: int,
+) -> dict[str, float]:
+  """Milliseconds of what is made for `rows` images at a time, for one image.
+
+  Args:
+    shapes: heights and widths, which come again and again.
+    length: of the set of images.
+    transform: as made from a config.
+    rows: of a batch.
+  """
+  sizes = np.resize(np.array(shapes, np.int32), (length, 2))
+  zeros = np.zeros(length, np.int32)
+  stream = resident.DrawStream(
+    resident.Resident(
+      images=np.zeros((0, 0, 0, 3), np.uint8),
+      turned=zeros > 0,
+      sizes=sizes,
+      label=zeros,
+      unreadable=zeros.astype(np.int64),
+    ),
+    transform,
+    seed=0,
+  )
+  work = {
+    "order": lambda i: stream.order(i * rows, rows),
+    "draw": lambda i: stream.draw(i * rows, sizes[:rows]),
+    "whole": lambda i: stream.rows(i * rows, rows),
+  }
+  for function in work.values():
+    function(0)  # compiles
+  return {name: time / rows for name, time in _measure(work, _IMAGES).items()}
 
 
 def _pixel_work(

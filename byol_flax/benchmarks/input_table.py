@@ -70,14 +70,22 @@ def benchmark(
 
 
 def _tell_rates(rates: Rates, stream: TextIO) -> None:
-  lines = {
-    "1 worker": rates.one_worker,
-    f"{rates.num_workers} workers": rates.all_workers,
-    "hand-over alone": rates.hand_over,
-    "transfer to devices": rates.transfer,
-  }
+  if rates.num_workers:
+    lines = {
+      "1 worker": rates.one_worker,
+      f"{rates.num_workers} workers": rates.all_workers,
+      "hand-over alone": rates.hand_over,
+      "transfer to devices": rates.transfer,
+    }
+  else:
+    lines = {
+      "in the trainer itself": rates.all_workers,
+      "transfer to devices": rates.transfer,
+    }
   for name, rate in lines.items():
-    stream.write(f"{name:22}{1000 / rate:10.3f}{rate:12,.0f}\n")
+    stream.write(f"{name:22}{1000 / rate:10.4f}{rate:12,.0f}\n")
+  if not rates.num_workers:
+    return
   stream.write(
     f"memory of a worker: {rates.worker_bytes / 2**20:,.0f} MiB, the code and "
     "libraries that all share included\n"
@@ -97,13 +105,15 @@ def limit(stages: list[Stage], rates: Rates, cores: int) -> tuple[str, str]:
     rates: of the whole pipeline.
     cores: of this machine.
   """
+  if stages[0].name == "order":  # the images lie on the devices
+    return _limit_of_draws(rates)
   if rates.transfer < 1.5 * rates.all_workers:
     return (
       "the transfer to the devices",
       "Fewer bytes for each image would help: --config.augment.cache=device, "
       "if the images fit the devices' memory.",
     )
-  if rates.hand_over < 1.5 * rates.all_workers:
+  if rates.num_workers and rates.hand_over < 1.5 * rates.all_workers:
     return (
       "handing batches over to the trainer, which one process does",
       "More processes of the trainer, or --config.augment.cache=device, if the "
@@ -131,6 +141,20 @@ def limit(stages: list[Stage], rates: Rates, cores: int) -> tuple[str, str]:
     slowest.name,
     "--config.augment.device=accelerator leaves colours and blur to the "
     "devices.",
+  )
+
+
+def _limit_of_draws(rates: Rates) -> tuple[str, str]:
+  if rates.transfer < rates.all_workers:
+    return (
+      "the transfer of the draws to the devices, which takes as long for few "
+      "as for many",
+      "A larger batch_size has fewer of them.",
+    )
+  return (
+    "the one thread that draws",
+    "Workers would not make it faster; devices that take fewer images a second "
+    "never wait for it.",
   )
 
 

@@ -27,10 +27,11 @@ class Rates:
   """Images per second, and what it takes.
 
   Attributes:
-    one_worker: of one worker process, handed over.
+    one_worker: of one worker process, handed over; of a thread of the trainer
+      where there are no workers.
     all_workers: of as many as the config asks for.
     num_workers: how many these are.
-    hand_over: of one worker that has no work.
+    hand_over: of one worker that has no work; as `one_worker` without any.
     transfer: from the host to the devices.
     chunk_rows: images handed over at a time.
     worker_bytes: memory of the largest worker, what it hands over included.
@@ -63,14 +64,14 @@ def measure(source: sources.Source, config: Any, mesh: Mesh) -> Rates:
     with contextlib.closing(changed.open_batches(0, unreadable)) as batches:
       return _rate(batches, rows), _largest_worker()
 
-  most = max(1, read.how.num_workers)
-  one, worker_bytes = rate(read.stream, 1)
+  most = read.how.num_workers
+  one, worker_bytes = rate(read.stream, min(most, 1))
   every = rate(read.stream, most)[0] if most > 1 else one
   return Rates(
     one_worker=one,
     all_workers=every,
     num_workers=most,
-    hand_over=rate(pipeline.idle_stream(read.stream[0]), 1)[0],
+    hand_over=rate(pipeline.idle_stream(read.stream[0]), 1)[0] if most else one,
     transfer=_transfer_rate(mesh, read.stream[0], mesh.size * chunk),
     chunk_rows=chunk,
     worker_bytes=worker_bytes,
@@ -91,10 +92,10 @@ def _rate(batches: loading.Batches, rows: int) -> float:
 
 
 def _largest_worker() -> int:
-  """Bytes in use by the largest of this process's children."""
+  """Bytes in use by the largest of this process's children, 0 without any."""
+  children = multiprocessing.active_children()
   return max(
-    memory.of_process("VmRSS", child.pid)
-    for child in multiprocessing.active_children()
+    (memory.of_process("VmRSS", child.pid) for child in children), default=0
   )
 
 
