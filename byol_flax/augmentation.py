@@ -15,24 +15,8 @@ from jax.typing import ArrayLike
 
 from byol_flax import sharding
 from input_pipeline import augment
-from input_pipeline.errors import UsageError
-
-PLACES = ("host", "accelerator")
-CACHES = ("none", "device")
 
 Batch = Mapping[str, jax.Array]
-
-
-def check_places(*, device: str, cache: str) -> None:
-  """Raises UsageError for a name that is not in PLACES or CACHES."""
-  for name, value, known in (
-    ("device", device, PLACES),
-    ("cache", cache, CACHES),
-  ):
-    if value not in known:
-      raise UsageError(
-        f"augment.{name} is {value!r}; known are {', '.join(known)}."
-      )
 
 
 def abstract_batch(
@@ -53,11 +37,7 @@ def abstract_batch(
     cache: as in `make_views`.
     size: S, in pixels.
     resident: shape of the images that lie on the devices, [N, H, W, 3].
-
-  Raises:
-    UsageError: an unknown `device` or `cache`.
   """
-  check_places(device=device, cache=cache)
 
   def rows(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(

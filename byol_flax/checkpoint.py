@@ -16,7 +16,7 @@ from etils import epath
 
 from byol_flax import digest
 from byol_flax.distributed import Processes
-from input_pipeline.errors import RunError, UsageError
+from input_pipeline.errors import RunError
 
 Record = dict[str, Any]
 _managers = ocp.checkpoint_managers
@@ -81,17 +81,7 @@ class Checkpoints:
       processes: all that hold the state; each calls every method.
       read_only: look, while another process may be writing: nothing is
         created, cleaned up or moved.
-
-    Raises:
-      UsageError: intervals or counts that are too small.
     """
-    if every_steps < 1 or every_minutes <= 0 or keep_last < 2 or keep_every < 0:
-      raise UsageError(
-        "checkpoint.every_steps must be at least 1, every_minutes more than 0, "
-        "keep_last at least 2 (one remains when the newest is damaged) and "
-        f"keep_every at least 0; they are {every_steps}, {every_minutes}, "
-        f"{keep_last} and {keep_every}."
-      )
     self.directory = epath.Path(workdir) / "checkpoints"
     self._processes = processes
     self._read_only = read_only

@@ -4,14 +4,35 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 
+from byol_flax import bounds
+from byol_flax.bounds import Bound, Path, Real, Whole
+from input_pipeline import paths
+
 CONFIG_HELP = (
   "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
   "configs/byol.py:epochs=100; --config.key=value overrides one value."
 )
 
+# What else than a config can be out of bounds.
+_BOUNDS: dict[str, Bound] = {
+  "--workdir": Path(),
+  "--count": Whole(1, 16),  # columns that a person can still take in
+  "--updates": Whole(1),
+  "--price": Real(0),
+  "--workers": Whole(-1, 10_000, ", -1 for one per core"),
+  "--process-count": Whole(1),
+  "--process-index": Whole(0),
+}
+
 
 def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-  """Splits the command line into command with options, and config flags."""
+  """Splits the command line into command with options, and config flags.
+
+  Paths are absolute, and gs://BUCKET/PATH stays.
+
+  Raises:
+    UsageError: a number or path that cannot be; argparse tells of all else.
+  """
   parser = argparse.ArgumentParser(
     prog="byol",
     description="Bootstrap Your Own Latent in JAX and Flax.",
@@ -26,7 +47,10 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
   command = add("train", "Pre-train, or resume in an existing workdir.")
   command.add_argument(
-    "--workdir", required=True, help="folder of the run; made if absent"
+    "--workdir",
+    type=paths.absolute,
+    required=True,
+    help="folder of the run; made if absent",
   )
   command.add_argument(
     "--restart",
@@ -49,9 +73,13 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
     "labels, with --config=configs/evaluate.py.",
   )
-  command.add_argument("--workdir", required=True, help="folder of the run")
+  command.add_argument(
+    "--workdir", type=paths.absolute, required=True, help="folder of the run"
+  )
   command = add("views", "Draw images and their two views, before any run.")
-  command.add_argument("--out", default="views.png", help="PNG to write")
+  command.add_argument(
+    "--out", type=paths.absolute, default="views.png", help="PNG to write"
+  )
   command.add_argument(
     "--count", type=int, default=8, help="how many images, up to 16"
   )
@@ -68,6 +96,10 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
 
   options, rest = parser.parse_known_args(argv)
+  for flag, bound in _BOUNDS.items():
+    value = getattr(options, flag.removeprefix("--").replace("-", "_"), None)
+    if value is not None:
+      bounds.check(flag, value, bound)
   for flag in rest:
     if options.command == "prepare" or not flag.startswith(
       ("--config=", "--config.")
@@ -95,7 +127,10 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "--fast", action="store_true", help="a guess in a minute"
   )
   command.add_argument(
-    "--out", default="preflight.json", help="JSON file to write"
+    "--out",
+    type=paths.absolute,
+    default="preflight.json",
+    help="JSON file to write",
   )
   command = add(
     "benchmark",
@@ -118,7 +153,10 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     help="of `input`: beside tf.data, which decodes, crops and resizes only",
   )
   command.add_argument(
-    "--out", default="benchmark.json", help="JSON file to write"
+    "--out",
+    type=paths.absolute,
+    default="benchmark.json",
+    help="JSON file to write",
   )
 
 
@@ -133,8 +171,10 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "also of tar files, as ImageNet comes.",
   )
   command.epilog = None
-  command.add_argument("source", metavar="SOURCE")
-  command.add_argument("out", metavar="OUT", help="TFDS's data_dir")
+  command.add_argument("source", type=paths.absolute, metavar="SOURCE")
+  command.add_argument(
+    "out", type=paths.absolute, metavar="OUT", help="TFDS's data_dir"
+  )
   command.add_argument(
     "--name", help="of the data set; that of SOURCE if not given"
   )
@@ -144,6 +184,7 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   )
   command.add_argument(
     "--labels",
+    type=paths.absolute,
     help="classes in the order of the images' names: one a line, or ImageNet's "
     "ILSVRC2012_devkit_t12.tar.gz",
   )
@@ -154,6 +195,7 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   )
   command.add_argument(
     "--against",
+    type=paths.of_split,
     action="append",
     default=[],
     metavar="FOLDER:SPLIT",

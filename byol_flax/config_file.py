@@ -5,7 +5,10 @@ import runpy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from byol_flax import config_bounds
+from byol_flax.bounds import DataSet, Path
 from byol_flax.command_line import CONFIG_HELP
+from input_pipeline import paths
 from input_pipeline.errors import UsageError
 
 # ml_collections takes time to import: `byol --help` does without it.
@@ -18,7 +21,7 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
 
   Raises:
     UsageError: no such file, an argument that its `get_config` refuses with a
-      ValueError, an unknown key, or a value of another type.
+      ValueError, an unknown key, or a value that cannot be.
   """
   from absl import flags
   from ml_collections.config_flags import config_flags
@@ -27,6 +30,7 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
   if len(given) != 1:
     raise UsageError(f"One --config=FILE[:ARG] is needed. {CONFIG_HELP}")
   path, _, arg = given[0].removeprefix("--config=").partition(":")
+  path = paths.absolute(path)
   if not (path.endswith(".py") and os.path.isfile(path)):
     raise UsageError(
       f"There is no config file {path!r}; those of this project are in "
@@ -63,7 +67,20 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
       f"Unknown key or wrong value in {' '.join(overrides[1:])}: "
       f"{' '.join(text.split())}"
     ) from None
+  config_bounds.check(config)
+  _make_paths_absolute(config)
   return config
+
+
+def _make_paths_absolute(config: "ConfigDict") -> None:
+  """So that a run is the same from everywhere, and `~` is whose it was."""
+  rows = config_bounds.rows_of(config)
+  for key in config_bounds.leaves(config.to_dict()):
+    bound, value = rows.get(key), config_bounds.value_of(config, key)
+    if value and isinstance(bound, Path):
+      config.update_from_flattened_dict({key: paths.absolute(value)})
+    elif value and isinstance(bound, DataSet):
+      config.update_from_flattened_dict({key: paths.of_data_set(value)})
 
 
 def config_of_run(record: dict[str, Any]) -> "ConfigDict":
@@ -77,4 +94,6 @@ def config_of_run(record: dict[str, Any]) -> "ConfigDict":
       return {name: tuples(inner) for name, inner in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
-  return ConfigDict(tuples(records.completed(record)["config"]))
+  config = ConfigDict(tuples(records.completed(record)["config"]))
+  _make_paths_absolute(config)
+  return config

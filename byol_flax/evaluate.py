@@ -106,9 +106,8 @@ def _check(config: Any, known: sources.Source) -> None:
       f"{known.name} has no labels to evaluate with; name a labelled set, such "
       "as --config.data_name=folder:DIR with one sub-folder per class."
     )
-  if config.batch_size < 1 or not 1 <= config.neighbours <= len(known):
+  if config.neighbours > len(known):
     raise UsageError(
-      f"batch_size ({config.batch_size}) must be at least 1 and neighbours "
-      f"({config.neighbours}) from 1 to the {len(known)} images of "
-      f"{known.split}."
+      f"neighbours is {config.neighbours}; {known.split} has {len(known)} "
+      "images to look among."
     )

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from byol_flax import augmentation, sharding
+from byol_flax import sharding
 from byol_flax.slices import GIB
 from input_pipeline import augment, loading, pipeline, resident, sources
 from input_pipeline.errors import UsageError
@@ -98,16 +98,10 @@ def make_two_views(config: Any) -> augment.TwoViews:
 
 
 def make_transform(config: Any) -> Transform:
-  """What the host does to an example, by a config's `augment` section.
-
-  Raises:
-    UsageError: unknown places.
-  """
-  places = {name: config.augment[name] for name in ("device", "cache")}
-  augmentation.check_places(**places)
-  if places["cache"] == "device":
+  """What the host does to an example, by a config's `augment` section."""
+  if config.augment.cache == "device":
     return augment.TwoDraws(**_views(config))
-  if places["device"] == "accelerator":
+  if config.augment.device == "accelerator":
     return augment.TwoCrops(**_views(config))
   return augment.TwoViews(**_views(config))
 
@@ -126,8 +120,7 @@ def open_inputs(
   """Opens what `config` asks for; reads all images if they shall be resident.
 
   Raises:
-    UsageError: unknown places, impossible numbers, or images that the devices
-      cannot hold.
+    UsageError: images that the devices cannot hold.
   """
   transform = make_transform(config)
   images = None

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from byol_flax import config_bounds
 from byol_flax.command_line import parse_command
 from byol_flax.config_file import config_of_run, load_config
 from input_pipeline.errors import PreemptedError, RunError, UsageError
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
   config = load_config(config_args)
   evaluates = options.command == "evaluate"
-  if evaluates != ("few_label" in config):
+  if evaluates != config_bounds.evaluates(config):
     raise UsageError(
       "configs/evaluate.py belongs to `byol evaluate`, and every other config "
       f"to the other commands; `byol {options.command}` got the other kind."
@@ -58,9 +59,8 @@ def main(argv: Sequence[str]) -> int:
   elif options.command == "evaluate":
     from byol_flax import evaluate
 
-    workdir = _absolute(options.workdir)
-    run_config = config_of_run(evaluate.read_run(workdir))
-    evaluate.evaluate(config, run_config, workdir, stream=sys.stdout)
+    run_config = config_of_run(evaluate.read_run(options.workdir))
+    evaluate.evaluate(config, run_config, options.workdir, stream=sys.stdout)
   elif options.command == "views":
     from byol_flax import views
 
@@ -133,12 +133,8 @@ def _train(
   cluster = distributed.find_cluster(
     options.coordinator, options.process_count, options.process_index
   )
-  # The same folder from everywhere: it is part of what the run is.
-  kind, colon, folder = config.data.name.partition(":")
-  if colon and not folder.startswith("gs://"):
-    config.data.name = f"{kind}:{os.path.abspath(folder)}"
   deadlines = peers.Deadlines(**config.deadlines)
-  workdir = _absolute(options.workdir)
+  workdir = options.workdir
   identity = f"{config.to_json()} {workdir} {options.restart}"
   # One voice: of several processes the first one tells how it goes.
   with (
@@ -159,12 +155,6 @@ def _train(
         processes=processes,
         stream=nowhere if cluster.index else sys.stderr,
       )
-
-
-def _absolute(workdir: str) -> str:
-  if not workdir:
-    raise UsageError("--workdir is empty; give the folder of the run.")
-  return workdir if workdir.startswith("gs://") else os.path.abspath(workdir)
 
 
 def run() -> None:

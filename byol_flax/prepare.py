@@ -56,7 +56,8 @@ def prepare(
   tfds_metadata.check_names(name, version, split)
   others = [_folder_and_split(text) for text in against]
   _check_writable(out_dir)
-  num_workers = _workers(num_workers)
+  if num_workers == -1:
+    num_workers = loading.available_cores()
   progress = _Progress(stream)
   splits = collecting.collect(source, split)
   if labels:
@@ -112,15 +113,6 @@ def _hint(name: str, out_dir: str, splits: Sequence[str]) -> str:
   if "validation" in splits and "test" not in splits:
     flags += " --config.evaluation.split=validation"
   return f"Train on it with {flags}\n"
-
-
-def _workers(given: int) -> int:
-  if given < -1:
-    raise UsageError(
-      f"--workers is {given}; expected a number of processes, or -1 for one "
-      "per core."
-    )
-  return loading.available_cores() if given == -1 else given
 
 
 def _check_writable(out_dir: str) -> None:

@@ -17,6 +17,7 @@ from byol_flax import (
   train_state,
   train_step,
 )
+from byol_flax.bounds import MOST_WHOLE
 from byol_flax.models import byol
 from input_pipeline.errors import UsageError
 
@@ -81,12 +82,12 @@ def build(
   )
   total_steps = int(config.epochs * num_examples / config.batch_size)
   warmup_steps = int(config.warmup_epochs * num_examples / config.batch_size)
-  if not 0 <= warmup_steps < total_steps:
+  if not warmup_steps < total_steps <= MOST_WHOLE:
     raise UsageError(
       f"{config.epochs:g} epochs of {num_examples} images in batches of "
       f"{config.batch_size} are {total_steps} updates, of which "
-      f"{warmup_steps} warm up; there must be more. Take a smaller batch_size "
-      "or warmup_epochs, or more epochs."
+      f"{warmup_steps} warm up; there must be more, up to {MOST_WHOLE:,}. Take "
+      "another batch_size, epochs or warmup_epochs."
     )
   network = byol.make_network(
     **config.model.to_dict(),
@@ -179,8 +180,4 @@ def _activation_dtype(name: str, mesh: Mesh) -> Any:
   if name == "auto":
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return jnp.float32 if on_cpu else jnp.bfloat16
-  if name not in _DTYPES:
-    raise UsageError(
-      f"dtype is {name!r}; known are auto, {', '.join(_DTYPES)}."
-    )
   return _DTYPES[name]

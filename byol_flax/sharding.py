@@ -119,11 +119,6 @@ def check_batch_size(
   batch_size: int, *, devices: int, accumulation_steps: int
 ) -> None:
   """Raises UsageError unless every device gets equal micro-batches."""
-  if batch_size < 1 or accumulation_steps < 1:
-    raise UsageError(
-      f"batch_size ({batch_size}) and accumulation_steps "
-      f"({accumulation_steps}) must be at least 1."
-    )
   parts = devices * accumulation_steps
   if batch_size % parts:
     below = batch_size // parts * parts

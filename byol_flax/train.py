@@ -58,7 +58,7 @@ def train(
     loop.NonFiniteError: training diverged.
     PreemptedError: a process was told to end; all is saved.
   """
-  _check_numbers(config)
+  _check_evaluation_batch(config)
 
   # Data: training split, evaluation split, and the bank of kNN.
   name, data_dir = config.data.name, config.loader.data_dir
@@ -289,20 +289,12 @@ def _log_digests(
     yield batch
 
 
-def _check_numbers(config: Any) -> None:
-  """Raises UsageError for numbers that would fail after the compilation."""
+def _check_evaluation_batch(config: Any) -> None:
+  """Raises UsageError unless the devices can share a batch of evaluation."""
   devices = jax.device_count()
   batch_size = config.evaluation.batch_size
-  if batch_size < 1 or batch_size % devices:
+  if batch_size % devices:
     raise UsageError(
-      f"evaluation.batch_size {batch_size} must be a positive multiple of the "
+      f"evaluation.batch_size {batch_size} must be a multiple of the "
       f"{devices} device(s)."
     )
-  for name, value, least in (
-    ("report.every_steps", config.report.every_steps, 1),
-    ("evaluation.every_steps", config.evaluation.every_steps, 0),
-    ("evaluation.neighbours", config.evaluation.neighbours, 1),
-    ("augment.size", config.augment.size, 1),
-  ):
-    if value < least:
-      raise UsageError(f"{name} is {value}; it must be at least {least}.")

@@ -13,9 +13,6 @@ import optax
 from flax.training import train_state
 
 from byol_flax.models import byol
-from input_pipeline.errors import UsageError
-
-TARGET_INITS = ("independent", "copy")
 
 # One object: states are told apart by it, too.
 _NO_OPTIMIZER = optax.identity()
@@ -63,14 +60,7 @@ def create_byol_state(
     target_init: "independent" draws the target's parameters anew (the released
       code), "copy" starts it as the online network (the paper's pseudo-code;
       paper.md §10 row 3).
-
-  Raises:
-    UsageError: unknown `target_init`.
   """
-  if target_init not in TARGET_INITS:
-    raise UsageError(
-      f"target_init is {target_init!r}; known are {', '.join(TARGET_INITS)}."
-    )
   online = init_variables(network, 0, seed=seed, image_size=image_size)
   second = 0 if target_init == "copy" else 1
   target = init_variables(network, second, seed=seed, image_size=image_size)

@@ -6,8 +6,6 @@ from byol_flax import inputs, pictures, train
 from input_pipeline import sources
 from input_pipeline.errors import UsageError
 
-_MOST = 16  # columns that a person can still take in
-
 
 def draw(config: Any, out: str, count: int, *, stream: TextIO) -> None:
   """Writes a PNG of the first images of update 0 and their two views.
@@ -15,14 +13,12 @@ def draw(config: Any, out: str, count: int, *, stream: TextIO) -> None:
   Args:
     config: as made by configs/byol.py.
     out: path of the PNG.
-    count: images, 1 to 16.
+    count: images, at least 1.
     stream: console.
 
   Raises:
     UsageError: for all that a user can mend.
   """
-  if not 1 <= count <= _MOST:
-    raise UsageError(f"--count is {count}; it must be from 1 to {_MOST}.")
   source = sources.ReadableSource(
     sources.open_source(
       config.data.name, config.data.split, config.loader.data_dir

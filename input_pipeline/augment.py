@@ -13,7 +13,6 @@ import grain
 import numpy as np
 
 from input_pipeline import image_ops
-from input_pipeline.errors import UsageError
 
 # (field of ViewDraw, op, the number that changes nothing); `ViewDraw.order`
 # counts in this tuple.
@@ -25,7 +24,6 @@ JITTER_OPS = (
 )
 
 Range = tuple[float, float]
-_RANGES = {"crop_area": 1.0, "crop_aspect": np.inf, "blur_sigma": np.inf}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,23 +59,6 @@ class View:
   blur_sigma: Range
   solarize_probability: float
   solarize_threshold: float
-
-  def __post_init__(self):
-    for name, value in dataclasses.asdict(self).items():
-      if name in _RANGES:
-        top = _RANGES[name]
-        expected = f"a tuple (lo, hi) with 0 < lo <= hi <= {top}"
-        valid = isinstance(value, tuple) and len(value) == 2
-        valid = valid and 0 < value[0] <= value[1] <= top
-      else:
-        top = 0.5 if name == "hue" else 1.0
-        expected = f"a number from 0 to {top}"
-        valid = 0 <= value <= top
-      if not valid:
-        raise UsageError(
-          f"View.{name} is {value}: expected {expected}. Mend it in the "
-          "config's section `augment`."
-        )
 
 
 class ViewDraw(NamedTuple):
@@ -295,13 +276,6 @@ class EvalCrop(grain.transforms.Map):
   def row_bytes(self) -> int:
     """Bytes of one example."""
     return 3 * self.size**2
-
-  def __post_init__(self):
-    if not 0 < self.ratio <= 1:
-      raise UsageError(
-        f"EvalCrop.ratio is {self.ratio}: expected a number above 0, at most "
-        "1, such as 0.875. Mend it in the config."
-      )
 
   def map(self, example: dict[str, Any]) -> dict[str, Any]:
     """Crops and resizes "image"; every other entry stays."""

@@ -66,7 +66,7 @@ def collect(source: str, split: str) -> dict[str, list[Item]]:
   Raises:
     UsageError: there is nothing to prepare.
   """
-  path = os.path.abspath(os.path.expanduser(source))
+  path = os.path.abspath(source)
   if not source or not os.path.exists(path):
     raise UsageError(
       f"There is no {source!r}; give a folder of images, a list of files "
@@ -160,7 +160,7 @@ def _of_list(path: str) -> Iterator[Item]:
           f"Line {number} of {path} should be a path, or a path, a tab and a "
           f"class; after the tab comes {class_name!r}."
         )
-      where = os.path.join(folder, name)
+      where = os.path.join(folder, os.path.expanduser(name))
       if not os.path.isfile(where):
         raise UsageError(
           f"Line {number} of {path} names {name}, which does not exist. Paths "

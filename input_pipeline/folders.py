@@ -72,7 +72,7 @@ def open_folder(
     UsageError: the folder or the split does not exist, cannot be listed, or
       holds no images.
   """
-  folder = os.path.abspath(os.path.expanduser(path))
+  folder = os.path.abspath(path)
   if not path or not os.path.isdir(folder):
     found = "is a file" if path and os.path.exists(folder) else "does not exist"
     raise UsageError(

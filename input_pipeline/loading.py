@@ -23,7 +23,6 @@ import grain
 import numpy as np
 
 from input_pipeline import handover, workers
-from input_pipeline.errors import UsageError
 
 Batch = dict[str, np.ndarray]
 
@@ -88,16 +87,7 @@ def choose_loading(
     num_threads: of the config, at least 1.
     rows: of a process in a batch.
     row_bytes: of one row.
-
-  Raises:
-    UsageError: numbers that cannot be.
   """
-  if num_workers < -1 or num_threads < 1:
-    raise UsageError(
-      f"loader.num_workers is {num_workers} and loader.num_threads "
-      f"{num_threads}; expected at least 0 workers, or -1 for one per core, "
-      "and at least 1 thread."
-    )
   most = max(1, _CHUNK_BYTES // row_bytes)
   return Loading(
     num_workers=available_cores() if num_workers < 0 else num_workers,

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from input_pipeline import paths
 from input_pipeline.decoding import ImageError, decode_image, image_size
 from input_pipeline.errors import UsageError
 from input_pipeline.folders import open_folder
@@ -76,7 +77,7 @@ def open_source(name: str, split: str, data_dir: str | None = None) -> Source:
   source: Source
   if name == "digits":
     source = DigitsSource(whole)
-  elif kind in ("folder", "unlabelled"):
+  elif kind in paths.FOLDERS:
     source = open_folder(name, path, whole, labelled=kind == "folder")
   else:
     source = open_tfds(name, whole, data_dir)

@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import os
 import re
 import shlex
 import sys
@@ -145,8 +144,6 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
   """
   import tensorflow_datasets as tfds
 
-  if data_dir:
-    data_dir = os.path.expanduser(data_dir)  # TFDS does so only when writing.
   builder = _prepared_builder(name, data_dir)
   features = builder.info.features
   image_key = _feature(name, features, tfds.features.Image, "image")

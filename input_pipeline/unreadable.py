@@ -19,11 +19,6 @@ class UnreadableImages:
     self, source: sources.ReadableSource, report: str, max_share: float
   ) -> None:
     """Fails past `max_share` of all images, in [0, 1]."""
-    if not 0 <= max_share <= 1:
-      raise UsageError(
-        f"loader.max_unreadable_share is {max_share}; it is a share of all "
-        "images, from 0 to 1."
-      )
     self._source = source
     self._max_share = max_share
     self.report = epath.Path(report)

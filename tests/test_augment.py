@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline import augment
-from input_pipeline.errors import UsageError
 
 # Table 6 of the paper.
 BOTH = {
@@ -335,34 +334,6 @@ def test_eval_crop_keeps_the_middle():
   expected = tf.image.resize(image[3:38, 15:50], (21, 21), "bicubic")
   expected = np.rint(np.clip(expected, 0, 255))
   np.testing.assert_array_equal(smaller["image"], expected)
-
-
-@pytest.mark.parametrize(
-  ("field", "value"),
-  [
-    ("crop_area", (0.5, 0.1)),
-    ("crop_area", (0.08, 1.5)),
-    ("crop_aspect", (0.0, 1.0)),
-    ("crop_aspect", 0.75),
-    ("blur_sigma", (-0.1, 2.0)),
-    ("flip_probability", 1.1),
-    ("grayscale_probability", -0.2),
-    ("blur_probability", float("nan")),
-    ("brightness", -0.4),
-    ("hue", 0.6),
-    ("solarize_threshold", 128),
-  ],
-)
-def test_a_wrong_setting_is_named(field, value):
-  with pytest.raises(UsageError) as error:
-    dataclasses.replace(VIEW1, **{field: value})
-  for part in (f"View.{field} ", str(value), "expected", "config"):
-    assert part in str(error.value)
-
-
-def test_a_wrong_ratio_is_named():
-  with pytest.raises(UsageError, match=r"EvalCrop.ratio is 1.5: expected"):
-    augment.EvalCrop(size=32, ratio=1.5)
 
 
 def test_a_config_section_makes_a_view():

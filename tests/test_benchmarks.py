@@ -49,7 +49,9 @@ def test_the_step_is_timed(tmp_path, capsys):
 
 
 def test_mistakes_are_told(tmp_path, monkeypatch):
-  with pytest.raises(UsageError, match="--updates is 0"):
+  with pytest.raises(
+    UsageError, match="--updates is 0; expected a whole number from 1"
+  ):
     run(tmp_path, "step", "--updates=0")
   with pytest.raises(UsageError, match="Cannot write"):
     report.write_json(str(tmp_path / "no" / "out.json"), {})

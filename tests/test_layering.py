@@ -15,7 +15,9 @@ PACKAGES = ("configs", "input_pipeline", "byol_flax")
 # stands for all its modules, which may import each other.
 ROWS = (
   "configs",
-  "input_pipeline.errors input_pipeline.parents input_pipeline.loops",
+  "input_pipeline.errors input_pipeline.parents input_pipeline.loops"
+  " input_pipeline.paths",
+  "byol_flax.bounds",
   "input_pipeline.image_ops input_pipeline.decoding input_pipeline.whole_files"
   " input_pipeline.open_files"
   " input_pipeline.records input_pipeline.pool",
@@ -45,7 +47,7 @@ ROWS = (
   "byol_flax.evaluate byol_flax.views byol_flax.prepare",
   "byol_flax.benchmarks",
   "byol_flax.preflight",
-  "byol_flax.command_line",
+  "byol_flax.command_line byol_flax.config_bounds",
   "byol_flax.config_file",
   "byol_flax.main",
 )

@@ -59,14 +59,6 @@ def test_one_worker_per_core_that_this_process_may_use():
     os.sched_setaffinity(0, before)
 
 
-@pytest.mark.parametrize(("workers", "threads"), [(-2, 1), (1, 0)])
-def test_impossible_numbers_are_told(workers, threads):
-  with pytest.raises(UsageError, match=f"num_workers is {workers}"):
-    loading.choose_loading(
-      num_workers=workers, num_threads=threads, rows=8, row_bytes=9
-    )
-
-
 def owner(slots=2, slot_bytes=4096, workers=2):
   return handover.Owner(handover.Shape(workers, slots, slot_bytes))
 

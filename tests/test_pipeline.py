@@ -225,8 +225,6 @@ def test_too_many_unreadable_images_stop_the_run(tmp_path):
   found.see(np.array([-1, 0, 1, 2]))
   with pytest.raises(UsageError, match=r"4 of 50 .*0\.06.*bad\.txt"):
     found.see(np.array([3, -1]))
-  with pytest.raises(UsageError, match=r"max_unreadable_share is 1\.5"):
-    UnreadableImages(source, "x", 1.5)
 
 
 def test_digest_sees_content_position_and_label():

@@ -291,12 +291,6 @@ def test_tfds_default_directory(cifar10_dir, monkeypatch):
   assert len(open_source("cifar10", "train")) == 40
 
 
-def test_home_directory(cifar10_dir, monkeypatch):
-  home, name = os.path.split(cifar10_dir)
-  monkeypatch.setenv("HOME", home)
-  assert len(open_source("cifar10", "train", f"~/{name}")) == 40
-
-
 def test_pickled_data_sets_are_small_and_open_nothing(cifar10_dir):
   source = ReadableSource(open_source("cifar10", "test[2:]", cifar10_dir))
   last = source[9]  # Opens what it opens on first use.

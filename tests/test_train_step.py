@@ -248,8 +248,6 @@ def test_initial_target():
   assert largest_difference(state.online.params, state.target.params) > 0.1
   state = create("copy")
   assert largest_difference(state.online.params, state.target.params) == 0
-  with pytest.raises(UsageError, match="independent, copy"):
-    create("other")
 
 
 def test_batch_size_must_divide():
@@ -258,8 +256,6 @@ def test_batch_size_must_divide():
     sharding.check_batch_size(100, devices=8, accumulation_steps=4)
   with pytest.raises(UsageError, match="such as 32"):
     sharding.check_batch_size(8, devices=8, accumulation_steps=4)
-  with pytest.raises(UsageError, match="at least 1"):
-    sharding.check_batch_size(0, devices=8, accumulation_steps=1)
 
 
 def test_prefetch_keeps_order_and_loses_nothing():

@@ -40,8 +40,6 @@ def benchmark(
       "benchmark checkpoint saves beside --out, on a disk of this machine; "
       f"{out} is not on one."
     )
-  if updates < 1:
-    raise UsageError(f"--updates is {updates}; it must be at least 1.")
   if against_torch and importlib.util.find_spec("torch") is None:
     raise UsageError(
       "--against-torch needs PyTorch: .venv/bin/python -m pip install torch"

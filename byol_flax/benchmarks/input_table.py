@@ -25,14 +25,8 @@ def benchmark(
     Milliseconds and rates, and what limits.
 
   Raises:
-    UsageError: impossible sizes, or tf.data cannot read these images.
+    UsageError: tf.data cannot read these images.
   """
-  for name, value in (
-    ("batch_size", config.batch_size),
-    ("augment.size", config.augment.size),
-  ):
-    if value < 1:
-      raise UsageError(f"{name} is {value}; it must be at least 1.")
   source, what = photographs.open_images(config)
   mesh = sharding.make_mesh()
   stream.write(f"{what}, {len(source):,} of them; views of ")

@@ -104,7 +104,7 @@ def make_network(
     param_dtype: of parameters, statistics and outputs.
 
   Raises:
-    UsageError: an unknown name, or sizes that do not fit.
+    UsageError: sizes that do not fit.
   """
   if projector["output_size"] != predictor["output_size"]:
     raise UsageError(
@@ -141,22 +141,12 @@ def make_encoder(
   `resnet.ARCHITECTURES`.
 
   Raises:
-    UsageError: an unknown name or an impossible width.
+    UsageError: a width that does not suit the architecture.
   """
-  choices = (
-    ("architecture", architecture, tuple(resnet.ARCHITECTURES)),
-    ("stem", stem, resnet.STEMS),
-    ("shortcut", shortcut, resnet.SHORTCUTS),
-  )
-  for field, value, known in choices:
-    if value not in known:
-      raise UsageError(
-        f"model.encoder.{field} is {value!r}; known are {', '.join(known)}."
-      )
   shape = resnet.ARCHITECTURES[architecture]
-  if width <= 0 or (shape.stem_channels * width) % 4:
+  if (shape.stem_channels * width) % 4:
     raise UsageError(
-      f"model.encoder.width is {width}; it must be positive and make "
+      f"model.encoder.width is {width}; it must make "
       f"{shape.stem_channels} × width a multiple of 4, such as 1, 2 or 0.25."
     )
   return resnet.ResNet(

@@ -20,9 +20,6 @@ weight_init = nn.initializers.variance_scaling(
   0.87962566103423978**2, "fan_in", "truncated_normal"
 )
 
-SHORTCUTS = ("projection", "identity")
-STEMS = ("imagenet", "small")
-
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:

@@ -1,7 +1,6 @@
 """`byol preflight`: before paying for a slice."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -90,8 +89,6 @@ def preflight(
   """
   compiler.check_installed()
   slice_ = slices.find(slice_name)
-  if price is not None and not 0 <= price < math.inf:
-    raise UsageError(f"--price is {price}; it must be a number of at least 0.")
   check_writable(out)
   name, split = config.data.name, config.data.split
   data_dir = config.loader.data_dir

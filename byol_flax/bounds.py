@@ -1,0 +1,163 @@
+"""What a value may be, told and tested.
+
+A bound is asked `fits(value)` and says in words what it expects: `str(bound)`
+goes after "expected".
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+from input_pipeline.errors import UsageError
+
+# What JAX counts with, and the most that makes sense of anything measured.
+MOST_WHOLE = 2**31 - 1
+MOST_REAL = 1e9
+
+
+class Bound(Protocol):
+  """A kind of value with its limits; `str` says what is expected."""
+
+  def fits(self, value: Any) -> bool:
+    """Whether `value` is of this kind and within the limits."""
+
+
+def check(name: str, value: Any, bound: Bound) -> None:
+  """Raises UsageError unless `value`, called `name`, fits."""
+  if not bound.fits(value):
+    raise UsageError(f"{name} is {value!r}; expected {bound}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+  """A whole number, `least` to `most`; never a truth value or NumPy's."""
+
+  least: int
+  most: int = MOST_WHOLE
+  meaning: str = ""
+
+  def fits(self, value: Any) -> bool:
+    """See `Bound`."""
+    return type(value) is int and self.least <= value <= self.most
+
+  def __str__(self) -> str:
+    return f"a whole number from {self.least:,} to {self.most:,}{self.meaning}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+  """A finite number, `least` to `most`; with `above` or `below` without it.
+
+  NaN and what overflowed to infinity lie between no two limits.
+  """
+
+  least: float
+  most: float = MOST_REAL
+  above: bool = False
+  below: bool = False
+
+  def fits(self, value: Any) -> bool:
+    """See `Bound`."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+      return False
+    enough = value > self.least if self.above else value >= self.least
+    return enough and (value < self.most if self.below else value <= self.most)
+
+  def __str__(self) -> str:
+    low, high = f"{self.least:,.10g}", f"{self.most:,.10g}"
+    if not (self.above or self.below):
+      return f"a number from {low} to {high}"
+    return (
+      f"a number {'above' if self.above else 'of at least'} {low} and "
+      f"{'below' if self.below else 'at most'} {high}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+  """A tuple (low, high) of numbers that each fit `of`, low <= high."""
+
+  of: Real
+
+  def fits(self, value: Any) -> bool:
+    """See `Bound`."""
+    return (
+      isinstance(value, tuple)
+      and len(value) == 2
+      and all(map(self.of.fits, value))
+      and value[0] <= value[1]
+    )
+
+  def __str__(self) -> str:
+    return f"(low, high) with low <= high, each {self.of}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+  """A tuple that is not empty, of values that each fit `of`."""
+
+  of: Bound
+
+  def fits(self, value: Any) -> bool:
+    """See `Bound`."""
+    return (
+      isinstance(value, tuple) and bool(value) and all(map(self.of.fits, value))
+    )
+
+  def __str__(self) -> str:
+    return f"one or more in a tuple, each {self.of}"
+
+
+class OneOf:
+  """One of some names."""
+
+  def __init__(self, *names: str) -> None:
+    """Takes the names."""
+    self.names = names
+
+  def fits(self, value: Any) -> bool:
+    """See `Bound`."""
+    return isinstance(value, str) and value in self.names
+
+  def __str__(self) -> str:
+    return f"one of {', '.join(self.names)}"
+
+
+class Switch:
+  """True or False."""
+
+  def fits(self, value: Any) -> bool:
+    """See `Bound`."""
+    return isinstance(value, bool)
+
+  def __str__(self) -> str:
+    return "true or false"
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+  """Some text; without any where it is `optional`."""
+
+  optional: bool = False
+
+  def fits(self, value: Any) -> bool:
+    """See `Bound`."""
+    if self.optional and value in (None, ""):
+      return True
+    return isinstance(value, str) and bool(value)
+
+  def __str__(self) -> str:
+    return "a text" if self.optional else "a text that is not empty"
+
+
+class Path(Text):
+  """The path of a file or folder."""
+
+  def __str__(self) -> str:
+    return "the path of a file or folder"
+
+
+class DataSet(Text):
+  """The name of a data set, which may hold the path of a folder."""
+
+  def __str__(self) -> str:
+    return "the name of a data set"

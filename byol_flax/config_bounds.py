@@ -1,0 +1,172 @@
+"""What each value of a config may be: a row for every key, and no other row.
+
+What a key means stands beside it in configs/byol.py and configs/evaluate.py.
+What depends on the devices or the data is checked where these are known.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from byol_flax import bounds
+from byol_flax.bounds import (
+  Bound,
+  DataSet,
+  Interval,
+  OneOf,
+  Path,
+  Real,
+  Several,
+  Switch,
+  Text,
+  Whole,
+)
+from input_pipeline.errors import UsageError
+
+_SHARE = Real(0, 1)  # probabilities too
+_POSITIVE = Real(0, above=True)
+_SEED = Whole(0, 2**32 - 1)  # JAX would take others for one of these
+
+_VIEW: dict[str, Bound] = {
+  "crop_area": Interval(Real(0, 1, above=True)),
+  "crop_aspect": Interval(Real(1e-3, 1e3)),
+  "flip_probability": _SHARE,
+  "jitter_probability": _SHARE,
+  "brightness": _SHARE,
+  "contrast": _SHARE,
+  "saturation": _SHARE,
+  "hue": Real(0, 0.5),
+  "grayscale_probability": _SHARE,
+  "blur_probability": _SHARE,
+  "blur_sigma": Interval(Real(0, 1e3, above=True)),
+  "solarize_probability": _SHARE,
+  "solarize_threshold": _SHARE,
+}
+_HEAD: dict[str, Bound] = {
+  "hidden_size": Whole(1),
+  "output_size": Whole(1),
+  "final_bias": Switch(),
+}
+
+
+def _rows(section: str, rows: Mapping[str, Bound]) -> dict[str, Bound]:
+  return {f"{section}.{name}": bound for name, bound in rows.items()}
+
+
+# Of configs/byol.py and all that are made from it.
+RUN: dict[str, Bound] = {
+  "seed": _SEED,
+  "epochs": _POSITIVE,
+  "warmup_epochs": Real(0),
+  "batch_size": Whole(1),
+  "accumulation_steps": Whole(1),
+  "base_learning_rate": Real(0),
+  "base_target_decay": _SHARE,
+  "target_init": OneOf("independent", "copy"),
+  "dtype": OneOf("auto", "float32", "bfloat16"),
+  "optimizer.weight_decay": Real(0),
+  "optimizer.momentum": Real(0, 1, below=True),
+  "optimizer.trust_coefficient": _POSITIVE,
+  "model.encoder.architecture": OneOf(
+    "resnet8",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet200",
+  ),
+  "model.encoder.width": Real(0, 1e3, above=True),
+  "model.encoder.stem": OneOf("imagenet", "small"),
+  "model.encoder.shortcut": OneOf("projection", "identity"),
+  "model.encoder.zero_init_last": Switch(),
+  "model.encoder.recompute": Switch(),
+  **_rows("model.projector", _HEAD),
+  **_rows("model.predictor", _HEAD),
+  "model.batch_norm.decay": Real(0, 1, below=True),
+  "model.batch_norm.epsilon": Real(1e-30, 1),  # a variance may be 0
+  "data.name": DataSet(),
+  "data.split": Text(),
+  "augment.size": Whole(1, 65_535),
+  "augment.device": OneOf("host", "accelerator"),
+  "augment.cache": OneOf("none", "device"),
+  **_rows("augment.view1", _VIEW),
+  **_rows("augment.view2", _VIEW),
+  "loader.data_dir": Path(optional=True),
+  "loader.num_workers": Whole(-1, 10_000, ", -1 for one per core"),
+  "loader.num_threads": Whole(1, 10_000),
+  "loader.max_unreadable_share": _SHARE,
+  "checkpoint.every_steps": Whole(1),
+  "checkpoint.every_minutes": _POSITIVE,
+  # One remains when the newest is damaged.
+  "checkpoint.keep_last": Whole(2),
+  "checkpoint.keep_every": Whole(0),
+  # JAX takes whole seconds.
+  "deadlines.start_seconds": Real(1),
+  "deadlines.silence_seconds": Real(1),
+  "deadlines.stall_seconds": Real(1),
+  "report.every_steps": Whole(1),
+  "report.view_hashes": Switch(),
+  "evaluation.split": Text(),
+  "evaluation.bank_split": Text(),
+  "evaluation.neighbours": Whole(1),
+  "evaluation.every_steps": Whole(0),
+  "evaluation.batch_size": Whole(1),
+  "evaluation.crop_ratio": Real(0, 1, above=True),
+}
+
+# Of configs/evaluate.py.
+EVALUATE: dict[str, Bound] = {
+  "representations": Several(OneOf("raw_pixels", "random_encoder", "byol")),
+  "data_name": DataSet(optional=True),
+  "train_split": Text(),
+  "test_split": Text(),
+  "batch_size": Whole(1),
+  "few_label.per_class": Several(Whole(1)),
+  "few_label.draws": Whole(1),
+  "few_label.inverse_penalty": _POSITIVE,
+  "few_label.seed": _SEED,
+  "neighbours": Whole(1),
+}
+
+
+def rows_of(config: Any) -> dict[str, Bound]:
+  """The table of the kind of config that `config` is."""
+  return EVALUATE if evaluates(config) else RUN
+
+
+def evaluates(config: Any) -> bool:
+  """Whether it is a config of `byol evaluate`, and not of a run."""
+  return "few_label" in config
+
+
+def leaves(config: Mapping[str, Any], above: str = "") -> Iterator[str]:
+  """Dotted names of the values of a nested dict."""
+  for name, value in config.items():
+    if isinstance(value, Mapping):
+      yield from leaves(value, f"{above}{name}.")
+    else:
+      yield f"{above}{name}"
+
+
+def value_of(config: Any, key: str) -> Any:
+  """The value with a dotted name."""
+  for name in key.split("."):
+    config = config[name]
+  return config
+
+
+def check(config: Any) -> None:
+  """Raises UsageError for keys that are unknown or absent and wrong values."""
+  rows, keys = rows_of(config), set(leaves(config.to_dict()))
+  for key in sorted(keys - rows.keys()):
+    near = difflib.get_close_matches(key, rows, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UsageError(f"The config has a key {key}, which nothing reads.{hint}")
+  for key, bound in rows.items():
+    if key not in keys:
+      raise UsageError(
+        f"The config has no key {key}; expected {bound}. Begin with "
+        "byol.get_config() of the configs that ship, which has every key."
+      )
+    bounds.check(key, value_of(config, key), bound)

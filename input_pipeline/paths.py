@@ -1,0 +1,31 @@
+"""Paths as people write them, made whole once, where they come in."""
+
+import os
+
+# Kinds of data sets whose name ends in a path: `folder:/data/pets`. What comes
+# after the colon of any other name is a version of TFDS.
+FOLDERS = ("folder", "unlabelled")
+
+
+def absolute(path: str) -> str:
+  """`path` from the root on, with `~` and `~user` expanded.
+
+  gs://BUCKET/PATH stays, and so does "", which stands for none.
+  """
+  if not path or path.startswith("gs://"):
+    return path
+  return os.path.abspath(os.path.expanduser(path))
+
+
+def of_data_set(name: str) -> str:
+  """The name of a data set with its path, if it has one, made absolute."""
+  kind, colon, path = name.partition(":")
+  if not colon or kind not in FOLDERS:
+    return name
+  return f"{kind}:{absolute(path)}"
+
+
+def of_split(text: str) -> str:
+  """FOLDER:SPLIT with an absolute folder; without a colon as it came."""
+  folder, colon, split = text.rpartition(":")
+  return f"{absolute(folder)}:{split}" if colon else text
