@@ -45,6 +45,53 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
       name, help=text, description=text, epilog=CONFIG_HELP, allow_abbrev=False
     )
 
+  _add_train(add)
+  command = add(
+    "evaluate",
+    "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
+    "labels, with --config=configs/evaluate.py.",
+  )
+  command.add_argument(
+    "--workdir", type=paths.absolute, required=True, help="folder of the run"
+  )
+  command = add("views", "Draw images and their two views, before any run.")
+  command.add_argument(
+    "--out", type=paths.absolute, default="views.png", help="PNG to write"
+  )
+  command.add_argument(
+    "--count", type=int, default=8, help="how many images, up to 16"
+  )
+
+  _add_measuring(add)
+  _add_prepare(add)
+  for name in ("train", "evaluate", "benchmark"):
+    commands.choices[name].add_argument(
+      "--compilation-cache",
+      type=lambda given: given if given == "none" else paths.absolute(given),
+      metavar="DIR",
+      help="where compiled programs are kept for the next start; `none` keeps "
+      "nothing; by default JAX_COMPILATION_CACHE_DIR, else "
+      "~/.cache/byol-flax/compiled",
+    )
+
+  options, rest = parser.parse_known_args(argv)
+  for flag, bound in _BOUNDS.items():
+    value = getattr(options, flag.removeprefix("--").replace("-", "_"), None)
+    if value is not None:
+      bounds.check(flag, value, bound)
+  for flag in rest:
+    if options.command == "prepare" or not flag.startswith(
+      ("--config=", "--config.")
+    ):
+      parser.error(
+        f"unknown argument {flag}; config flags are written --config=FILE and "
+        f"--config.key=value; see byol {options.command} --help"
+      )
+  return options, rest
+
+
+def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """The command that pre-trains."""
   command = add("train", "Pre-train, or resume in an existing workdir.")
   command.add_argument(
     "--workdir",
@@ -68,47 +115,6 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
       default=os.environ.get(f"BYOL_{name.upper().replace('-', '_')}") or None,
       help=f"{text}; found by itself on TPU VMs",
     )
-  command = add(
-    "evaluate",
-    "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
-    "labels, with --config=configs/evaluate.py.",
-  )
-  command.add_argument(
-    "--workdir", type=paths.absolute, required=True, help="folder of the run"
-  )
-  command = add("views", "Draw images and their two views, before any run.")
-  command.add_argument(
-    "--out", type=paths.absolute, default="views.png", help="PNG to write"
-  )
-  command.add_argument(
-    "--count", type=int, default=8, help="how many images, up to 16"
-  )
-
-  _add_measuring(add)
-  _add_prepare(add)
-  for name in ("train", "evaluate", "benchmark"):
-    commands.choices[name].add_argument(
-      "--compilation-cache",
-      metavar="DIR",
-      help="where compiled programs are kept for the next start; `none` keeps "
-      "nothing; by default JAX_COMPILATION_CACHE_DIR, else "
-      "~/.cache/byol-flax/compiled",
-    )
-
-  options, rest = parser.parse_known_args(argv)
-  for flag, bound in _BOUNDS.items():
-    value = getattr(options, flag.removeprefix("--").replace("-", "_"), None)
-    if value is not None:
-      bounds.check(flag, value, bound)
-  for flag in rest:
-    if options.command == "prepare" or not flag.startswith(
-      ("--config=", "--config.")
-    ):
-      parser.error(
-        f"unknown argument {flag}; config flags are written --config=FILE and "
-        f"--config.key=value; see byol {options.command} --help"
-      )
-  return options, rest
 
 
 def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:

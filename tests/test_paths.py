@@ -28,6 +28,14 @@ def test_options_of_every_command(home):
     (["train", "--workdir=run/"], {"workdir": f"{here}/run"}),
     (["train", "--workdir=gs://b/~/run"], {"workdir": "gs://b/~/run"}),
     (["evaluate", "--workdir=~/run"], {"workdir": f"{home}/run"}),
+    (
+      ["train", "--workdir=x", "--compilation-cache=~/c"],
+      {"compilation_cache": f"{home}/c"},
+    ),
+    (
+      ["evaluate", "--workdir=x", "--compilation-cache=none"],
+      {"compilation_cache": "none"},
+    ),
     (["views", "--out=~/a.png"], {"out": f"{home}/a.png"}),
     (["views"], {"out": f"{here}/views.png"}),
     (["preflight", "--slice=x", "--out=~/a"], {"out": f"{home}/a"}),
