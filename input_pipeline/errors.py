@@ -15,3 +15,11 @@ class RunError(RuntimeError):
 
 class PreemptedError(Exception):
   """One of the processes received SIGTERM, and all end after a save."""
+
+
+class StorageError(RunError):
+  """What keeps the data cannot be reached, however often it was tried."""
+
+
+class UnreadableError(Exception):
+  """A file is at fault itself: absent, forbidden or damaged."""

@@ -19,7 +19,8 @@ from typing import Any, SupportsIndex
 import grain
 import numpy as np
 
-from input_pipeline import augment, decoding, loading, sources
+from input_pipeline import augment, loading, sources
+from input_pipeline.errors import UnreadableError
 from input_pipeline.loading import Batch
 from input_pipeline.unreadable import UnreadableImages
 
@@ -154,11 +155,8 @@ class _PaddedExamples:
     if index >= len(self._source):
       return empty
     try:
-      example = self._source[index]
-      if isinstance(example["image"], bytes):
-        image = decoding.decode_image(example["image"])
-        example = {**example, "image": image}
-    except (decoding.ImageError, OSError):
+      example = sources.read_example(self._source, index)
+    except UnreadableError:
       return empty
     example = self._transform.map(example)
     return {

@@ -16,10 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import likeness, records, tfds_metadata, whole_files
+from input_pipeline import (
+  likeness,
+  records,
+  retries,
+  tfds_metadata,
+  whole_files,
+)
 from input_pipeline.collecting import Item
 from input_pipeline.decoding import ImageError, decode_image
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import UnreadableError, UsageError
 from input_pipeline.leaks import hashes_path
 from input_pipeline.likeness import Hashes
 from input_pipeline.pool import run_all
@@ -301,10 +307,10 @@ def _look_at_block(items: Sequence[Item], path: str) -> int:
   for i, item in enumerate(items):
     reason = ""
     try:
-      data = item.read()
+      data = retries.patiently(item.read, item.path)
       hashes.content[i] = likeness.content_hash(data)
       hashes.look[i] = likeness.look_hash(decode_image(data))
-    except (ImageError, OSError) as error:
+    except (ImageError, UnreadableError) as error:
       reason = " ".join(str(error).split()) or type(error).__name__
       # No content is the same as that of a file that cannot be read.
       hashes.content[i] = likeness.content_hash(item.name.encode())
@@ -363,8 +369,12 @@ def _write_shard(
 
   def encoded() -> Iterable[bytes]:
     for item, label, content in examples:
-      data = item.read()
-      if not np.array_equal(likeness.content_hash(data), content):
+      try:
+        data = retries.patiently(item.read, item.path)
+        same = np.array_equal(likeness.content_hash(data), content)
+      except UnreadableError:
+        same = False
+      if not same:
         raise UsageError(
           f"{item.name} of {item.path} changed while it was prepared. Once the "
           f"images rest, remove {os.path.dirname(path)} and begin anew."

@@ -41,7 +41,8 @@ def write(path: str, records: Iterable[bytes]) -> int:
   except BaseException as error:
     with contextlib.suppress(OSError):
       os.remove(temporary)
-    if isinstance(error, RuntimeError):  # of ArrayRecord
+    # ArrayRecord's; ours come of reading the images.
+    if isinstance(error, RuntimeError) and not isinstance(error, RunError):
       raise RunError(f"Cannot write {path}: {error}") from None
     raise
   size = os.path.getsize(temporary)

@@ -6,13 +6,14 @@ send to Grain's worker processes.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from input_pipeline import paths
+from input_pipeline import paths, retries
 from input_pipeline.decoding import ImageError, decode_image, image_size
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import UnreadableError, UsageError
 from input_pipeline.folders import open_folder
 from input_pipeline.tfds_sources import known_facts, open_tfds
 
@@ -206,6 +207,34 @@ class DigitsSource:
     return f"digits image {self._numbers[i]}"
 
 
+def read_example(
+  source: Source, i: int, delays: Sequence[float] = retries.DELAYS
+) -> dict[str, Any]:
+  """Example `i` of a source with its image decoded, uint8 [H, W, 3].
+
+  Waits for storage that fails for a while; `delays` as in `retries.patiently`.
+
+  Raises:
+    UnreadableError: the image is at fault: absent, forbidden or damaged.
+    StorageError: nothing can be read at all.
+  """
+  example = _patiently(source, i, delays)
+  if not isinstance(example["image"], bytes):
+    return example
+  try:
+    return {**example, "image": decode_image(example["image"])}
+  except ImageError as error:
+    raise UnreadableError(str(error)) from error
+
+
+def _patiently(
+  source: Source, i: int, delays: Sequence[float]
+) -> dict[str, Any]:
+  return retries.patiently(
+    lambda: source[i], f"the images of {source.name}", delays
+  )
+
+
 class ReadableSource:
   """Decoded examples of a source, with neighbours for unreadable ones.
 
@@ -215,8 +244,11 @@ class ReadableSource:
   function of the files and i alone, whoever reads it and in whatever order.
   """
 
-  def __init__(self, source: Source) -> None:
-    """Wraps `source`, whose attributes are its own."""
+  def __init__(
+    self, source: Source, delays: Sequence[float] = retries.DELAYS
+  ) -> None:
+    """Wraps `source`, whose attributes are its own; `read_example`'s delays."""
+    self._delays = delays
     self.name = source.name
     self.split = source.split
     self.num_classes = source.num_classes
@@ -231,15 +263,12 @@ class ReadableSource:
       # Not wrapped at the first step, where an i out of range is an IndexError.
       index = (i + step) % len(self) if step else i
       try:
-        example = self._source[index]
-        image = example["image"]
-        if isinstance(image, bytes):
-          image = decode_image(image)
-      except (ImageError, OSError) as error:
+        example = read_example(self._source, index, self._delays)
+      except UnreadableError as error:
         tried.append(f"{self.example_name(index)} ({error})")
         continue
       return {
-        "image": image,
+        "image": example["image"],
         "label": example["label"],
         "unreadable": np.int64(i if step else -1),
       }
@@ -254,9 +283,9 @@ class ReadableSource:
     An EXIF orientation may exchange the two in the example.
     """
     try:
-      image = self._source[i]["image"]
+      image = _patiently(self._source, i, self._delays)["image"]
       return image_size(image) if isinstance(image, bytes) else image.shape[:2]
-    except (ImageError, OSError):
+    except (ImageError, UnreadableError):
       return 0, 0
 
   @property

@@ -112,10 +112,7 @@ class TfdsSource:
     return len(self._records)
 
   def __getitem__(self, i: int) -> dict[str, Any]:
-    try:
-      record = self._records[i]
-    except RuntimeError as error:  # of ArrayRecord, for damaged files
-      raise OSError(_one_line(error)) from error
+    record = self._records[i]
     label = -1 if self._label_key is None else int(record[self._label_key])
     if not -1 <= label < self.num_classes:
       raise UsageError(

@@ -19,7 +19,7 @@ ROWS = (
   " input_pipeline.paths",
   "byol_flax.bounds",
   "input_pipeline.image_ops input_pipeline.decoding input_pipeline.whole_files"
-  " input_pipeline.open_files"
+  " input_pipeline.open_files input_pipeline.retries"
   " input_pipeline.records input_pipeline.pool",
   "input_pipeline.folders input_pipeline.tfds_metadata input_pipeline.likeness",
   "input_pipeline.tfds_sources input_pipeline.collecting input_pipeline.leaks",

@@ -1,0 +1,133 @@
+"""Reading from storage that fails for a while.
+
+A network file system or a bucket that cannot be reached must not pass for
+damaged images, which are replaced by their neighbours: it is tried again, for
+about a minute, and then ends the run. A file that is absent, forbidden or
+damaged is so at the next try, too.
+"""
+
+import enum
+import errno
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from input_pipeline.errors import StorageError, UnreadableError, UsageError
+
+T = TypeVar("T")
+
+# Seconds between tries, each times 0.5 to 1.5, drawn anew, so that a thousand
+# workers do not come back together: a minute in all.
+DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+# Of the errors that the system gives for a path, those of the file it names.
+_OF_THE_FILE = frozenset(
+  {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+  }
+)
+_NUMBER_OF = {os.strerror(number): number for number in errno.errorcode}
+
+# Others than Python's own errors are known by their texts only. ArrayRecord:
+# "open() failed: No such file or directory; opening /data/x".
+_FAILED_CALL = re.compile(r"\w+\(\) failed: ([^;\[]+)")
+_STORAGE_WORDS = re.compile(
+  "UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED|UNAUTHENTICATED|"
+  "UnavailableError|DeadlineExceeded|ResourceExhausted|AbortedError|"
+  "Unauthenticated|CURL|timed out|Timeout|Connection (?:reset|refused)|"
+  "resolve host|Retry policy"
+)
+_FILE_WORDS = re.compile(
+  "DATA_LOSS|DataLoss|NOT_FOUND|NotFound|PERMISSION_DENIED|PermissionDenied|"
+  "OUT_OF_RANGE|OutOfRange|INVALID_ARGUMENT|InvalidArgument|"
+  "Riegeli|[Cc]orrupt|[Cc]hecksum"
+)
+# Libraries that have classes of errors of their own.
+_READERS = ("tensorflow", "google", "gcsfs", "requests", "urllib3", "aiohttp")
+
+
+class Fault(enum.Enum):
+  """Whose fault an error is."""
+
+  FILE = enum.auto()
+  STORAGE = enum.auto()
+  UNKNOWN = enum.auto()
+
+
+def fault_of(error: Exception) -> Fault:
+  """Whose fault an error is that came while a file was read."""
+  if isinstance(error, OSError) and error.errno is not None:
+    return _fault_of_number(error.errno)
+  if isinstance(error, (ConnectionError, TimeoutError)):
+    return Fault.STORAGE
+  if isinstance(error, OSError):  # Python's own code: "shorter than it was"
+    return Fault.FILE
+  text = f"{type(error).__name__}: {error}"
+  if failed := _FAILED_CALL.search(text):
+    return _fault_of_number(_NUMBER_OF.get(failed[1].strip(), errno.EIO))
+  if _STORAGE_WORDS.search(text):
+    return Fault.STORAGE
+  return Fault.FILE if _FILE_WORDS.search(text) else Fault.UNKNOWN
+
+
+def _fault_of_number(number: int) -> Fault:
+  return Fault.FILE if number in _OF_THE_FILE else Fault.STORAGE
+
+
+def patiently(
+  read: Callable[[], T], what: str, delays: Sequence[float] = DELAYS
+) -> T:
+  """Returns `read()`; tries again while the storage is at fault.
+
+  Errors of which it cannot be told whose fault they are count as the
+  storage's. Those that no reading raises pass through.
+
+  Args:
+    read: opens and reads; called once more than there are `delays` at most.
+    what: is read, for the sentence: "the images of folder:/data".
+    delays: seconds to wait after each failure, before chance changes them.
+
+  Raises:
+    UnreadableError: the file is at fault, in the first try or a later one.
+    StorageError: no try succeeded.
+  """
+  begun = time.monotonic()
+  for delay in (*delays, None):
+    try:
+      return read()
+    except Exception as error:
+      if not _is_of_reading(error):
+        raise
+      if fault_of(error) is Fault.FILE:
+        raise UnreadableError(_one_line(error)) from error
+      if delay is None:
+        seconds = time.monotonic() - begun
+        raise StorageError(
+          f"The storage of {what} does not answer: {_one_line(error)}. It was "
+          f"asked {len(delays) + 1} times in {seconds:.0f} s. What was saved "
+          "before stays; give the command again when the storage is back."
+        ) from error
+      time.sleep(delay * random.uniform(0.5, 1.5))
+  raise AssertionError("the last try returns or raises")
+
+
+def _is_of_reading(error: Exception) -> bool:
+  """Whether an error may come of reading, and not of a fault in a program."""
+  if isinstance(error, (StorageError, UsageError)):
+    return False
+  return isinstance(error, (OSError, RuntimeError)) or (
+    type(error).__module__.split(".")[0] in _READERS
+  )
+
+
+def _one_line(error: Exception) -> str:
+  return " ".join(str(error).split())[:300] or type(error).__name__
