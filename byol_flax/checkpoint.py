@@ -8,6 +8,7 @@ data position and the code version.
 import dataclasses
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 import jax
@@ -16,7 +17,8 @@ from etils import epath
 
 from byol_flax import digest
 from byol_flax.distributed import Processes
-from input_pipeline.errors import RunError
+from input_pipeline import retries
+from input_pipeline.errors import RunError, StorageError, UnreadableError
 
 Record = dict[str, Any]
 _managers = ocp.checkpoint_managers
@@ -153,6 +155,8 @@ class Checkpoints:
     for label in reversed(self.steps()):
       try:
         return self._restore_record(label)
+      except StorageError:
+        raise
       except Exception:  # any damage: `restore` tells of it
         continue
     return None
@@ -199,12 +203,17 @@ class Checkpoints:
     """
     try:
       record = self._restore_record(label)
-      state = ocp.StandardCheckpointHandler().restore(
-        self.directory / str(label) / "state",
-        args=ocp.args.StandardRestore(abstract_state),
+      state = _patiently(
+        lambda: ocp.StandardCheckpointHandler().restore(
+          self.directory / str(label) / "state",
+          args=ocp.args.StandardRestore(abstract_state),
+        )
       )
-    except jax.errors.JaxRuntimeError:
-      raise  # the devices, not the file
+    # The devices or the storage, not the file.
+    except (jax.errors.JaxRuntimeError, StorageError):
+      raise
+    except UnreadableError as error:
+      return None, {}, str(error)[:200]
     # Damage shows as whatever the storage layer stumbles over.
     except Exception as error:
       first_line = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -220,8 +229,10 @@ class Checkpoints:
     self._manager.close()
 
   def _restore_record(self, step: int) -> Record:
-    record = ocp.JsonCheckpointHandler().restore(
-      self.directory / str(step) / "record", args=ocp.args.JsonRestore()
+    record = _patiently(
+      lambda: ocp.JsonCheckpointHandler().restore(
+        self.directory / str(step) / "record", args=ocp.args.JsonRestore()
+      )
     )
     return dict(record)
 
@@ -234,6 +245,11 @@ class Checkpoints:
     self._processes.wait(f"set aside {step}")
     self._manager.reload()
     return moved
+
+
+def _patiently(read: Callable[[], Any]) -> Any:
+  """Damage shows as anything: only what is surely the storage's is retried."""
+  return retries.patiently(read, "the checkpoints", unknown=retries.Fault.FILE)
 
 
 def atomicity_mode(path: str, mounts: str) -> ocp.options.AtomicityMode:

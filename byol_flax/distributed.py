@@ -48,6 +48,11 @@ class Processes:
     self._channel = channel
     self._checks = 0
 
+  @property
+  def alone(self) -> bool:
+    """Whether there are no others."""
+    return jax.process_count() == 1
+
   def at(self, step: int, activity: str) -> None:
     """Says what this process is at: one of `peers.ACTIVITIES`."""
     if self._channel:
@@ -71,7 +76,7 @@ class Processes:
 
   def any(self, flag: bool) -> bool:
     """Whether `flag` is true on any process."""
-    if jax.process_count() == 1:
+    if self.alone:
       return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 

@@ -21,7 +21,12 @@ import jax
 from byol_flax import report as report_lib
 from byol_flax.checkpoint import Checkpoints, Record
 from byol_flax.distributed import Processes
-from input_pipeline.errors import PreemptedError, RunError
+from input_pipeline.errors import (
+  PreemptedError,
+  RunError,
+  StorageError,
+  UsageError,
+)
 
 # Updates that may run on the devices while the next batch is awaited. More
 # would hide from the clock what the loop waits for.
@@ -134,12 +139,20 @@ def run(
   Raises:
     NonFiniteError: names step and metric; the last good checkpoint is kept.
     PreemptedError: after the last whole update was saved.
+    UsageError, StorageError: of the input; saved too, if this process is alone.
   """
   first = int(state.step) + 1
   done = 0  # the last update of this start
   begun = (began or time.monotonic()) - seconds_before
   window = _Window(began)
   pending: list[tuple[int, dict[str, jax.Array]]] = []
+
+  def keep() -> None:
+    """Saves the last whole update of this start."""
+    if done:
+      _checked(pending)
+      outlets.save(done, state, time.monotonic() - begun)
+    outlets.checkpoints.wait()
 
   try:
     if evaluate_first:
@@ -173,10 +186,12 @@ def run(
         if evaluating:
           outlets.run_evaluation(step, state)
   except PreemptedError:
-    if done:
-      _checked(pending)
-      outlets.save(done, state, time.monotonic() - begun)
-    outlets.checkpoints.wait()
+    keep()
+    raise
+  except (UsageError, StorageError):
+    # Saving needs all processes, and the others have batches to go on with.
+    if outlets.processes.alone:
+      keep()
     raise
   outlets.processes.at(total_steps, "ending")
   outlets.checkpoints.wait()

@@ -15,7 +15,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from input_pipeline.errors import StorageError, UnreadableError, UsageError
+from input_pipeline.errors import (
+  RunError,
+  StorageError,
+  UnreadableError,
+  UsageError,
+)
 
 T = TypeVar("T")
 
@@ -49,10 +54,11 @@ _STORAGE_WORDS = re.compile(
 _FILE_WORDS = re.compile(
   "DATA_LOSS|DataLoss|NOT_FOUND|NotFound|PERMISSION_DENIED|PermissionDenied|"
   "OUT_OF_RANGE|OutOfRange|INVALID_ARGUMENT|InvalidArgument|"
-  "Riegeli|[Cc]orrupt|[Cc]hecksum"
+  "Riegeli|[Cc]orrupt|[Cc]hecksum|DecodeError"
 )
 # Libraries that have classes of errors of their own.
 _READERS = ("tensorflow", "google", "gcsfs", "requests", "urllib3", "aiohttp")
+_NO_READERS = ("jax", "jaxlib")  # RESOURCE_EXHAUSTED is a device's memory
 
 
 class Fault(enum.Enum):
@@ -84,30 +90,37 @@ def _fault_of_number(number: int) -> Fault:
 
 
 def patiently(
-  read: Callable[[], T], what: str, delays: Sequence[float] = DELAYS
+  read: Callable[[], T],
+  what: str,
+  delays: Sequence[float] | None = None,
+  *,
+  unknown: Fault = Fault.STORAGE,
 ) -> T:
   """Returns `read()`; tries again while the storage is at fault.
 
-  Errors of which it cannot be told whose fault they are count as the
-  storage's. Those that no reading raises pass through.
+  Errors that no reading raises pass through, and so do those of JAX.
 
   Args:
     read: opens and reads; called once more than there are `delays` at most.
     what: is read, for the sentence: "the images of folder:/data".
-    delays: seconds to wait after each failure, before chance changes them.
+    delays: seconds to wait after each failure, before chance changes them;
+      None: DELAYS.
+    unknown: whose fault an error of reading is if it cannot be told.
 
   Raises:
     UnreadableError: the file is at fault, in the first try or a later one.
     StorageError: no try succeeded.
   """
   begun = time.monotonic()
+  delays = DELAYS if delays is None else delays
   for delay in (*delays, None):
     try:
       return read()
     except Exception as error:
-      if not _is_of_reading(error):
+      fault = _fault_of_a_read(error, unknown)
+      if fault is Fault.UNKNOWN:
         raise
-      if fault_of(error) is Fault.FILE:
+      if fault is Fault.FILE:
         raise UnreadableError(_one_line(error)) from error
       if delay is None:
         seconds = time.monotonic() - begun
@@ -120,13 +133,14 @@ def patiently(
   raise AssertionError("the last try returns or raises")
 
 
-def _is_of_reading(error: Exception) -> bool:
-  """Whether an error may come of reading, and not of a fault in a program."""
-  if isinstance(error, (StorageError, UsageError)):
-    return False
-  return isinstance(error, (OSError, RuntimeError)) or (
-    type(error).__module__.split(".")[0] in _READERS
-  )
+def _fault_of_a_read(error: Exception, unknown: Fault) -> Fault:
+  """`fault_of`, or `unknown`; UNKNOWN if it is no error of reading."""
+  library = type(error).__module__.split(".")[0]
+  if isinstance(error, (RunError, UsageError)) or library in _NO_READERS:
+    return Fault.UNKNOWN
+  fault = fault_of(error)
+  of_reading = isinstance(error, (OSError, RuntimeError)) or library in _READERS
+  return unknown if fault is Fault.UNKNOWN and of_reading else fault
 
 
 def _one_line(error: Exception) -> str:

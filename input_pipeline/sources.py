@@ -208,7 +208,7 @@ class DigitsSource:
 
 
 def read_example(
-  source: Source, i: int, delays: Sequence[float] = retries.DELAYS
+  source: Source, i: int, delays: Sequence[float] | None = None
 ) -> dict[str, Any]:
   """Example `i` of a source with its image decoded, uint8 [H, W, 3].
 
@@ -228,7 +228,7 @@ def read_example(
 
 
 def _patiently(
-  source: Source, i: int, delays: Sequence[float]
+  source: Source, i: int, delays: Sequence[float] | None
 ) -> dict[str, Any]:
   return retries.patiently(
     lambda: source[i], f"the images of {source.name}", delays
@@ -245,7 +245,7 @@ class ReadableSource:
   """
 
   def __init__(
-    self, source: Source, delays: Sequence[float] = retries.DELAYS
+    self, source: Source, delays: Sequence[float] | None = None
   ) -> None:
     """Wraps `source`, whose attributes are its own; `read_example`'s delays."""
     self._delays = delays

@@ -113,14 +113,17 @@ class TfdsSource:
 
   def __getitem__(self, i: int) -> dict[str, Any]:
     record = self._records[i]
-    label = -1 if self._label_key is None else int(record[self._label_key])
+    image = record[self._image_key]
+    label = -1 if self._label_key is None else record[self._label_key]
+    if image is None or label is None:  # of a shard cut while it was open
+      raise OSError(f"{self.example_name(i)} is empty")
     if not -1 <= label < self.num_classes:
       raise UsageError(
         f"Labels of {self.name} should be -1 (none) or from 0 to "
         f"{self.num_classes - 1}, but {self.example_name(i)} has {label}. Was "
         "the data set prepared with other classes?"
       )
-    return {"image": record[self._image_key], "label": np.int32(label)}
+    return {"image": image, "label": np.int32(label)}
 
   def example_name(self, i: int) -> str:
     """The place of record `i` in the data set."""

@@ -10,6 +10,7 @@ import pytest
 from flax import struct
 
 from byol_flax import checkpoint, distributed, loop, report
+from input_pipeline.errors import StorageError, UsageError
 
 
 class Counter(struct.PyTreeNode):
@@ -26,15 +27,20 @@ def step_fn(state, batch):
   return Counter(step=state.step + 1, total=total), metrics
 
 
-def numbers(start, bad=None):
-  """Batch k holds k + 1; update `bad` gets a NaN."""
+def numbers(start, bad=None, end=None):
+  """Batch k holds k + 1; update `bad` gets a NaN; see `run` for `end`."""
   k = start
   while True:
     k += 1
+    if end and k == end[0]:
+      raise end[1]
     yield {"x": jnp.float32(np.nan if k == bad else k)}
 
 
-def run(workdir, *, start=0, total=20, every_steps=7, bad=None, evaluate=5):
+def run(
+  workdir, *, start=0, total=20, every_steps=7, bad=None, evaluate=5, end=None
+):
+  """`end`: (update, what is raised where its batch is awaited)."""
   checkpoints = checkpoint.Checkpoints(
     str(workdir),
     every_steps=every_steps,
@@ -58,7 +64,7 @@ def run(workdir, *, start=0, total=20, every_steps=7, bad=None, evaluate=5):
       state, seconds = loop.run(
         state,
         step_fn,
-        numbers(start, bad),
+        numbers(start, bad, end),
         total_steps=total,
         batch_size=4,
         intervals=loop.Intervals(report=6, evaluate=evaluate),
@@ -127,4 +133,19 @@ def test_a_non_finite_metric_stops_before_it_is_saved(tmp_path, bad, kept):
     run(tmp_path, bad=bad)
   reader = checkpoint.Checkpoints.reader(str(tmp_path))
   assert reader.steps() == kept
+  reader.close()
+
+
+@pytest.mark.parametrize("error", [UsageError, StorageError])
+def test_an_input_that_ends_loses_no_update(tmp_path, error):
+  with pytest.raises(error, match="of the input"):
+    run(tmp_path, end=(11, error("of the input")))
+  assert run(tmp_path, start=10)[2] == [7, 10, 14, 20]
+
+
+def test_an_input_that_ends_after_a_nan_saves_none_of_it(tmp_path):
+  with pytest.raises(loop.NonFiniteError, match="in update 10"):
+    run(tmp_path, bad=10, end=(11, UsageError("of the input")))
+  reader = checkpoint.Checkpoints.reader(str(tmp_path))
+  assert reader.steps() == [7]
   reader.close()

@@ -1,5 +1,6 @@
 """The data position contract, padding, unreadable images, digests."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -9,8 +10,15 @@ import time
 import numpy as np
 import pytest
 
-from input_pipeline import augment, decoding, loading, pipeline, sources
-from input_pipeline.errors import UsageError
+from input_pipeline import (
+  augment,
+  decoding,
+  loading,
+  pipeline,
+  retries,
+  sources,
+)
+from input_pipeline.errors import StorageError, UsageError
 from input_pipeline.unreadable import UnreadableImages
 
 VIEW = augment.View(
@@ -217,6 +225,51 @@ def test_unreadable_images_are_replaced_named_and_counted_once(tmp_path):
   assert lines == ["7\timage 7", "8\timage 8"]
   again = UnreadableImages(source, str(report), 0.1)
   assert again.indices == {7, 8}  # a restart does not count anew
+
+
+class Remote(Numbered):
+  """Every read fails once before it succeeds, those of `lost` for good."""
+
+  def __init__(self, length, lost=()):
+    super().__init__(length)
+    self.lost, self.seen = frozenset(lost), set()
+
+  def __getitem__(self, i):
+    if i in self.lost or i not in self.seen:
+      self.seen.add(i)
+      raise OSError(errno.EIO, "Input/output error", f"/remote/{i}")
+    return super().__getitem__(i)
+
+
+def test_storage_that_fails_for_a_while_changes_nothing(tmp_path):
+  def batches(source):
+    readable = sources.ReadableSource(source, delays=(0.001, 0.001))
+    found = UnreadableImages(readable, str(tmp_path / "bad.txt"), 0)
+    opened = open_batches(readable, found)
+    taken = [next(opened) for _ in range(3)]
+    opened.close()
+    return [pipeline.batch_digest(batch, 0) for batch in taken]
+
+  assert batches(Remote(50)) == batches(Numbered(50))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_storage_that_fails_for_good_ends_the_run(tmp_path, workers):
+  source = sources.ReadableSource(Remote(50, lost=[3]), delays=(0.001,) * 2)
+  found = UnreadableImages(source, str(tmp_path / "bad.txt"), 1)
+  batches = open_batches(source, found, workers=workers)
+  with pytest.raises(StorageError, match=r"images of numbered .*/remote/3"):
+    list(batches)
+  batches.close()
+  assert not found.indices
+
+
+def test_storage_that_fails_ends_an_evaluation(monkeypatch):
+  monkeypatch.setattr(retries, "DELAYS", (0.001,) * 2)
+  ((*batches,),) = eval_batches(Remote(10))
+  assert sum(batch["mask"].sum() for batch in batches) == 10
+  with pytest.raises(StorageError, match="/remote/4"):
+    eval_batches(Remote(10, lost=[4]))
 
 
 def test_too_many_unreadable_images_stop_the_run(tmp_path):
