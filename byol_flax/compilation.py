@@ -14,8 +14,8 @@ def keep_programs(folder: str | None) -> str | None:
 
   Args:
     folder: where to keep programs; None: where JAX_COMPILATION_CACHE_DIR says,
-      else a folder of the user, $XDG_CACHE_HOME/byol-flax/compiled; "none": keep
-      nothing.
+      else a folder of the user, $XDG_CACHE_HOME/byol-flax/compiled; "none":
+      keep nothing.
 
   Returns:
     The folder in use, None if there is none: it was not wanted, or cannot be

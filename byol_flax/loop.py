@@ -147,13 +147,6 @@ def run(
   window = _Window(began)
   pending: list[tuple[int, dict[str, jax.Array]]] = []
 
-  def keep() -> None:
-    """Saves the last whole update of this start."""
-    if done:
-      _checked(pending)
-      outlets.save(done, state, time.monotonic() - begun)
-    outlets.checkpoints.wait()
-
   try:
     if evaluate_first:
       outlets.run_evaluation(first - 1, state)
@@ -185,17 +178,28 @@ def run(
           outlets.save(step, state, time.monotonic() - begun)
         if evaluating:
           outlets.run_evaluation(step, state)
-  except PreemptedError:
-    keep()
-    raise
-  except (UsageError, StorageError):
-    # Saving needs all processes, and the others have batches to go on with.
-    if outlets.processes.alone:
-      keep()
+  except (PreemptedError, UsageError, StorageError) as error:
+    # A save takes all processes; the input ends on one of them alone.
+    if outlets.processes.alone or isinstance(error, PreemptedError):
+      _keep(outlets, done, state, pending, time.monotonic() - begun)
     raise
   outlets.processes.at(total_steps, "ending")
   outlets.checkpoints.wait()
   return state, time.monotonic() - begun
+
+
+def _keep(
+  outlets: Outlets,
+  done: int,
+  state: Any,
+  pending: list[tuple[int, dict[str, jax.Array]]],
+  seconds: float,
+) -> None:
+  """Saves the last whole update, `done`, unless there was none or it is bad."""
+  if done:
+    _checked(pending)
+    outlets.save(done, state, seconds)
+  outlets.checkpoints.wait()
 
 
 def _tell(

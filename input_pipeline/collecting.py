@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from input_pipeline import retries
 from input_pipeline.errors import UsageError
 from input_pipeline.folders import EXTENSIONS, image_files, subfolders
 
@@ -44,7 +45,15 @@ class Item(NamedTuple):
   size: int
 
   def read(self) -> bytes:
-    """The bytes of the image file."""
+    """The bytes of the image file.
+
+    Raises:
+      UnreadableError: the file is at fault.
+      StorageError: nothing can be read, for a minute.
+    """
+    return retries.patiently(self._read, self.path)
+
+  def _read(self) -> bytes:
     with open(self.path, "rb") as file:
       file.seek(self.offset)
       data = file.read(self.size)

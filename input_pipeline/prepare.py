@@ -16,13 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import (
-  likeness,
-  records,
-  retries,
-  tfds_metadata,
-  whole_files,
-)
+from input_pipeline import likeness, records, tfds_metadata, whole_files
 from input_pipeline.collecting import Item
 from input_pipeline.decoding import ImageError, decode_image
 from input_pipeline.errors import UnreadableError, UsageError
@@ -307,7 +301,7 @@ def _look_at_block(items: Sequence[Item], path: str) -> int:
   for i, item in enumerate(items):
     reason = ""
     try:
-      data = retries.patiently(item.read, item.path)
+      data = item.read()
       hashes.content[i] = likeness.content_hash(data)
       hashes.look[i] = likeness.look_hash(decode_image(data))
     except (ImageError, UnreadableError) as error:
@@ -370,11 +364,10 @@ def _write_shard(
   def encoded() -> Iterable[bytes]:
     for item, label, content in examples:
       try:
-        data = retries.patiently(item.read, item.path)
-        same = np.array_equal(likeness.content_hash(data), content)
+        data = item.read()
       except UnreadableError:
-        same = False
-      if not same:
+        data = b""  # no longer what was looked at
+      if not np.array_equal(likeness.content_hash(data), content):
         raise UsageError(
           f"{item.name} of {item.path} changed while it was prepared. Once the "
           f"images rest, remove {os.path.dirname(path)} and begin anew."
