@@ -25,8 +25,8 @@ def keep_programs(folder: str | None) -> str | None:
     jax.config.update("jax_compilation_cache_dir", None)
     return None
   # What the environment asks for JAX has read by itself, its bounds included.
-  if folder is None and os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-    return jax.config.jax_compilation_cache_dir
+  if folder is None and (given := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
+    return given
   folder = folder or _folder_of_user()
   if not folder.startswith("gs://"):
     try:

@@ -372,10 +372,8 @@ def _write_shard(
           f"{item.name} of {item.path} changed while it was prepared. Once the "
           f"images rest, remove {os.path.dirname(path)} and begin anew."
         )
-      example: dict[str, records.Value] = {
-        "file_name": item.name.encode(),
-        "image": data,
-      }
+      name = item.name.encode()
+      example: dict[str, records.Value] = {"file_name": name, "image": data}
       if labelled:
         example["label"] = label
       yield records.encode(example)
