@@ -1,8 +1,8 @@
 """Damaged and hostile image files through the whole input pipeline.
 
 Command: python -m tests.hostile --files=10000 --workers=2
-Writes mutated JPEG, PNG, WebP and BMP files with a sound one after every eight,
-reads one epoch of them as training would, and checks that every file was either
+Writes mutated files of every format with a sound one after every eight, reads
+one epoch of them as training would, and checks that every file was either
 decoded or counted and named, within bounded time and memory.
 """
 
@@ -59,6 +59,10 @@ FORMATS = {
   "webp": lambda image: encode(image, "WEBP", method=0),
   "lossless": lambda image: encode(image, "WEBP", lossless=True, method=0),
   "bmp": lambda image: encode(image, "BMP"),
+  "gif": lambda image: encode(image, "GIF"),
+  "tiff": lambda image: encode(image, "TIFF"),
+  "packed tiff": lambda image: encode(image, "TIFF", compression="tiff_lzw"),
+  "avif": lambda image: encode(image, "AVIF", speed=10),
 }
 
 
@@ -106,7 +110,21 @@ def lie_about_size(data, rng):
     )
   if data.startswith(b"BM"):
     return data[:18] + struct.pack("<ii", width, height) + data[26:]
-  out = bytearray(data)  # WebP: 14 bits each, somewhere in the first chunk
+  out = bytearray(data)
+  if data.startswith(b"GIF"):
+    out[6:10] = struct.pack("<HH", width, height)
+    return bytes(out)
+  if data.startswith(b"II"):  # TIFF: tags 256 and 257, of one long each
+    for tag, value in ((256, width), (257, height)):
+      entry = data.find(struct.pack("<HH", tag, 4))
+      if entry >= 0:
+        out[entry + 8 : entry + 12] = struct.pack("<I", value)
+    return bytes(out)
+  if data[4:8] == b"ftyp":  # AVIF: the box "ispe"
+    at = data.index(b"ispe") + 8
+    out[at : at + 8] = struct.pack(">II", width, height)
+    return bytes(out)
+  # WebP: 14 bits each, somewhere in the first chunk
   out[23:30] = struct.pack("<BHHH", 0x9D, 0x3FFF, 0x3FFF, 0x3FFF)
   return bytes(out)
 

@@ -1,5 +1,6 @@
 """Files that are cut, flipped, absurd or no images: errors, nothing else."""
 
+import re
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline import decoding
+from input_pipeline import jpeg as jpeg_files
 from input_pipeline.decoding import ImageError, decode_image
 from tests import hostile
 from tests.test_decoding import (
@@ -36,6 +38,14 @@ WHOLE = {
   "webp": encode(NOISE, "WEBP"),
   "lossless webp": encode(NOISE, "WEBP", lossless=True),
   "bmp": encode(NOISE, "BMP"),
+  "gif": encode(NOISE, "GIF"),
+  "tiff": encode(NOISE, "TIFF"),
+  "lzw tiff": encode(NOISE, "TIFF", compression="tiff_lzw"),
+  "deflate tiff": encode(NOISE, "TIFF", compression="tiff_adobe_deflate"),
+  "packbits tiff": encode(NOISE, "TIFF", compression="packbits"),
+  "jpeg tiff": encode(NOISE, "TIFF", compression="jpeg"),
+  "grey tiff": encode(NOISE[..., 0], "TIFF"),
+  "avif": encode(NOISE, "AVIF"),
 }
 
 
@@ -48,13 +58,19 @@ def test_truncated_files_are_errors(kind):
     ends = [i + 2 for i in range(len(data)) if data[i : i + 2] == b"\xff\xd9"]
     assert len(ends) == 2, "there should be a thumbnail with its own end"
     lengths |= set(range(ends[0] - 5, ends[0] + 600))
+  if kind == "gif":  # The pixels end before the last two bytes.
+    lengths -= {len(data) - 1, len(data) - 2}
   for length in sorted(lengths):
     with pytest.raises(ImageError):
       decode_image(data[:length])
 
 
-# WebP and BMP have no mark by which to tell.
-@pytest.mark.parametrize("kind", [k for k in WHOLE if k[-3:] not in "bmpwebp"])
+# The others have no mark by which to tell.
+@pytest.mark.parametrize(
+  "kind",
+  [k for k in WHOLE if not k.endswith(("bmp", "webp", "avif", "tiff"))]
+  + ["lzw tiff", "deflate tiff", "packbits tiff"],
+)
 def test_preallocated_files_that_end_in_zeros_are_errors(kind):
   data = WHOLE[kind]
   for share in (0.3, 0.6, 0.95):
@@ -106,8 +122,11 @@ def test_flipped_bits_raise_nothing_else(kind):
     b"RIFF\0\0\0\0WEBP",
     b"\xff" * 1000,
     NOISE.tobytes(),
-    encode(PICTURE, "GIF"),
-    encode(PICTURE, "TIFF"),
+    b"GIF89a",
+    b"II*\0\x08\0\0\0",
+    b"\0\0\0\x1cftypavif",
+    b"\0\0\0\x1cftypheic",
+    encode(PICTURE, "PPM"),
   ],
 )
 def test_garbage_is_an_error(data):
@@ -121,7 +140,7 @@ def test_tables_may_come_before_the_frame_header():
   scan = data.index(b"\xff\xda")
   assert frame < tables < scan
   moved = data[:frame] + data[tables:scan] + data[frame:tables] + data[scan:]
-  assert decoding._jpeg_frame(moved) == (40, 64, 3, False)
+  assert jpeg_files.read_header(moved) == (40, 64, 3, 0, 1)
   np.testing.assert_array_equal(decode_image(moved), decode_image(data))
 
 
@@ -143,6 +162,59 @@ def test_absurd_sizes_are_refused_by_pillow_or_here(limit, monkeypatch):
   bmp[18:26] = struct.pack("<ii", 20_000, 20_000)
   with pytest.raises(ImageError, match="pixels"):
     decode_image(bytes(bmp))
+
+
+def stretched(data, height, width):
+  """A JPEG that announces another size, long enough to hold it."""
+  data = bytearray(data)
+  frame = re.search(rb"\xff[\xc0\xc2]\0\x11", data).start()
+  data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+  padding = bytes(height * width // jpeg_files.PIXELS_OF_A_BYTE)
+  return bytes(data[:-2]) + padding + b"\xff\xd9"
+
+
+def test_jpegs_beyond_the_limit_are_divided_until_memory_holds_them():
+  for side, divided in ((9_000, 9_000), (12_000, 6_000), (40_000, 5_000)):
+    size = decoding.image_size(stretched(jpeg(NOISE), side, side))
+    assert size == (divided, divided)
+  # What a decoder keeps of several scans has no smaller size.
+  progressive = jpeg(NOISE, progressive=True)
+  for size in ((12_000, 8_000), (40_000, 40_000)):
+    with pytest.raises(ImageError, match="in several scans"):
+      decode_image(stretched(progressive, *size))
+  half_color = jpeg(NOISE, progressive=True, subsampling=2)
+  size = decoding.image_size(stretched(half_color, 12_000, 12_000))
+  assert size == (6_000, 6_000)
+
+
+LARGE = """
+import io, resource, sys
+import numpy as np
+from PIL import Image
+from input_pipeline.decoding import decode_image
+image = Image.new("L", (12_000, 9_000), 77)
+image.paste(200, (0, 0, 6_000, 9_000))
+file = io.BytesIO()
+image.save(file, "JPEG", exif={exif!r})
+del image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pixels = decode_image(file.getvalue())
+print(*pixels.shape, pixels[0].mean(), pixels[-1].mean())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_photograph_of_108_megapixels_is_read_at_half_its_size():
+  """939a972 counted it as unreadable."""
+  run = subprocess.run(
+    [sys.executable, "-c", LARGE.format(exif=exif(6))],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  pixels, kilobytes = run.stdout.splitlines()
+  assert pixels == "6000 4500 3 200.0 77.0"
+  assert int(kilobytes) < 200_000
 
 
 def huge_png(width, height):

@@ -1,5 +1,7 @@
 import io
 import struct
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import decoding
+from input_pipeline import decoding, other_formats
 from input_pipeline.decoding import ImageError, decode_image
+from input_pipeline.sources import open_source
+from tests.test_folders import write
 
 # 40 x 64, smooth and without any symmetry; no row of it needs padding in a BMP.
 Y, X = np.mgrid[:40, :64]
@@ -60,6 +64,10 @@ def assert_pixels(data, expected, tolerance=0.0):
     (encode(PICTURE, "BMP"), 0),
     (encode(PICTURE, "WEBP", lossless=True), 0),
     (encode(PICTURE, "WEBP", quality=95), 30),
+    (encode(PICTURE, "TIFF"), 0),
+    (encode(PICTURE, "TIFF", compression="tiff_lzw"), 0),
+    (encode(PICTURE, "TIFF", compression="tiff_adobe_deflate"), 0),
+    (encode(PICTURE, "AVIF", quality=95, subsampling="4:4:4"), 12),
     (jpeg(), 6),
     (jpeg(progressive=True), 6),
     (jpeg(restart_marker_rows=1), 6),
@@ -72,9 +80,7 @@ def test_ordinary_files(data, tolerance):
 
 def test_jpegs_decode_alike_in_both_decoders():
   data = jpeg(NOISE, quality=80, subsampling=2)
-  difference = decode_image(data) - decoding._decode_with_pillow(data).astype(
-    int
-  )
+  difference = decode_image(data) - other_formats.decode(data).astype(int)
   assert np.abs(difference).max() <= 6  # the fast DCT and the accurate one
 
 
@@ -205,6 +211,9 @@ def test_orientation(orientation, order):
   stored = np.ascontiguousarray(STORED[orientation])
   block = exif(orientation, order)
   assert_pixels(encode(stored, "PNG", exif=block), PICTURE)
+  assert_pixels(encode(stored, "TIFF", exif=block[6:]), PICTURE)
+  avif = encode(stored, "AVIF", quality=95, exif=block, subsampling="4:4:4")
+  assert_pixels(avif, PICTURE, 12)
   assert_pixels(encode(stored, "WEBP", lossless=True, exif=block), PICTURE)
   assert_pixels(jpeg(stored, exif=block), PICTURE, 6)
   ink = np.dstack([255 - stored, np.zeros_like(stored[..., 0])])
@@ -222,3 +231,58 @@ def test_damaged_exif_is_ignored():
   wrong += [exif(6, kind=2, count=4), b"MM\0*\xff\xff\xff\xff"]
   for block in wrong:
     assert_pixels(encode(PICTURE, "PNG", exif=block), PICTURE)
+
+
+def test_heic(tmp_path):
+  pillow_heif = pytest.importorskip("pillow_heif")
+  pillow_heif.register_heif_opener()
+  options = {"quality": -1, "chroma": 444}
+  assert_pixels(encode(PICTURE, "HEIF", **options), PICTURE, 8)
+  stored = np.ascontiguousarray(STORED[6])
+  turned = encode(stored, "HEIF", exif=exif(6), **options)
+  assert_pixels(turned, PICTURE, 8)
+  data = encode(NOISE, "HEIF", **options)
+  for length in (20, 200, len(data) // 2, len(data) - 9):
+    with pytest.raises(ImageError):
+      decode_image(data[:length])
+  write(tmp_path / "a.HEIC")
+  assert len(open_source(f"unlabelled:{tmp_path}", "all")) == 1
+
+
+WITHOUT_HEIF = """
+import sys
+sys.modules["pillow_heif"] = None  # as if it were not installed
+from input_pipeline import sources
+from input_pipeline.decoding import decode_image
+print(sources.summary(sources.open_source("unlabelled:" + sys.argv[1], "all")))
+try:
+  decode_image(b"\\0\\0\\0\\x18ftypheic" + bytes(99))
+except ValueError as error:
+  print(error)
+"""
+
+
+def test_heic_without_its_extra_is_told(tmp_path):
+  for name in ("a.heic", "b.HEIC", "c.png"):
+    write(tmp_path / name)
+  done = subprocess.run(
+    [sys.executable, "-c", WITHOUT_HEIF, str(tmp_path)],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  summary, error = done.stdout.splitlines()
+  advice = "HEIC and HEIF need the extra heif: pip install 'byol-flax[heif]'"
+  assert summary.startswith("1 images of ")
+  assert summary.endswith(f"ignored 2 files: 2 .heic ({advice})")
+  assert advice in error
+
+
+def test_samples_without_a_range_are_refused():
+  for kind in (np.float32, np.int32):
+    data = encode(Image.fromarray(GREY.astype(kind)), "TIFF")
+    with pytest.raises(ImageError, match="8 or 16 bits"):
+      decode_image(data)
+  wide = Image.fromarray(GREY.astype(np.uint16) << 8)
+  expected = np.repeat(GREY[..., None], 3, axis=2)
+  assert_pixels(encode(wide, "TIFF"), expected)

@@ -16,8 +16,10 @@ PACKAGES = ("configs", "input_pipeline", "byol_flax")
 ROWS = (
   "configs",
   "input_pipeline.errors input_pipeline.parents input_pipeline.loops"
-  " input_pipeline.paths",
+  " input_pipeline.paths input_pipeline.image_limits",
   "byol_flax.bounds",
+  "input_pipeline.other_formats",
+  "input_pipeline.jpeg input_pipeline.file_names",
   "input_pipeline.image_ops input_pipeline.decoding input_pipeline.whole_files"
   " input_pipeline.open_files input_pipeline.retries"
   " input_pipeline.records input_pipeline.pool",
@@ -55,7 +57,8 @@ ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
 
 # What may be imported in a few places only, and those places.
 HOMES = {
-  "PIL": "byol_flax.pictures input_pipeline.decoding",
+  "PIL": "byol_flax.pictures input_pipeline.decoding input_pipeline.jpeg"
+  " input_pipeline.other_formats",
   "absl": "byol_flax.config_file byol_flax.main",
   "array_record": "input_pipeline.records",
   "clu": "byol_flax.metrics byol_flax.report",
@@ -68,7 +71,8 @@ HOMES = {
   "numba": "input_pipeline.loops",
   "optax": "byol_flax",
   "orbax": "byol_flax.checkpoint",
-  "simplejpeg": "input_pipeline.decoding",
+  "pillow_heif": "input_pipeline.other_formats",
+  "simplejpeg": "input_pipeline.jpeg",
   "tensorboard": "byol_flax.report",
   "tensorflow": "byol_flax.benchmarks.tf_data",
   "tensorflow_datasets": "input_pipeline.tfds_sources"
