@@ -59,12 +59,14 @@ def prepare(
   if num_workers == -1:
     num_workers = loading.available_cores()
   progress = _Progress(stream)
-  splits = collecting.collect(source, split)
+  splits, ignored = collecting.collect(source, split)
   if labels:
     splits = {
       which: collecting.with_labels(items, labels)
       for which, items in _only(splits, labels).items()
     }
+  if ignored:
+    stream.write(f"{source}: {ignored}\n")
   classes = {
     item.class_name or "" for items in splits.values() for item in items
   } - {""}

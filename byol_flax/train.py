@@ -105,8 +105,7 @@ def train(
   for sentence in restored.damaged if restored else ():
     progress.note(sentence)
   progress.note(
-    f"{len(source):,} images of {source.name} ({source.split}), "
-    f"{source.num_classes or 'no'} classes; {devices}; "
+    f"{sources.summary(source)}; {devices}; "
     f"update {start_step:,} of {program.total_steps:,} in {workdir}"
   )
   intervals = loop.Intervals(
@@ -127,6 +126,8 @@ def train(
     f"{workdir}/unreadable-{jax.process_index()}.txt",
     config.loader.max_unreadable_share,
   )
+  if unreadable.indices:  # of earlier starts
+    progress.note(unreadable.sentence())
   batches = read.open_batches(start_step, unreadable)
   progress.note(f"input: {read.how}")
 
@@ -221,7 +222,7 @@ def _show_views(
 ) -> None:
   """Leaves a picture of the first views in the workdir and TensorBoard."""
   two_views = inputs.make_two_views(config)
-  grid = view_grid(source, two_views, config.seed, _GRID_COLUMNS)
+  grid, _ = view_grid(source, two_views, config.seed, _GRID_COLUMNS)
   pictures.save_png(f"{workdir}/views.png", grid)
   out.images(step, {"views": grid[None]})
 
@@ -231,16 +232,21 @@ def view_grid(
   two_views: augment.TwoViews,
   seed: int,
   count: int,
-) -> np.ndarray:
-  """Picture, uint8 [H, W, 3], of the first images of a run and their views."""
-  originals = pipeline.example_stream(source, seed)[:count]
-  views = pipeline.view_stream(source, two_views, seed)[:count]
-  drawn = list(views)
-  return pictures.view_grid(
+) -> tuple[np.ndarray, int]:
+  """Picture, uint8 [H, W, 3], of the first images of a run and their views.
+
+  Returns:
+    The picture, and how many of the images could not be read: in their place
+    are their neighbours.
+  """
+  originals = list(pipeline.example_stream(source, seed)[:count])
+  drawn = list(pipeline.view_stream(source, two_views, seed)[:count])
+  picture = pictures.view_grid(
     [example["image"] for example in originals],
     np.stack([example["view1"] for example in drawn]),
     np.stack([example["view2"] for example in drawn]),
   )
+  return picture, sum(example["unreadable"] >= 0 for example in originals)
 
 
 def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:

@@ -24,11 +24,15 @@ def draw(config: Any, out: str, count: int, *, stream: TextIO) -> None:
       config.data.name, config.data.split, config.loader.data_dir
     )
   )
-  grid = train.view_grid(
+  stream.write(f"{sources.summary(source)}\n")
+  grid, unreadable = train.view_grid(
     source, inputs.make_two_views(config), config.seed, count
   )
   try:
     pictures.save_png(out, grid)
   except OSError as error:
     raise UsageError(f"Cannot write {out}: {error.strerror}.") from None
-  stream.write(f"Written to {out}\n")
+  stream.write(
+    f"{unreadable} of the {count} images drawn could not be read\n"
+    f"Written to {out}\n"
+  )

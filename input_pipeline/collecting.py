@@ -13,7 +13,13 @@ from typing import NamedTuple
 
 from input_pipeline import retries
 from input_pipeline.errors import UsageError
-from input_pipeline.folders import EXTENSIONS, image_files, subfolders
+from input_pipeline.file_names import Ignored, is_image, is_systems
+from input_pipeline.folders import (
+  image_files,
+  no_images,
+  subfolders,
+  telling_unreadable_folders,
+)
 
 # Subfolders that are splits, and what the splits are called.
 _SPLITS = {
@@ -62,7 +68,19 @@ class Item(NamedTuple):
     return data
 
 
-def collect(source: str, split: str) -> dict[str, list[Item]]:
+class Collected(NamedTuple):
+  """What a source holds.
+
+  Attributes:
+    splits: the images of each split, in the order of their names.
+    ignored: what was left out, in words; empty if nothing was.
+  """
+
+  splits: dict[str, list[Item]]
+  ignored: str
+
+
+def collect(source: str, split: str) -> Collected:
   """Lists the images of a source, by split, in the order of their names.
 
   Args:
@@ -81,28 +99,30 @@ def collect(source: str, split: str) -> dict[str, list[Item]]:
       f"There is no {source!r}; give a folder of images, a list of files "
       "(.txt, .tsv) or a tar file."
     )
-  if os.path.isdir(path):
-    found = _of_folder(path, split)
-  elif path.endswith((".txt", ".tsv")):
-    found = {split: list(_of_list(path))}
-  elif path.lower().endswith(".tar"):
-    with open(path, "rb") as file:
-      found = {split: list(_of_tar(path, file, 0, os.path.getsize(path), ""))}
-  else:
-    raise UsageError(
-      f"{source} is no folder, no list of files (.txt, .tsv) and no tar file "
-      "(.tar). A compressed tar file cannot be read at any place: unpack it to "
-      "a plain one, such as with gunzip."
-    )
+  ignored = Ignored()
+  with telling_unreadable_folders():
+    if os.path.isdir(path):
+      found = _of_folder(path, split, ignored)
+    elif path.endswith((".txt", ".tsv")):
+      found = {split: list(_of_list(path))}
+    elif path.lower().endswith(".tar"):
+      with open(path, "rb") as file:
+        whole = _Part(file, 0, os.path.getsize(path))
+        found = {split: list(_of_tar(path, whole, "", ignored))}
+    else:
+      raise UsageError(
+        f"{source} is no folder, no list of files (.txt, .tsv) and no tar file "
+        "(.tar). A compressed tar file cannot be read at any place: unpack it "
+        "to a plain one, such as with gunzip."
+      )
   for name, items in found.items():
     if not items:
       raise UsageError(
-        f"Split {name} of {source} holds no images: no file in it ends in one "
-        f"of {' '.join(EXTENSIONS)}."
+        f"Split {name} of {source} holds no images: {no_images(ignored)}"
       )
     items.sort()
   _check(source, found)
-  return found
+  return Collected(found, str(ignored))
 
 
 def _check(source: str, splits: dict[str, list[Item]]) -> None:
@@ -122,16 +142,18 @@ def _check(source: str, splits: dict[str, list[Item]]) -> None:
     )
 
 
-def _of_folder(root: str, split: str) -> dict[str, list[Item]]:
+def _of_folder(
+  root: str, split: str, ignored: Ignored
+) -> dict[str, list[Item]]:
   splits = {name: _SPLITS[name] for name in subfolders(root) if name in _SPLITS}
   if not splits:
-    return {split: list(_below(root))}
+    return {split: list(_below(root, ignored))}
   if len(set(splits.values())) < len(splits):
     raise UsageError(
       f"{root} has {', '.join(splits)}, of which two are the same split; "
       "rename one."
     )
-  places = {name.partition(os.sep)[0] for name in image_files(root)}
+  places = {name.partition(os.sep)[0] for name in image_files(root, Ignored())}
   if strays := sorted(map(_readable, places - {*splits})):
     raise UsageError(
       f"{root} has folders of splits ({', '.join(splits)}) and beside them "
@@ -139,13 +161,13 @@ def _of_folder(root: str, split: str) -> dict[str, list[Item]]:
       "away; or, if all are classes, put them into a folder train of their own."
     )
   return {
-    called: list(_below(os.path.join(root, name)))
+    called: list(_below(os.path.join(root, name), ignored))
     for name, called in splits.items()
   }
 
 
-def _below(root: str) -> Iterator[Item]:
-  for name in image_files(root):
+def _below(root: str, ignored: Ignored) -> Iterator[Item]:
+  for name in image_files(root, ignored):
     folder, inside, _ = name.partition(os.sep)
     path = os.path.join(root, name)
     yield Item(
@@ -185,23 +207,25 @@ def _of_list(path: str) -> Iterator[Item]:
 
 
 def _of_tar(
-  path: str, file: io.BufferedReader, start: int, size: int, prefix: str
+  path: str, part: "_Part", prefix: str, ignored: Ignored
 ) -> Iterator[Item]:
-  """Images of the tar file that lies at `start` of `file`."""
-  for member in _members(path, _Part(file, start, size), prefix):
-    # Offsets are those within this archive.
-    offset, name = start + member.offset_data, member.name.removeprefix("./")
+  """Images of a tar file that is part of the file at `path`."""
+  for member in _members(path, part, prefix):
+    name = member.name.removeprefix("./")
     # What Finder leaves, and what would lie outside if it were unpacked.
-    hidden = any(x.startswith(".") or x == "__MACOSX" for x in name.split("/"))
-    if hidden or not member.isfile():
+    if any(map(is_systems, name.split("/"))) or not member.isfile():
       continue
+    content = part.within(member.offset_data, member.size)
     if name.endswith(".tar"):
       inner = f"{prefix}{name.removesuffix('.tar')}/"
-      yield from _of_tar(path, file, offset, member.size, inner)
-    elif name.lower().endswith(EXTENSIONS):
+      yield from _of_tar(path, content, inner, ignored)
+    elif is_image(name):
       full = _readable(prefix + name)
       folder, inside, _ = full.partition("/")
-      yield Item(full, folder if inside else None, path, offset, member.size)
+      class_name = folder if inside else None
+      yield Item(full, class_name, path, content.start, member.size)
+    else:
+      ignored.add(name)
 
 
 def _members(
@@ -233,8 +257,13 @@ class _Part(io.RawIOBase):
   """A stretch of an open file, as a file."""
 
   def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
-    self._file, self._start, self._size = file, start, size
+    self.start = start  # within the file
+    self._file, self._size = file, size
     self._position = 0
+
+  def within(self, offset: int, size: int) -> "_Part":
+    """A stretch of this stretch."""
+    return _Part(self._file, self.start + offset, size)
 
   def readable(self) -> bool:
     return True
@@ -252,7 +281,7 @@ class _Part(io.RawIOBase):
 
   def read(self, size: int = -1) -> bytes:
     left = max(0, self._size - self._position)
-    self._file.seek(self._start + self._position)
+    self._file.seek(self.start + self._position)
     data = self._file.read(left if size < 0 else min(size, left))
     self._position += len(data)
     return data

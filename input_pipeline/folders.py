@@ -1,5 +1,6 @@
 """Any folder of images as a random-access source."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -7,23 +8,31 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import file_names
 from input_pipeline.errors import UsageError
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # In any case.
 
 
 class FolderSource:
   """The image files below one folder, in sorted order; see `sources.Source`.
+
+  `ignored` says which files were left out; it is empty if none were.
 
   The label of a file is the position of its top folder in `classes`; a file
   outside of these folders has none (-1).
   """
 
   def __init__(
-    self, name: str, split: str, root: str, files: list[str], classes: list[str]
+    self,
+    name: str,
+    split: str,
+    root: str,
+    files: list[str],
+    classes: list[str],
+    ignored: str = "",
   ) -> None:
     """Takes `files` relative to `root`; reads none of them."""
     self.name = name
+    self.ignored = ignored
     self.split = split
     self.num_classes = len(classes)
     number = {folder: i for i, folder in enumerate(classes)}
@@ -79,7 +88,8 @@ def open_folder(
       f"{name!r} should end in the path of a folder of images, but "
       f"{path!r} {found}."
     )
-  try:
+  ignored = file_names.Ignored()
+  with telling_unreadable_folders():
     root = os.path.join(folder, split)
     if os.path.isdir(root):
       splits = [os.path.join(folder, name) for name in subfolders(folder)]
@@ -92,19 +102,30 @@ def open_folder(
         f"{folder} has no subfolder for split {split!r}; the splits to choose "
         f"from are all (the whole folder) and: {', '.join(others[:8])}{more}."
       )
-    files = sorted(image_files(root))
+    files = sorted(image_files(root, ignored))
     classes = _classes(splits) if labelled else []
+  if not files:
+    raise UsageError(f"{root} holds no images: {no_images(ignored)}")
+  return FolderSource(name, split, root, files, classes, str(ignored))
+
+
+def no_images(ignored: file_names.Ignored) -> str:
+  """Why there are none, as the rest of a sentence."""
+  came = f"; {ignored}" if str(ignored) else ""
+  return f"no file in it ends in one of {file_names.endings()}{came}."
+
+
+@contextlib.contextmanager
+def telling_unreadable_folders() -> Iterator[None]:
+  """Turns the system's errors about folders and files into UsageError."""
+  try:
+    yield
   except OSError as error:
     raise UsageError(
-      f"Every folder below {folder} should be readable, but {error.filename} "
-      f"is not: {error.strerror}."
+      f"{error.filename} cannot be read ({error.strerror}), and there may be "
+      "images in it. Make it readable, such as with chmod -R u+rX, or move it "
+      "away."
     ) from error
-  if not files:
-    raise UsageError(
-      f"{root} holds no images: no file below it ends in one of "
-      f"{' '.join(EXTENSIONS)}."
-    )
-  return FolderSource(name, split, root, files, classes)
 
 
 def _classes(splits: list[str]) -> list[str]:
@@ -114,13 +135,19 @@ def _classes(splits: list[str]) -> list[str]:
       folder
       for split in splits
       for folder in subfolders(split)
-      if any(image_files(os.path.join(split, folder)))
+      if any(image_files(os.path.join(split, folder), file_names.Ignored()))
     }
   )
 
 
-def image_files(root: str) -> Iterator[str]:
-  """Yields the image files below `root`, relative to it, in no fixed order."""
+def image_files(root: str, ignored: file_names.Ignored) -> Iterator[str]:
+  """Yields the image files below `root`, relative to it, in no fixed order.
+
+  Folders of the system are not entered; other files are counted in `ignored`.
+
+  Raises:
+    OSError: a folder cannot be listed.
+  """
   pending: list[tuple[str, frozenset]] = [("", frozenset())]
   while pending:
     folder, above = pending.pop()
@@ -131,31 +158,31 @@ def image_files(root: str) -> Iterator[str]:
     with os.scandir(os.path.join(root, folder)) as entries:
       for entry in entries:
         path = os.path.join(folder, entry.name)
-        if _is_ignored(entry.name):
+        if file_names.is_systems(entry.name):
           continue
         if _is_folder(entry):
           pending.append((path, above | {identity}))
-        elif path.lower().endswith(EXTENSIONS) and os.path.isfile(entry.path):
+        elif not os.path.isfile(entry.path):
+          continue
+        elif file_names.is_image(entry.name):
           yield path
+        else:
+          ignored.add(entry.name)
 
 
 def subfolders(folder: str) -> list[str]:
-  """Names of the folders in `folder`, sorted, without hidden ones."""
+  """Names of the folders in `folder`, sorted, without the system's."""
   with os.scandir(folder) as entries:
     return sorted(
       entry.name
       for entry in entries
-      if not _is_ignored(entry.name) and _is_folder(entry)
+      if not file_names.is_systems(entry.name) and _is_folder(entry)
     )
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
   # `DirEntry.is_dir` saves a system call, but raises for a link to itself.
   return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-
-
-def _is_ignored(name: str) -> bool:
-  return name.startswith(".") or name == "__MACOSX"
 
 
 def _top_folder(file: str) -> str:

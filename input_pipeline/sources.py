@@ -29,6 +29,7 @@ class Source(Protocol):
     name: of the data set, as `open_source` takes it.
     split: as `open_source` takes it.
     num_classes: number of classes K; 0 for an unlabelled data set.
+    ignored: which files were left out, in words; empty if none were.
     fingerprint: changes when the data set does, as far as can be told without
       reading every image.
   """
@@ -36,6 +37,7 @@ class Source(Protocol):
   name: str
   split: str
   num_classes: int
+  ignored: str
 
   @property
   def fingerprint(self) -> str:
@@ -144,6 +146,7 @@ class Part:
     self.name = source.name
     self.split = split
     self.num_classes = source.num_classes
+    self.ignored = source.ignored
     self._source = source
     self._range = range(start, stop)
 
@@ -174,6 +177,7 @@ class DigitsSource:
 
   name = "digits"
   num_classes = 10
+  ignored = ""
 
   def __init__(self, split: str) -> None:
     """Takes `train` (1,437 images) or `test` (360)."""
@@ -235,6 +239,15 @@ def _patiently(
   )
 
 
+def summary(source: Source) -> str:
+  """Such as "9 images of folder:x (train), 2 classes; ignored 1 file: ..."."""
+  text = (
+    f"{len(source):,} images of {source.name} ({source.split}), "
+    f"{source.num_classes or 'no'} classes"
+  )
+  return f"{text}; {source.ignored}" if source.ignored else text
+
+
 class ReadableSource:
   """Decoded examples of a source, with neighbours for unreadable ones.
 
@@ -252,6 +265,7 @@ class ReadableSource:
     self.name = source.name
     self.split = source.split
     self.num_classes = source.num_classes
+    self.ignored = source.ignored
     self._source = source
 
   def __len__(self) -> int:

@@ -89,6 +89,8 @@ class TfdsSource:
   each process of its own.
   """
 
+  ignored = ""
+
   def __init__(
     self,
     name: str,

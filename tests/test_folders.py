@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from input_pipeline import collecting, sources
 from input_pipeline.decoding import decode_image
 from input_pipeline.errors import UsageError
 from input_pipeline.folders import FolderSource
@@ -76,11 +77,53 @@ def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
 
 
 def test_extensions_and_hidden_files(tmp_path):
-  good = ["a.JPG", "b.jpeg", "c.Png", "d.webp", "e.BMP"]
-  bad = ["f.gif", "g.txt", "h.png.part", ".i.png", ".git/j.png", "png"]
-  name = make_folder(tmp_path, [*good, *bad, "__MACOSX/k.png", "x/.y/l.png"])
+  good = ["a.JPG", "b.jpeg", "c.Png", "d.webp", "e.BMP", "f.gif", "g.jfif"]
+  good += ["h.JPE", "i.tif", "j.tiff", "k.avif"]
+  bad = ["l.txt", "m.png.part", ".n.png", ".git/o.png", "png", "p.psd", "q.PSD"]
+  name = make_folder(tmp_path, [*good, *bad, "r.svg", "x/.y/l.png"])
   (tmp_path / "folder.png").mkdir()
-  assert relative(open_source(name, "all"), tmp_path) == good
+  source = open_source(name, "all")
+  assert relative(source, tmp_path) == good
+  said = "ignored 6 files: 2 .psd, 1 .svg, 3 other"
+  assert source.ignored == open_source(name, "all[:50%]").ignored == said
+  assert sources.summary(source) == (
+    f"{len(good)} images of {name} (all), no classes; {said}"
+  )
+
+
+SYSTEMS = ["lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"]
+SYSTEMS += ["__MACOSX", ".Trash-1000", "#recycle"]
+
+
+def unreadable(monkeypatch, *folders):
+  """As for a user who may not list them; root may list all."""
+  scandir = os.scandir
+
+  def refuse(path):
+    if os.path.basename(path) in folders:
+      raise PermissionError(13, "Permission denied", str(path))
+    return scandir(path)
+
+  monkeypatch.setattr(os, "scandir", refuse)
+
+
+def test_folders_of_the_system_are_no_classes_and_no_obstacle(
+  tmp_path, monkeypatch
+):
+  """939a972 entered all of them but __MACOSX."""
+  inside = [f"{folder}/x.png" for folder in SYSTEMS]
+  good = ["cat/1.png", "dog/2.png"]
+  name = make_folder(tmp_path, [*good, *inside, "cat/@eaDir/y.png"])
+  unreadable(monkeypatch, *SYSTEMS)
+  source = open_source(name, "all")
+  assert source.num_classes == 2
+  assert relative(source, tmp_path) == good
+  assert source.ignored == ""
+  splits = [f"train/{x}" for x in good + inside] + ["lost+found/z.png"]
+  name = make_folder(tmp_path / "with_splits", splits)
+  assert open_source(name, "train").num_classes == 2
+  found = collecting.collect(str(tmp_path / "with_splits"), "train")
+  assert [item.name for item in found.splits["train"]] == good
 
 
 def test_split_folders_agree_on_classes(tmp_path):
@@ -153,16 +196,12 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_folder(
   tmp_path, monkeypatch
 ):
   name = make_folder(tmp_path, ["a/1.png", "b/2.png"])
-  scandir = os.scandir
-
-  def refuse(path):
-    if str(path).endswith("b"):
-      raise PermissionError(13, "Permission denied", str(path))
-    return scandir(path)
-
-  monkeypatch.setattr(os, "scandir", refuse)
-  with pytest.raises(UsageError, match="/b is not: Permission denied"):
+  unreadable(monkeypatch, "b")
+  told = r"/b cannot be read \(Permission denied\).*Make it readable"
+  with pytest.raises(UsageError, match=told):
     open_source(name, "all")
+  with pytest.raises(UsageError, match=told):
+    collecting.collect(str(tmp_path), "train")
 
 
 def test_folders_of_imagenets_size_are_cheap_to_send(tmp_path):

@@ -176,18 +176,23 @@ def test_views_of_a_folder(tmp_path):
   for i in range(5):
     image = rng.integers(0, 256, (40 + i, 50, 3), np.uint8)
     cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+  (tmp_path / "notes.psd").touch()
+  (tmp_path / "5.jfif").write_bytes(b"damaged")
   out = tmp_path / "grid.png"
   result = byol(
     "views",
     f"--config={ROOT}/configs/byol.py",
     f"--out={out}",
-    "--count=3",
+    "--count=6",
     f"--config.data.name=folder:{tmp_path}",
     "--config.data.split=all",
     "--config.augment.size=64",
   )
   assert result.returncode == 0, result.stderr
   assert cv2.imread(str(out)).std() > 10
+  assert "6 images of" in result.stdout
+  assert "no classes; ignored 1 file: 1 .psd\n" in result.stdout
+  assert "1 of the 6 images drawn could not be read" in result.stdout
   assert "--count is 17" in mistake(
     "views", f"--config={ROOT}/configs/byol.py", "--count=17"
   )

@@ -45,6 +45,7 @@ class Numbered:
 
   name = "numbered"
   num_classes = 5
+  ignored = ""
 
   def __init__(self, length, broken=(), split="train"):
     self.length, self.broken, self.split = length, frozenset(broken), split

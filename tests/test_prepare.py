@@ -77,6 +77,7 @@ def test_a_folder_becomes_a_data_set(photos, tmp_path, capsys):
   assert contents("photos", "validation", out) == expected
   words = capsys.readouterr().out
   assert "train: 20 images, 2 classes (a, b), in 1 shard(s)" in words
+  assert "photos: ignored 1 file: 1 other" in words
   assert "no image occurs in train" in words
   assert "--config.data.name=photos" in words
 
@@ -105,7 +106,7 @@ def test_a_list_of_files_without_classes(tmp_path):
     (jpeg(i), -1) for i in (1, 3)
   )
   listed.write_text("some/3.jpg\tcat\nsome/1.jpg\tdog\n")
-  found = collecting.collect(str(listed), "train")["train"]
+  found = collecting.collect(str(listed), "train").splits["train"]
   assert [(x.name, x.class_name) for x in found] == [
     ("some/1.jpg", "dog"),
     ("some/3.jpg", "cat"),
@@ -154,6 +155,7 @@ def test_imagenets_archives(tmp_path):
     f"{name}.tar": tar({f"{name}_{i}.JPEG": jpeg(10 * k + i) for i in range(4)})
     for k, name in enumerate(WORDNET)
   }
+  inner["lost+found/x.JPEG"] = inner["notes.txt"] = b""
   valid = {f"./ILSVRC2012_val_{i:08}.JPEG": jpeg(50 + i) for i in range(5)}
   write(
     tmp_path,
@@ -206,7 +208,7 @@ def test_a_killed_preparation_goes_on_to_the_same_shards(
 ):
   monkeypatch.setattr(prepare, "_BLOCK", 4)
   monkeypatch.setattr(prepare, "_SHARD_BYTES", 4 * len(jpeg(0)))
-  items = collecting.collect(photos, "train")["train"]
+  items = collecting.collect(photos, "train").splits["train"]
 
   def run(out, alive):
     """Lives until it has told `alive` times."""
@@ -364,5 +366,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(photos, tmp_path):
 
   with pytest.raises(UsageError, match="changed while it was prepared"):
     prepare_photos(
-      collecting.collect(photos, "train")["train"], tmp_path / "out", tell
+      collecting.collect(photos, "train").splits["train"],
+      tmp_path / "out",
+      tell,
     )

@@ -44,6 +44,7 @@ class Photographs:
 
   name = split = fingerprint = "synthetic"
   num_classes = 0
+  ignored = ""
 
   def __init__(self) -> None:
     rng = np.random.default_rng(0)
