@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import file_names
-from input_pipeline.errors import UsageError
+from input_pipeline import file_names, retries
+from input_pipeline.errors import StorageError, UsageError
 
 
 class FolderSource:
@@ -117,10 +117,20 @@ def no_images(ignored: file_names.Ignored) -> str:
 
 @contextlib.contextmanager
 def telling_unreadable_folders() -> Iterator[None]:
-  """Turns the system's errors about folders and files into UsageError."""
+  """Turns the system's errors about folders and files into sentences.
+
+  Raises:
+    UsageError: the user may not read one of them, or it is gone.
+    StorageError: what keeps them does not answer.
+  """
   try:
     yield
   except OSError as error:
+    if retries.fault_of(error) is retries.Fault.STORAGE:
+      raise StorageError(
+        f"{error.filename} cannot be read: {error.strerror}. Give the command "
+        "again when the storage is back."
+      ) from error
     raise UsageError(
       f"{error.filename} cannot be read ({error.strerror}), and there may be "
       "images in it. Make it readable, such as with chmod -R u+rX, or move it "

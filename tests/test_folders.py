@@ -1,3 +1,4 @@
+import errno
 import os
 
 import cloudpickle
@@ -7,7 +8,7 @@ import pytest
 
 from input_pipeline import collecting, sources
 from input_pipeline.decoding import decode_image
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import StorageError, UsageError
 from input_pipeline.folders import FolderSource
 from input_pipeline.sources import open_source
 
@@ -95,13 +96,13 @@ SYSTEMS = ["lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"]
 SYSTEMS += ["__MACOSX", ".Trash-1000", "#recycle"]
 
 
-def unreadable(monkeypatch, *folders):
+def unreadable(monkeypatch, *folders, number=errno.EACCES):
   """As for a user who may not list them; root may list all."""
   scandir = os.scandir
 
   def refuse(path):
     if os.path.basename(path) in folders:
-      raise PermissionError(13, "Permission denied", str(path))
+      raise OSError(number, os.strerror(number), str(path))
     return scandir(path)
 
   monkeypatch.setattr(os, "scandir", refuse)
@@ -202,6 +203,9 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_folder(
     open_source(name, "all")
   with pytest.raises(UsageError, match=told):
     collecting.collect(str(tmp_path), "train")
+  unreadable(monkeypatch, "b", number=errno.EIO)
+  with pytest.raises(StorageError, match="when the storage is back"):
+    open_source(name, "all")
 
 
 def test_folders_of_imagenets_size_are_cheap_to_send(tmp_path):

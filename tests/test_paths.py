@@ -117,7 +117,7 @@ def test_keys_that_hold_paths_are_marked_so():
 def test_a_list_names_files_of_the_home_folder(home):
   write(home, {"photos/1.jpg": jpeg(0), "2.jpg": jpeg(1), "~3.jpg": jpeg(2)})
   (home / "list.txt").write_text("~/photos/1.jpg\n2.jpg\n~3.jpg\n")
-  found = collecting.collect(str(home / "list.txt"), "train")["train"]
+  found = collecting.collect(str(home / "list.txt"), "train").splits["train"]
   assert {item.path for item in found} == {
     f"{home}/photos/1.jpg",
     f"{home}/2.jpg",
