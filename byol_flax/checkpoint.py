@@ -110,15 +110,18 @@ class Checkpoints:
     )
 
   @classmethod
-  def reader(cls, workdir: str) -> Self:
-    """Opens the checkpoints of `workdir` to be looked at only."""
+  def reader(cls, workdir: str, processes: Processes | None = None) -> Self:
+    """Opens the checkpoints of `workdir` to be looked at only.
+
+    `processes` are all that will `restore` together, this one if not given.
+    """
     return cls(
       workdir,
       every_steps=1,
       every_minutes=1,
       keep_last=2,
       keep_every=0,
-      processes=Processes(),
+      processes=processes or Processes(),
       read_only=True,
     )
 
@@ -154,14 +157,40 @@ class Checkpoints:
     """The record of the newest checkpoint that can be read, or None."""
     for label in reversed(self.steps()):
       try:
-        return self._restore_record(label)
+        return self.record(label)
       except StorageError:
         raise
       except Exception:  # any damage: `restore` tells of it
         continue
     return None
 
-  def restore(self, abstract_state: Any) -> Restored | None:
+  def record(self, step: int) -> Record:
+    """The record of checkpoint `step`; raises what its damage leads to."""
+    record = _patiently(
+      lambda: ocp.JsonCheckpointHandler().restore(
+        self.directory / str(step) / "record", args=ocp.args.JsonRestore()
+      )
+    )
+    return dict(record)
+
+  def shapes(self, step: int) -> dict[str, Any]:
+    """What the state of checkpoint `step` is made of; reads no array.
+
+    Returns:
+      Nested dict of `jax.ShapeDtypeStruct`; raises what damage leads to.
+    """
+    metadata = _patiently(
+      lambda: ocp.StandardCheckpointHandler().metadata(
+        self.directory / str(step) / "state"
+      )
+    )
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), metadata.tree
+    )
+
+  def restore(
+    self, abstract_state: Any, step: int | None = None
+  ) -> Restored | None:
     """Reads the newest sound checkpoint; None when there is none.
 
     A checkpoint that cannot be read, or whose content differs from the digest
@@ -170,9 +199,10 @@ class Checkpoints:
 
     Args:
       abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted.
+      step: read this checkpoint and no other.
     """
     damaged: list[str] = []
-    for label in reversed(self.steps()):
+    for label in reversed(self.steps() if step is None else [step]):
       state, record, problem = self._read(label, abstract_state)
       if not self._processes.any(bool(problem)):
         if digest.tree_digest(state) == record["digest"]:
@@ -202,7 +232,7 @@ class Checkpoints:
     each other: one that cannot read would leave the others waiting.
     """
     try:
-      record = self._restore_record(label)
+      record = self.record(label)
       state = _patiently(
         lambda: ocp.StandardCheckpointHandler().restore(
           self.directory / str(label) / "state",
@@ -228,14 +258,6 @@ class Checkpoints:
     """Waits for the last save and frees the threads."""
     self._manager.close()
 
-  def _restore_record(self, step: int) -> Record:
-    record = _patiently(
-      lambda: ocp.JsonCheckpointHandler().restore(
-        self.directory / str(step) / "record", args=ocp.args.JsonRestore()
-      )
-    )
-    return dict(record)
-
   def _set_aside(self, step: int) -> epath.Path:
     folder = self.directory.parent / "checkpoints-damaged"
     moved = folder / f"{step}-{time.time_ns()}"
@@ -250,6 +272,16 @@ class Checkpoints:
 def _patiently(read: Callable[[], Any]) -> Any:
   """Damage shows as anything: only what is surely the storage's is retried."""
   return retries.patiently(read, "the checkpoints", unknown=retries.Fault.FILE)
+
+
+def steps_in(workdir: str) -> list[int]:
+  """Labels of the committed checkpoints of `workdir`, [] if it is no run."""
+  if not (epath.Path(workdir) / "checkpoints").is_dir():
+    return []
+  reader = Checkpoints.reader(workdir)
+  steps = reader.steps()
+  reader.close()
+  return steps
 
 
 def atomicity_mode(path: str, mounts: str) -> ocp.options.AtomicityMode:

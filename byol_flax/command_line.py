@@ -16,6 +16,8 @@ CONFIG_HELP = (
 # What else than a config can be out of bounds.
 _BOUNDS: dict[str, Bound] = {
   "--workdir": Path(),
+  "--init": Path(),
+  "--init-encoder": Path(),
   "--count": Whole(1, 16),  # columns that a person can still take in
   "--updates": Whole(1),
   "--price": Real(0),
@@ -103,6 +105,20 @@ def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "--restart",
     action="store_true",
     help="set an existing run in the workdir aside and begin anew",
+  )
+  weights = command.add_mutually_exclusive_group()
+  weights.add_argument(
+    "--init",
+    type=paths.absolute,
+    metavar="WORKDIR[@STEP]",
+    help="begin a new run with the weights of another one: both networks with "
+    "their heads, and BatchNorm's averages; STEP is the newest if not given",
+  )
+  weights.add_argument(
+    "--init-encoder",
+    type=paths.absolute,
+    metavar="WORKDIR[@STEP]",
+    help="the same with the online encoder alone, for both networks",
   )
   for name, kind, text in (
     ("coordinator", str, "HOST:PORT of process 0, with the next port free too"),

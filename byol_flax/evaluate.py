@@ -6,7 +6,7 @@ from typing import Any, TextIO
 import jax
 from etils import epath
 
-from byol_flax import checkpoint, program, report, sharding
+from byol_flax import checkpoint, program, records, report, sharding
 from byol_flax.evaluation import frozen
 from byol_flax.version import code_version
 from input_pipeline import augment, sources
@@ -88,6 +88,7 @@ def evaluate(
   summary = {
     "step": int(restored.state.step),
     "training_seconds": round(restored.record["seconds"], 1),
+    "init": records.completed(restored.record)["init"],
     "training_code": restored.record["code_version"],
     "evaluation_code": code_version(),
     "devices": f"{jax.device_count()} {jax.devices()[0].platform}",

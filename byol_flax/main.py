@@ -135,7 +135,16 @@ def _train(
   )
   deadlines = peers.Deadlines(**config.deadlines)
   workdir = options.workdir
-  identity = f"{config.to_json()} {workdir} {options.restart}"
+  identity = " ".join(
+    str(said)
+    for said in (
+      config.to_json(),
+      workdir,
+      options.restart,
+      options.init,
+      options.init_encoder,
+    )
+  )
   # One voice: of several processes the first one tells how it goes.
   with (
     open(os.devnull, "w") as nowhere,
@@ -144,14 +153,22 @@ def _train(
     ) as processes,
   ):
     # Imported within, so that a signal meets JAX's handler at once.
-    from byol_flax import train
+    from byol_flax import origin, train
     from byol_flax import workdir as workdir_lib
 
+    begins_with = None
+    for text, encoder_only in (
+      (options.init, False),
+      (options.init_encoder, True),
+    ):
+      if text is not None:
+        begins_with = origin.parse(text, encoder_only)
     with workdir_lib.taken(workdir):
       train.train(
         config,
         workdir,
         restart=options.restart,
+        begins_with=begins_with,
         processes=processes,
         stream=nowhere if cluster.index else sys.stderr,
       )

@@ -31,7 +31,8 @@ def completed(
   """A copy of `record` whose config has the keys of today's configs.
 
   Args:
-    record: of a checkpoint, in any format so far; its "config" is filled.
+    record: of a checkpoint, in any format so far; its "config" is filled, and
+      "init", whence the first weights came, is None before format 2.
     added: see ADDED_SINCE.
     removed: see REMOVED_SINCE.
 
@@ -54,7 +55,7 @@ def completed(
     section = _section(config, sections)
     if name in section and section[name] == value:
       del section[name]
-  return {**record, "config": config}
+  return {"init": None, **record, "config": config}
 
 
 def _section(config: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from jax.sharding import Mesh
 
 from byol_flax import (
   checkpoint,
+  initial_state,
   inputs,
   loop,
+  origin,
   pictures,
   records,
   report,
@@ -40,6 +42,7 @@ def train(
   workdir: str,
   *,
   restart: bool,
+  begins_with: origin.Origin | None,
   processes: Processes,
   stream: TextIO,
 ) -> None:
@@ -50,6 +53,7 @@ def train(
     workdir: absolute path of the run's folder, or gs://BUCKET/PATH; it is
       `workdir.taken`.
     restart: set an existing run aside and begin anew.
+    begins_with: where the first weights come from, random if None.
     processes: all that take part; each calls this with the same arguments.
     stream: console.
 
@@ -76,12 +80,15 @@ def train(
     num_classes=source.num_classes,
     resident=read.resident,
   )
+  beginning = initial_state.open_beginning(
+    begins_with, program.abstract_state, mesh, workdir, restart, processes
+  )
   if restart:
     workdir_lib.set_aside(workdir, processes)
   checkpoints = checkpoint.Checkpoints(
     workdir, processes=processes, **config.checkpoint
   )
-  saved = _describe(config, source)
+  saved = {**_describe(config, source), "init": beginning.record}
   workdir_lib.check_same_run(checkpoints.newest_record(), saved, workdir)
 
   def make_record(step: int, seconds: float) -> checkpoint.Record:
@@ -108,6 +115,8 @@ def train(
     f"{sources.summary(source)}; {devices}; "
     f"update {start_step:,} of {program.total_steps:,} in {workdir}"
   )
+  if beginning.sentence:
+    progress.note(beginning.sentence)
   intervals = loop.Intervals(
     report=config.report.every_steps, evaluate=config.evaluation.every_steps
   )
@@ -134,9 +143,12 @@ def train(
   leads = jax.process_index() == 0
   with report.Report(workdir, writes=leads, resume_step=start_step) as out:
     try:
-      out.start({"code_version": saved["code_version"], "devices": devices})
+      about = {name: saved[name] for name in ("code_version", "init")}
+      out.start({**about, "devices": devices})
       out.hyperparameters(config.to_dict())
-      state = restored.state if restored else program.create_state()
+      state = (
+        restored.state if restored else beginning.enter(program.create_state())
+      )
       parameters = out.parameter_overview(state.online.params)
       progress.note(
         f"{trees.count(state.online.params['encoder']):,} parameters in the "
