@@ -123,7 +123,10 @@ def train(
   due = intervals.due(start_step, 0, program.total_steps)[1]
   missing = due and processes.any(_evaluation_missing(workdir, start_step))
   if start_step >= program.total_steps and not missing:
-    progress.note("This run is complete; nothing to do.")
+    progress.note(
+      "This run is complete; nothing to do. "
+      + workdir_lib.to_train_longer(workdir)
+    )
     checkpoints.close()
     return
 

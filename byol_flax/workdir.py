@@ -106,6 +106,14 @@ def set_aside(workdir: str, processes: Processes) -> None:
   processes.wait("after setting aside")
 
 
+def to_train_longer(workdir: str) -> str:
+  """What to do with a run whose updates are counted already."""
+  return (
+    "Its schedules end with its last update; to train longer, start a new run "
+    f"with its weights: another --workdir, and --init={workdir}."
+  )
+
+
 def check_same_run(
   saved: checkpoint.Record | None, now: checkpoint.Record, workdir: str
 ) -> None:
@@ -143,10 +151,12 @@ def check_same_run(
     if there != here
   ]
   if different:
+    there, here = pairs["epochs"]
+    longer = f" {to_train_longer(workdir)}" if here > there else ""
     raise UsageError(
       f"The run in {workdir} was made with another config ("
       + "; ".join(different)
-      + "). Give another --workdir, or --restart to set that run aside."
+      + f").{longer} Give another --workdir, or --restart to set that run aside."
     )
   images = [run.get("data_fingerprint") for run in (saved, now)]
   if None not in images and images[0] != images[1]:

@@ -72,6 +72,14 @@ def test_every_differing_key_is_named_and_no_other():
   assert text.count(" there, ") == 2
 
 
+def test_more_epochs_are_told_what_to_do_instead():
+  with pytest.raises(UsageError, match=r"110\.0 there, 200\.0 now.*--init=/w"):
+    workdir.check_same_run(record(), record(epochs=200.0), "/w")
+  with pytest.raises(UsageError) as error:
+    workdir.check_same_run(record(), record(epochs=20.0), "/w")
+  assert "--init" not in str(error.value)
+
+
 def test_replaced_images_are_another_run():
   before, now = record(), {**record(), "data_fingerprint": "c3d4"}
   with pytest.raises(UsageError, match="images of digits are not those"):
