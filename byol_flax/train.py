@@ -95,9 +95,7 @@ def train(
     position = {"seed": config.seed, "next_update": step}
     return {**saved, "data_position": position, "seconds": seconds}
 
-  evaluate: Evaluate = _no_evaluation
-  if source.num_classes:
-    evaluate = _open_evaluation(config, program, mesh, processes)
+  evaluate = _open_evaluation(config, program, mesh, processes)
 
   # State: restored, or new.
   restored = checkpoints.restore(program.abstract_state)
@@ -123,10 +121,8 @@ def train(
   due = intervals.due(start_step, 0, program.total_steps)[1]
   missing = due and processes.any(_evaluation_missing(workdir, start_step))
   if start_step >= program.total_steps and not missing:
-    progress.note(
-      "This run is complete; nothing to do. "
-      + workdir_lib.to_train_longer(workdir)
-    )
+    progress.note("This run is complete; nothing to do.")
+    progress.note(workdir_lib.to_train_longer(workdir))
     checkpoints.close()
     return
 
@@ -146,8 +142,8 @@ def train(
   leads = jax.process_index() == 0
   with report.Report(workdir, writes=leads, resume_step=start_step) as out:
     try:
-      about = {name: saved[name] for name in ("code_version", "init")}
-      out.start({**about, "devices": devices})
+      about = {"code_version": saved["code_version"], "devices": devices}
+      out.start({**about, "init": saved["init"]})
       out.hyperparameters(config.to_dict())
       state = (
         restored.state if restored else beginning.enter(program.create_state())
@@ -159,11 +155,9 @@ def train(
       )
       if leads:
         _show_views(out, workdir, start_step, config, source)
-      logged = (
-        _log_digests(batches, workdir, start_step)
-        if config.report.view_hashes
-        else batches
-      )
+      logged: Iterable[pipeline.Batch] = batches
+      if config.report.view_hashes:
+        logged = _log_digests(batches, workdir, start_step)
       state, seconds = loop.run(
         state,
         program.compile_step(),
@@ -206,7 +200,12 @@ def _open_evaluation(
   mesh: Mesh,
   processes: Processes,
 ) -> Evaluate:
-  """The evaluation of a config, which goes on while it trains."""
+  """The evaluation of a config, which goes on while it trains.
+
+  Without labels there is nothing to count, and it does nothing.
+  """
+  if not program.network.num_classes:
+    return lambda state: {}
   name, data_dir = config.data.name, config.loader.data_dir
   settings = config.evaluation
 
@@ -284,12 +283,6 @@ def _evaluation_missing(workdir: str, step: int) -> bool:
   if step == 0 or jax.process_index():
     return False
   return not report.evaluated(epath.Path(workdir, "metrics.jsonl"), step)
-
-
-def _no_evaluation(state: train_state.ByolState) -> dict[str, float]:
-  """Without labels there is nothing to count."""
-  del state
-  return {}
 
 
 def _log_digests(

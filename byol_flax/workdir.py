@@ -156,7 +156,8 @@ def check_same_run(
     raise UsageError(
       f"The run in {workdir} was made with another config ("
       + "; ".join(different)
-      + f").{longer} Give another --workdir, or --restart to set that run aside."
+      + f").{longer} "
+      "Give another --workdir, or --restart to set that run aside."
     )
   images = [run.get("data_fingerprint") for run in (saved, now)]
   if None not in images and images[0] != images[1]:
