@@ -182,16 +182,7 @@ def train(
       progress.close()
       batches.close()
       checkpoints.close()
-  if leads:
-    pictures.training_curves(
-      f"{workdir}/metrics.jsonl", f"{workdir}/curves.png"
-    )
-  progress.note(
-    f"Done: {program.total_steps:,} updates in "
-    f"{report.human_duration(seconds)}; results in {workdir}"
-  )
-  if unreadable.indices:
-    progress.note(unreadable.sentence())
+  _end(progress, workdir, program.total_steps, seconds, unreadable)
 
 
 def _open_evaluation(
@@ -273,6 +264,26 @@ def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
     "data_fingerprint": source.fingerprint,
     "code_version": code_version(),
   }
+
+
+def _end(
+  progress: report.Progress,
+  workdir: str,
+  total_steps: int,
+  seconds: float,
+  unreadable: UnreadableImages,
+) -> None:
+  """Draws how training went, and tells what was done."""
+  if jax.process_index() == 0:
+    pictures.training_curves(
+      f"{workdir}/metrics.jsonl", f"{workdir}/curves.png"
+    )
+  progress.note(
+    f"Done: {total_steps:,} updates in {report.human_duration(seconds)}; "
+    f"results in {workdir}"
+  )
+  if unreadable.indices:
+    progress.note(unreadable.sentence())
 
 
 def _evaluation_missing(workdir: str, step: int) -> bool:
