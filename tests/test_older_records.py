@@ -86,26 +86,3 @@ def test_a_run_of_format_1_is_resumed_and_evaluated(tmp_path):
   # One example of 360 is 0.003; rounding may turn some.
   assert row["linear"]["5"][0] == pytest.approx(FIVE_LABELS, abs=0.02)
   assert row["knn"] == pytest.approx(NEAREST, abs=0.02)
-
-
-@pytest.mark.slow
-def test_a_new_run_of_two_processes_begins_with_weights_of_format_1(tmp_path):
-  unpack("format1_digits.tar.xz", tmp_path)
-  source, workdir = tmp_path / "digits", tmp_path / "longer"
-  flags = ("--config.epochs=0.3", "--config.warmup_epochs=0.2")
-  flags = (*FLAGS, *flags, f"--init={source}")
-  trainers.Trainers(workdir, flags, processes=2, devices=2).finish()
-  first, *_ = trainers.lines(workdir / "metrics.jsonl")
-  assert (first["step"], first["train/learning_rate"]) == (1, 0)
-  # Random networks begin at about 4; that one ended its sixth update at 1.7.
-  assert first["train/byol_loss"] < 2
-  (start,) = trainers.lines(workdir / "starts.jsonl")
-  assert start["init"]["workdir"] == str(source)
-  assert start["init"]["step"] == 6
-  assert start["init"]["code_version"].startswith("939a972")
-
-  # The same command resumes, whatever became of that run.
-  source.rename(tmp_path / "gone")
-  done = byol("train", *flags, f"--workdir={workdir}")
-  assert f"This run began with --init={source}@6" in done.stderr
-  assert f"another --workdir, and --init={workdir}." in done.stderr

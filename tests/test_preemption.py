@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tests import soak, trainers
+from tests import soak, test_older_records, trainers
 
 # The same for all, because the number of updates is compiled into the step.
 UPDATES = 30
@@ -31,6 +31,9 @@ def start(workdir, *flags, places=None, processes=2, devices=1):
 @pytest.mark.slow
 def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
   workdir = tmp_path / "run"
+  # Every start has the flag that only the first one needs.
+  test_older_records.unpack("format1_digits.tar.xz", tmp_path)
+  begins_with = f"--init-encoder={tmp_path / 'digits'}"
 
   def terminate(victim, place, workers=0):
     run = start(
@@ -38,6 +41,7 @@ def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
       "--config.evaluation.every_steps=8",
       "--config.evaluation.batch_size=90",
       f"--config.loader.num_workers={workers}",
+      begins_with,
       places={victim: place},
     )
     codes = run.wait(120)
@@ -68,7 +72,11 @@ def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
   assert evaluating + 1 <= idle < UPDATES
 
   # The run ends, with every evaluation, as if nothing had been.
-  start(workdir, "--config.evaluation.every_steps=8").finish()
+  last = start(workdir, "--config.evaluation.every_steps=8", begins_with)
+  last.finish()
+  assert f"This run began with {begins_with}@6" in last.log(0)
+  starts = trainers.lines(workdir / "starts.jsonl")
+  assert {each["init"]["step"] for each in starts} == {6}
   assert trainers.saves(workdir)[-1] == UPDATES
   seen = trainers.views_seen(workdir, UPDATES)
   assert sorted(seen) == list(range(1, UPDATES + 1))
