@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from byol_flax import checkpoint, records, sharding, train_state
 from byol_flax.distributed import Processes
-from input_pipeline.errors import RunError, UsageError
+from input_pipeline.errors import RunError, StorageError, UsageError
 
 _AT_STEP = re.compile(r"(?P<workdir>.+)@(?P<step>\d+)")
 
@@ -122,6 +122,8 @@ def open_run(
     abstract = _abstract(checkpoints.shapes(step), like, mesh)
   except UsageError as error:
     raise UsageError(f"{origin}: {error}") from None
+  except StorageError:
+    raise
   # Damage shows as whatever the storage layer stumbles over.
   except Exception as error:
     problem = f"{type(error).__name__}: {error}".splitlines()[0][:200]

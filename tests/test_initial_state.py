@@ -74,7 +74,7 @@ def source(tmp_path_factory):
 
 
 def begin(text, state, mesh, folder, encoder_only=False, restart=False):
-  asked = origin.parse(text, encoder_only, absolute=str)
+  asked = origin.parse(text, encoder_only)
   return initial_state.open_beginning(
     asked, state, mesh, str(folder), restart, ALONE
   )
@@ -174,8 +174,6 @@ def test_what_is_not_there_is_told(source, tmp_path):
     begin(f"{folder}@15", state, mesh, tmp_path)
   with pytest.raises(UsageError, match="there is no checkpoint in"):
     begin(f"{folder}/checkpoints", state, mesh, tmp_path)
-  with pytest.raises(UsageError, match="--init= is empty"):
-    begin("", state, mesh, tmp_path)
   with pytest.raises(UsageError, match="the workdir of this run itself"):
     begin(folder, state, mesh, folder, restart=True)
 
@@ -198,13 +196,13 @@ def test_a_damaged_checkpoint_is_told_and_no_other_taken(source, tmp_path):
 def test_a_run_that_exists_is_resumed_or_the_flag_refused():
   began = {"workdir": "/a", "step": 20, "encoder_only": False}
   for same in ("/a", "/a@20"):
-    asked = origin.parse(same, False, str)
+    asked = origin.parse(same, False)
     assert "began with --init=/a@20; it goes on" in origin.check_resumes(
       asked, began, "/w"
     )
   for other, encoder_only in (("/b", False), ("/a@10", False), ("/a", True)):
-    asked = origin.parse(other, encoder_only, str)
+    asked = origin.parse(other, encoder_only)
     with pytest.raises(UsageError, match="/w began with --init=/a@20, so --i"):
       origin.check_resumes(asked, began, "/w")
   with pytest.raises(UsageError, match="began with random weights, so --init"):
-    origin.check_resumes(origin.parse("/a", False, str), None, "/w")
+    origin.check_resumes(origin.parse("/a", False), None, "/w")
