@@ -175,6 +175,11 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     help="of `input`: beside tf.data, which decodes, crops and resizes only",
   )
   command.add_argument(
+    "--evaluation",
+    action="store_true",
+    help="of `input`: how evaluations read, beside how training does",
+  )
+  command.add_argument(
     "--out",
     type=paths.absolute,
     default="benchmark.json",

@@ -9,7 +9,7 @@ from etils import epath
 from byol_flax import checkpoint, program, records, report, sharding
 from byol_flax.evaluation import frozen
 from byol_flax.version import code_version
-from input_pipeline import augment, sources
+from input_pipeline import augment, pipeline, sources
 from input_pipeline.errors import UsageError
 
 
@@ -67,6 +67,18 @@ def evaluate(
     stream.write(sentence + "\n")
 
   settings = config.few_label.to_dict()
+  reader = pipeline.EvalReader(
+    crop=augment.EvalCrop(
+      size=run_config.augment.size, ratio=run_config.evaluation.crop_ratio
+    ),
+    batch_size=config.batch_size,
+    num_workers=run_config.loader.num_workers,
+    num_threads=run_config.loader.num_threads,
+    process_index=0,
+    process_count=1,
+  )
+  for split in (known, found):
+    stream.write(f"input of {split.split}: {reader.describe(split)}\n")
   rows = frozen.evaluate(
     config.representations,
     frozen.make_extractor(
@@ -74,10 +86,7 @@ def evaluate(
       mesh,
       trained=restored.state.online.variables,
       untrained=built.create_state().online.variables,
-      crop=augment.EvalCrop(
-        size=run_config.augment.size, ratio=run_config.evaluation.crop_ratio
-      ),
-      batch_size=config.batch_size,
+      reader=reader,
     ),
     known,
     found,

@@ -76,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
       updates=options.updates,
       against_torch=options.against_torch,
       against_tf=options.against_tf_data,
+      evaluation=options.evaluation,
       out=options.out,
       stream=sys.stdout,
     )

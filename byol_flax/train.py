@@ -95,7 +95,9 @@ def train(
     position = {"seed": config.seed, "next_update": step}
     return {**saved, "data_position": position, "seconds": seconds}
 
-  evaluate = _open_evaluation(config, program, mesh, processes)
+  evaluate, evaluation_input = _open_evaluation(
+    config, program, mesh, processes
+  )
 
   # State: restored, or new.
   restored = checkpoints.restore(program.abstract_state)
@@ -138,6 +140,7 @@ def train(
     progress.note(unreadable.sentence())
   batches = read.open_batches(start_step, unreadable)
   progress.note(f"input: {read.how}")
+  progress.note(f"input of evaluations: {evaluation_input}")
 
   leads = jax.process_index() == 0
   with report.Report(workdir, writes=leads, resume_step=start_step) as out:
@@ -190,13 +193,13 @@ def _open_evaluation(
   program: program_lib.Program,
   mesh: Mesh,
   processes: Processes,
-) -> Evaluate:
-  """The evaluation of a config, which goes on while it trains.
+) -> tuple[Evaluate, str]:
+  """The evaluation of a config, which goes on while it trains; who reads it.
 
   Without labels there is nothing to count, and it does nothing.
   """
   if not program.network.num_classes:
-    return lambda state: {}
+    return lambda state: {}, "none, because the images have no labels"
   name, data_dir = config.data.name, config.loader.data_dir
   settings = config.evaluation
 
@@ -206,16 +209,25 @@ def _open_evaluation(
     except UsageError as error:
       raise UsageError(f"evaluation.{setting}: {error}") from None
 
-  return online.make_evaluation(
-    program.network,
-    mesh,
-    source=open_split("split"),
-    bank=open_split("bank_split"),
+  source, bank = open_split("split"), open_split("bank_split")
+  reader = pipeline.EvalReader(
     crop=augment.EvalCrop(size=config.augment.size, ratio=settings.crop_ratio),
     batch_size=settings.batch_size,
+    num_workers=config.loader.num_workers,
+    num_threads=config.loader.num_threads,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  evaluate = online.make_evaluation(
+    program.network,
+    mesh,
+    source=source,
+    bank=bank,
+    reader=reader,
     neighbours=settings.neighbours,
     part_done=processes.part_done,
   )
+  return evaluate, reader.describe(source, bank)
 
 
 def _show_views(

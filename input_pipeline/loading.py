@@ -33,6 +33,13 @@ _BUFFERED_CHUNKS = 2  # that wait in each worker
 _OTHER_BYTES = 512  # of a row, beside its images: label, draws and so on
 _BATCHES_AHEAD = 2  # that wait in the trainer
 
+# Of what is read once.
+_WORTH_WORKERS = 5.0  # seconds of one core
+_SECONDS_OF_ROW = 150e-6
+_SECONDS_OF_BYTE = 5e-9  # of a crop: mostly for decoding what it is cut from
+_FEW_THREADS = 4
+_CHUNKS_EACH = 8
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loading:
@@ -94,6 +101,50 @@ def choose_loading(
     num_threads=num_threads,
     chunk_rows=max(n for n in range(1, min(rows, most) + 1) if rows % n == 0),
     row_bytes=row_bytes,
+  )
+
+
+def choose_once(
+  *,
+  num_workers: int,
+  num_threads: int,
+  batches: int,
+  rows: int,
+  row_bytes: int,
+) -> Loading:
+  """Settles who reads some batches once, as evaluations do.
+
+  Workers take seconds to start. They do where one core would have more to do
+  for these images than `_WORTH_WORKERS`, by what an image costs it at least and
+  what each byte of its crop adds; otherwise few threads of this process read,
+  because for small images many only wait for each other.
+
+  Args:
+    num_workers: of the config; -1 is one for each core, 0 means threads.
+    num_threads: of the config, in each worker.
+    batches: that are read.
+    rows: of a process in a batch.
+    row_bytes: of one row.
+  """
+  cores = available_cores()
+  wanted = choose_loading(
+    num_workers=num_workers,
+    num_threads=num_threads,
+    rows=rows,
+    row_bytes=row_bytes,
+  )
+  seconds = batches * rows * (_SECONDS_OF_ROW + _SECONDS_OF_BYTE * row_bytes)
+  workers = wanted.num_workers if seconds > _WORTH_WORKERS else 0
+  hands = workers * num_threads or min(cores, _FEW_THREADS)
+  # Small enough that all have some and the first batch comes soon.
+  share = max(1, batches * rows // (_CHUNKS_EACH * hands))
+  most = min(wanted.chunk_rows, share)
+  chunk_rows = max(n for n in range(1, most + 1) if rows % n == 0)
+  return dataclasses.replace(
+    wanted,
+    num_workers=min(workers, batches * rows // chunk_rows),
+    num_threads=num_threads if workers else hands,
+    chunk_rows=chunk_rows,
   )
 
 

@@ -12,6 +12,7 @@ rows of each global batch.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Generator
 from typing import Any, SupportsIndex
@@ -91,41 +92,84 @@ def train_iterator(
   )
 
 
-def eval_iterator(
-  source: sources.Source,
-  transform: augment.EvalCrop,
-  *,
-  batch_size: int,
-  process_index: int,
-  process_count: int,
-) -> Generator[Batch, None, None]:
-  """Yields this process's rows of every example of `source`, once, in order.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalReader:
+  """How an evaluation reads: every example once, in order.
 
-  The last batch is filled up with rows whose mask is False; so is the place of
-  an image that cannot be read. All processes yield the same number of batches.
+  The last batch of a split is filled up with rows whose mask is False; so is
+  the place of an image that cannot be read.
+
+  Attributes:
+    crop: what is done to an image.
+    batch_size: global.
+    num_workers: at most; of a config, -1 is one for each core.
+    num_threads: in each worker.
+    process_index: of this process, which reads its rows of each batch.
+    process_count: of all, which all read the same number of batches.
   """
-  rows = batch_size // process_count
-  how = loading.choose_loading(
-    num_workers=0,
-    num_threads=loading.available_cores(),
-    rows=rows,
-    row_bytes=transform.row_bytes,
-  )
-  padded = _PaddedExamples(source, transform, batch_size)
-  batches = loading.Batches(
-    loading.ProcessChunks(
-      grain.MapDataset.source(padded),
+
+  crop: augment.EvalCrop
+  batch_size: int
+  num_workers: int
+  num_threads: int
+  process_index: int
+  process_count: int
+
+  def how(self, *splits: sources.Source) -> loading.Loading:
+    """Who reads these splits, one after another."""
+    return loading.choose_once(
+      num_workers=self.num_workers,
+      num_threads=self.num_threads,
+      batches=sum(map(self.count_batches, splits)),
+      rows=self.batch_size // self.process_count,
+      row_bytes=self.crop.row_bytes,
+    )
+
+  def describe(self, *splits: sources.Source) -> str:
+    """Who reads these splits, in words."""
+    how = self.how(*splits)
+    text = f"{sum(map(len, splits)):,} images by {how}"
+    if self.num_workers and not how.num_workers:
+      text += "; to start workers would take longer than to read these"
+    return text
+
+  def count_batches(self, split: sources.Source) -> int:
+    """Of one split."""
+    return -(-len(split) // self.batch_size)
+
+  def stream(self, *splits: sources.Source) -> grain.MapDataset:
+    """The rows of all processes, a whole number of batches of each split."""
+    return grain.MapDataset.concatenate(
+      [
+        grain.MapDataset.source(
+          _PaddedExamples(split, self.crop, self.batch_size)
+        )
+        for split in splits
+      ]
+    )
+
+  def read(self, *splits: sources.Source) -> Generator[Batch, None, None]:
+    """Yields the batches of the first split, then of the next, to the last.
+
+    Workers start with the first batch of the first split and end with the last
+    of the last split, or when the generator is closed.
+    """
+    how = self.how(*splits)
+    rows = self.batch_size // self.process_count
+    batches = loading.Batches(
+      loading.ProcessChunks(
+        self.stream(*splits),
+        rows=rows,
+        chunk_rows=how.chunk_rows,
+        process_index=self.process_index,
+        process_count=self.process_count,
+        start_step=0,
+      ),
+      how,
       rows=rows,
-      chunk_rows=how.chunk_rows,
-      process_index=process_index,
-      process_count=process_count,
-      start_step=0,
-    ),
-    how,
-    rows=rows,
-  )
-  with contextlib.closing(batches):
-    yield from batches
+    )
+    with contextlib.closing(batches):
+      yield from batches
 
 
 class _PaddedExamples:

@@ -1,5 +1,7 @@
 """kNN, few-label probes and feature extraction."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -7,8 +9,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from byol_flax import sharding
 from byol_flax.evaluation import features, few_label, frozen, knn
-from input_pipeline import augment, sources
-from input_pipeline.errors import UsageError
+from input_pipeline import augment, pipeline, sources
+from input_pipeline.errors import PreemptedError, UsageError
 from tests import tiny
 
 RNG = np.random.default_rng(0)
@@ -103,18 +105,29 @@ def network():
   return net, jax.jit(lambda: net.init(jax.random.key(0), images, train=True))()
 
 
+def reader(batch_size):
+  return pipeline.EvalReader(
+    crop=augment.EvalCrop(size=tiny.SIZE, ratio=1.0),
+    batch_size=batch_size,
+    num_workers=0,
+    num_threads=1,
+    process_index=0,
+    process_count=1,
+  )
+
+
 def extract(network, batch_size, devices):
   net, variables = network
   mesh = sharding.make_mesh(jax.devices()[:devices])
-  return features.extract_split(
+  (found,) = features.extract_splits(
     features.make_feature_fn(net, mesh),
     jax.device_put(variables, sharding.replicated(mesh)),
-    sources.open_source("digits", "test"),
-    augment.EvalCrop(size=tiny.SIZE, ratio=1.0),
-    batch_size=batch_size,
+    [sources.open_source("digits", "test")],
+    reader(batch_size),
     mesh=mesh,
     part_done=lambda: None,
   )
+  return found
 
 
 def test_features_do_not_depend_on_batches_or_devices(network):
@@ -132,6 +145,31 @@ def test_features_do_not_depend_on_batches_or_devices(network):
   assert one.label.tolist() == labels
 
 
+def test_what_ends_an_evaluation_ends_its_input(network):
+  """Two splits, one reader; a preemption comes between two batches."""
+  net, variables = network
+  mesh = sharding.make_mesh(jax.devices()[:1])
+  splits = [sources.open_source("digits", s) for s in ("test", "train")]
+  parts = []
+
+  def part_done():
+    parts.append(len(parts))
+    if len(parts) == 7:  # of 3 batches and 12
+      raise PreemptedError
+
+  with pytest.raises(PreemptedError):
+    features.extract_splits(
+      features.make_feature_fn(net, mesh),
+      variables,
+      splits,
+      reader(120),
+      mesh=mesh,
+      part_done=part_done,
+    )
+  assert len(parts) == 7
+  assert not [t for t in threading.enumerate() if t.name == "input"]
+
+
 def test_table_of_raw_pixels_and_a_random_encoder(network):
   net, variables = network
   mesh = sharding.make_mesh(jax.devices()[:1])
@@ -143,8 +181,7 @@ def test_table_of_raw_pixels_and_a_random_encoder(network):
       mesh,
       trained=None,
       untrained=variables,
-      crop=augment.EvalCrop(size=8, ratio=1.0),
-      batch_size=120,
+      reader=reader(120),
     ),
     train,
     test,

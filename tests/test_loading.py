@@ -59,6 +59,31 @@ def test_one_worker_per_core_that_this_process_may_use():
     os.sched_setaffinity(0, before)
 
 
+@pytest.mark.parametrize(
+  ("images", "size", "workers", "expected"),
+  [
+    (60_000, 32, 16, "16 worker(s) with 2 thread(s) each, 125 images"),
+    (10_000, 32, 16, "2 thread(s) of this process, 500 images"),  # a second
+    (10_000, 224, 16, "16 worker(s) with 2 thread(s) each, 25 images"),
+    (1_000, 224, 16, "2 thread(s) of this process, 50 images"),
+    (10_000, 224, 3, "3 worker(s)"),  # as the config says
+    (10_000, 224, 0, "2 thread(s) of this process"),
+  ],
+)
+def test_workers_read_once_where_that_takes_longer_than_their_start(
+  images, size, workers, expected, monkeypatch
+):
+  monkeypatch.setattr(loading, "available_cores", lambda: 2)
+  found = loading.choose_once(
+    num_workers=workers,
+    num_threads=2,
+    batches=images // 500,
+    rows=500,
+    row_bytes=3 * size**2,
+  )
+  assert str(found).startswith(expected)
+
+
 def owner(slots=2, slot_bytes=4096, workers=2):
   return handover.Owner(handover.Shape(workers, slots, slot_bytes))
 

@@ -175,18 +175,20 @@ def test_workers_survive_sigterm_and_end_with_the_iterator():
   assert not multiprocessing.active_children()
 
 
+def reader(process=0, processes=1, *, batch_size=8, workers=0):
+  return pipeline.EvalReader(
+    crop=augment.EvalCrop(size=6, ratio=1.0),
+    batch_size=batch_size,
+    num_workers=workers,
+    num_threads=1,
+    process_index=process,
+    process_count=processes,
+  )
+
+
 def eval_batches(source, processes=1, batch_size=8):
-  crop = augment.EvalCrop(size=6, ratio=1.0)
   return [
-    list(
-      pipeline.eval_iterator(
-        source,
-        crop,
-        batch_size=batch_size,
-        process_index=p,
-        process_count=processes,
-      )
-    )
+    list(reader(p, processes, batch_size=batch_size).read(source))
     for p in range(processes)
   ]
 
@@ -211,6 +213,32 @@ def test_evaluation_leaves_out_what_it_cannot_read():
   ((*batches,),) = eval_batches(Numbered(10, broken=[3, 9]))
   counted = np.concatenate([b["label"][b["mask"]] for b in batches])
   assert counted.tolist() == [i % 5 for i in range(10) if i not in (3, 9)]
+
+
+@pytest.mark.slow
+def test_workers_read_an_evaluation_as_threads_do(monkeypatch):
+  """Both splits, by the same workers; those hear no signal and end in time."""
+  splits = Numbered(21, broken=[3, 20]), Numbered(14)
+  expected = list(reader().read(*splits))
+  monkeypatch.setattr(loading, "_WORTH_WORKERS", 0)
+  assert reader(workers=2).how(*splits).num_workers == 2
+  read, told = reader(workers=2).read(*splits), set()
+  for k, batch in enumerate(expected):  # 3 of the first split, 2 of the other
+    found = next(read)
+    for name, value in batch.items():
+      np.testing.assert_array_equal(found[name], value)
+    if k == 0:
+      for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+        told.add(worker.pid)
+  assert len(told) == 2
+  assert next(read, None) is None
+  assert not multiprocessing.active_children()
+  half = reader(1, 2, workers=1).read(*splits)
+  np.testing.assert_array_equal(next(half)["image"], expected[0]["image"][4:])
+  half.close()  # as a preemption does
+  assert not multiprocessing.active_children()
 
 
 def test_unreadable_images_are_replaced_named_and_counted_once(tmp_path):

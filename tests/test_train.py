@@ -76,6 +76,7 @@ def test_a_run_leaves_everything_it_promises(run):
   assert steps == [50, 100, 134]
   assert "step 134/134 100%" in console
   assert "Done: 134 updates" in console
+  assert "input of evaluations: 1,797 images by " in console
   assert len(console.splitlines()) < 12
   config = json.loads((workdir / "config.json").read_text())
   assert config["batch_size"] == 64
@@ -153,7 +154,13 @@ def test_evaluate_prints_the_table_and_writes_the_summary(run):
     f"--workdir={workdir}",
   )
   assert result.returncode == 0, result.stderr
-  rows = result.stdout.splitlines()
+  # Of the run's loader, which wants no workers.
+  lines = result.stdout.splitlines()
+  for split, line in zip(("train", "test"), lines[:2], strict=True):
+    assert line.startswith(f"input of {split}: ")
+    assert line.endswith("images at a time")
+    assert "thread(s) of this process" in line
+  rows = lines[2:]
   names = [row.split()[0] for row in rows[:4]]
   assert names == ["representation", "raw_pixels", "random_encoder", "byol"]
   summary = json.loads((workdir / "summary.json").read_text())

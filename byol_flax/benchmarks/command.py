@@ -4,7 +4,12 @@ import importlib.util
 import os
 from typing import Any, TextIO
 
-from byol_flax.benchmarks import checkpoint_cost, input_table, step
+from byol_flax.benchmarks import (
+  checkpoint_cost,
+  input_evaluation,
+  input_table,
+  step,
+)
 from byol_flax.report import check_writable, write_json
 from byol_flax.version import code_version
 from input_pipeline.errors import UsageError
@@ -17,6 +22,7 @@ def benchmark(
   updates: int,
   against_torch: bool,
   against_tf: bool,
+  evaluation: bool,
   out: str,
   stream: TextIO,
 ) -> None:
@@ -28,6 +34,7 @@ def benchmark(
     updates: timed updates of "step".
     against_torch: time PyTorch as well, for "step".
     against_tf: time tf.data as well, for "input".
+    evaluation: time the input of evaluations, for "input".
     out: JSON file to write.
     stream: console.
 
@@ -56,6 +63,8 @@ def benchmark(
     found = step.benchmark(
       config, updates=updates, against_torch=against_torch, stream=stream
     )
+  elif what == "input" and evaluation:
+    found = input_evaluation.benchmark(config, stream=stream)
   elif what == "input":
     found = input_table.benchmark(config, against_tf=against_tf, stream=stream)
   else:

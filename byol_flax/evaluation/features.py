@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.models import byol
-from input_pipeline import augment, pipeline, sources
+from input_pipeline import pipeline, sources
 
 FeatureFn = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -67,39 +68,39 @@ def extract(
   )
 
 
-def extract_split(
+def extract_splits(
   feature_fn: FeatureFn,
   variables: Any,
-  source: sources.Source,
-  crop: augment.EvalCrop,
+  splits: Sequence[sources.Source],
+  reader: pipeline.EvalReader,
   *,
-  batch_size: int,
   mesh: Mesh,
   part_done: Callable[[], None],
-) -> Features:
-  """`extract` over all of `source`.
+) -> list[Features]:
+  """`extract` over all of each split; the same workers read one after another.
 
   Args:
     feature_fn: as made by `make_feature_fn`.
     variables: of the network.
-    source: the split.
-    crop: evaluation pre-processing.
-    batch_size: global.
+    splits: what is read.
+    reader: how it is read.
     mesh: where the network runs.
-    part_done: called before each batch, equally often on every process.
+    part_done: called before each batch, equally often on every process. What
+      it raises ends the workers, too.
   """
-  batches = pipeline.eval_iterator(
-    source,
-    crop,
-    batch_size=batch_size,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
 
-  def announced() -> Iterator[pipeline.Batch]:
+  def announced(batches: Iterable[pipeline.Batch]) -> Iterator[pipeline.Batch]:
     for batch in batches:
       part_done()
       yield batch
 
-  with contextlib.closing(batches):
-    return extract(feature_fn, variables, announced(), mesh)
+  with contextlib.closing(reader.read(*splits)) as batches:
+    return [
+      extract(
+        feature_fn,
+        variables,
+        announced(itertools.islice(batches, reader.count_batches(split))),
+        mesh,
+      )
+      for split in splits
+    ]

@@ -1,7 +1,6 @@
 """Several representations of one data set, probed without training them."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from jax.sharding import Mesh
 from byol_flax import sharding
 from byol_flax.evaluation import features, few_label, knn
 from byol_flax.models import byol
-from input_pipeline import augment, pipeline, sources
+from input_pipeline import pipeline, sources
 from input_pipeline.errors import UsageError
 
 # Batches from which an untrained encoder takes its BatchNorm statistics.
@@ -104,8 +103,7 @@ def make_extractor(
   *,
   trained: Any,
   untrained: Any,
-  crop: augment.EvalCrop,
-  batch_size: int,
+  reader: pipeline.EvalReader,
 ) -> Callable[[str, sources.Source], Split]:
   """Returns the `extract` of `evaluate`.
 
@@ -115,22 +113,16 @@ def make_extractor(
     trained: variables of the online network.
     untrained: variables as initialised; their BatchNorm statistics are taken
       from evaluation crops of the split first asked for.
-    crop: evaluation pre-processing.
-    batch_size: global.
+    reader: how splits are read.
   """
   feature_fn = features.make_feature_fn(network, mesh)
   variables = {"byol": trained}
-
-  def batches(source: sources.Source) -> Any:
-    return pipeline.eval_iterator(
-      source, crop, batch_size=batch_size, process_index=0, process_count=1
-    )
 
   def extract(name: str, source: sources.Source) -> Split:
     if name == "raw_pixels":
       rows = [
         (batch["image"][batch["mask"]], batch["label"][batch["mask"]])
-        for batch in batches(source)
+        for batch in reader.read(source)
       ]
       images, labels = (
         np.concatenate(part) for part in zip(*rows, strict=True)
@@ -138,8 +130,17 @@ def make_extractor(
       return images.reshape(len(images), -1) / np.float32(255), labels
     if name not in variables:
       whole = sharding.gather(mesh, untrained)
-      variables[name] = calibrate(network, whole, batches(source))
-    found = features.extract(feature_fn, variables[name], batches(source), mesh)
+      count = min(len(source), _CALIBRATION_BATCHES * reader.batch_size)
+      first = sources.Part(source, source.split, 0, count)
+      variables[name] = calibrate(network, whole, reader.read(first))
+    (found,) = features.extract_splits(
+      feature_fn,
+      variables[name],
+      [source],
+      reader,
+      mesh=mesh,
+      part_done=lambda: None,
+    )
     return found.representation, found.label
 
   return extract
@@ -159,7 +160,7 @@ def calibrate(network: byol.ByolNetwork, variables: Any, batches: Any) -> Any:
     )
     return {**variables, **changed}
 
-  for batch in itertools.islice(batches, _CALIBRATION_BATCHES):
+  for batch in batches:
     variables = update(variables, batch["image"][batch["mask"]])
   return variables
 

@@ -1,7 +1,6 @@
 """What is measured while pre-training goes on."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,7 @@ from byol_flax import metrics
 from byol_flax.evaluation import features, knn
 from byol_flax.models import byol
 from byol_flax.train_state import ByolState
-from input_pipeline import augment, sources
+from input_pipeline import pipeline, sources
 
 
 def make_evaluation(
@@ -20,8 +19,7 @@ def make_evaluation(
   *,
   source: sources.Source,
   bank: sources.Source,
-  crop: augment.EvalCrop,
-  batch_size: int,
+  reader: pipeline.EvalReader,
   neighbours: int,
   part_done: Callable[[], None],
 ) -> Callable[[ByolState], dict[str, float]]:
@@ -32,8 +30,9 @@ def make_evaluation(
     mesh: where it runs.
     source: the evaluation split.
     bank: labelled examples among which kNN looks for neighbours.
-    crop: evaluation pre-processing.
-    batch_size: global.
+    reader: how both are read. Its workers are started for each evaluation and
+      end with it: between two they would only hold memory beside the workers
+      of the training.
     neighbours: k.
     part_done: called between batches, equally often on every process.
 
@@ -44,23 +43,17 @@ def make_evaluation(
   """
   feature_fn = features.make_feature_fn(network, mesh)
 
-  def extract(variables: Any, split: sources.Source) -> features.Features:
-    return features.extract_split(
-      feature_fn,
-      variables,
-      split,
-      crop,
-      batch_size=batch_size,
-      mesh=mesh,
-      part_done=part_done,
-    )
-
   def evaluate(state: ByolState) -> dict[str, float]:
     if not network.num_classes:
       return {}
-    variables = state.online.variables
-    found = extract(variables, source)
-    known = extract(variables, bank)
+    found, known = features.extract_splits(
+      feature_fn,
+      state.online.variables,
+      (source, bank),
+      reader,
+      mesh=mesh,
+      part_done=part_done,
+    )
     results = {
       f"knn/{source.split}/top1": knn.top1(
         known.representation,
