@@ -118,13 +118,28 @@ def prefetch(
 def check_batch_size(
   batch_size: int, *, devices: int, accumulation_steps: int
 ) -> None:
-  """Raises UsageError unless every device gets equal micro-batches."""
+  """Raises UsageError unless all micro-batches are equal and normalisable.
+
+  BatchNorm's statistics are those of a micro-batch over all devices, for each
+  view by itself. Of one image the heads would keep nothing but the offset: all
+  projections were equal, and the loss 0.
+  """
   parts = devices * accumulation_steps
   if batch_size % parts:
     below = batch_size // parts * parts
-    choices = [str(size) for size in (below, below + parts) if size]
+    near = (below, below + parts, below + 2 * parts)
+    choices = [str(size) for size in near if size > accumulation_steps][:2]
     raise UsageError(
       f"batch_size {batch_size} cannot be cut into {accumulation_steps} "
       f"micro-batch(es) on each of {devices} device(s); it must be a multiple "
       f"of {parts}, such as {' or '.join(choices)}."
+    )
+  if batch_size == accumulation_steps:
+    fewer = [n for n in range(batch_size // 2, 0, -1) if batch_size % n == 0]
+    other = f", or accumulation_steps {fewer[0]}" if fewer else ""
+    raise UsageError(
+      f"batch_size {batch_size} in {accumulation_steps} micro-batch(es) leaves "
+      "one image to normalise at a time, and BatchNorm needs two or more: take "
+      f"batch_size {2 * parts} or {3 * parts}, or another multiple of {parts}"
+      f"{other}."
     )

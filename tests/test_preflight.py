@@ -166,6 +166,20 @@ def test_the_smallest_change_that_fits_is_found(room, says_how_much):
     assert len(tried) <= 6, tried  # of ten
 
 
+def test_no_advice_leaves_one_image_to_normalise():
+  config = byol.get_config()
+  config.batch_size, config.accumulation_steps = 24, 3
+  for devices, most in ((1, 4), (2, 4), (8, 1)):
+    found = advice.changes(config, devices)
+    assert max(change.factor for change in found) == most
+    for change in found:
+      sharding.check_batch_size(
+        24,
+        devices=devices,
+        accumulation_steps=change.config.accumulation_steps,
+      )
+
+
 def test_nothing_may_fit():
   config = byol.get_config()
   result = advice.smallest_that_fits(

@@ -258,6 +258,26 @@ def test_batch_size_must_divide():
     sharding.check_batch_size(8, devices=8, accumulation_steps=4)
 
 
+@pytest.mark.parametrize(
+  ("batch_size", "steps", "ways_out"),
+  [
+    (1, 1, r"batch_size 2 or 3, or another multiple of 1\."),
+    (9, 9, r"batch_size 18 or 27, .* multiple of 9, or accumulation_steps 3\."),
+    (7, 7, r"batch_size 14 or 21, .* multiple of 7, or accumulation_steps 1\."),
+  ],
+)
+def test_one_image_at_a_time_is_refused(batch_size, steps, ways_out):
+  with pytest.raises(UsageError, match="one image .*" + ways_out):
+    sharding.check_batch_size(batch_size, devices=1, accumulation_steps=steps)
+  # What the sentence proposes will do; so does one image on each device.
+  with pytest.raises(UsageError, match=r"multiple of 2, such as 4 or 6\."):
+    sharding.check_batch_size(3, devices=1, accumulation_steps=2)
+  for size, parts in ((2 * steps, steps), (batch_size, 1)):
+    if size > 1:
+      sharding.check_batch_size(size, devices=1, accumulation_steps=parts)
+  sharding.check_batch_size(8, devices=8, accumulation_steps=1)
+
+
 def test_prefetch_keeps_order_and_loses_nothing():
   mesh = sharding.make_mesh()
   batches = ({"x": np.full(8, i)} for i in range(7))

@@ -35,9 +35,11 @@ def changes(config: Any, devices: int) -> list[Change]:
   Recomputation comes first, because it changes no number. Micro-batches do:
   each has its own BatchNorm statistics.
   """
-  most = config.batch_size // (devices * config.accumulation_steps)
+  images = config.batch_size // config.accumulation_steps
   found = []
-  for factor in _powers_of_two(most):
+  for factor in _powers_of_two(images // devices):
+    if images // factor < 2:  # which BatchNorm needs
+      break
     changed = copy.deepcopy(config)
     changed.model.encoder.recompute = True
     changed.accumulation_steps = config.accumulation_steps * factor
