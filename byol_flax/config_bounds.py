@@ -60,7 +60,7 @@ RUN: dict[str, Bound] = {
   "warmup_epochs": Real(0),
   "batch_size": Whole(1),
   "accumulation_steps": Whole(1),
-  "base_learning_rate": Real(0),
+  "base_learning_rate": Real(0, 1e30),
   "base_target_decay": _SHARE,
   "target_init": OneOf("independent", "copy"),
   "dtype": OneOf("auto", "float32", "bfloat16"),

@@ -146,6 +146,7 @@ def run(
   begun = (began or time.monotonic()) - seconds_before
   window = _Window(began)
   pending: list[tuple[int, dict[str, jax.Array]]] = []
+  values: dict[str, float] = {}
 
   try:
     if evaluate_first:
@@ -166,7 +167,7 @@ def run(
       reporting, evaluating = intervals.due(step, first, total_steps)
       saving = step == total_steps or outlets.save_due(step, reporting)
       if reporting or saving or evaluating:
-        values = _checked(pending)
+        values = _checked(pending, values)
         pending.clear()
       if reporting:
         # The first update is mostly compilation and would spoil the rates.
@@ -181,7 +182,7 @@ def run(
   except (PreemptedError, UsageError, StorageError) as error:
     # A save takes all processes; the input ends on one of them alone.
     if outlets.processes.alone or isinstance(error, PreemptedError):
-      _keep(outlets, done, state, pending, time.monotonic() - begun)
+      _keep(outlets, done, state, pending, values, time.monotonic() - begun)
     raise
   outlets.processes.at(total_steps, "ending")
   outlets.checkpoints.wait()
@@ -193,11 +194,12 @@ def _keep(
   done: int,
   state: Any,
   pending: list[tuple[int, dict[str, jax.Array]]],
+  before: dict[str, float],
   seconds: float,
 ) -> None:
   """Saves the last whole update, `done`, unless there was none or it is bad."""
   if done:
-    _checked(pending)
+    _checked(pending, before)
     outlets.save(done, state, seconds)
   outlets.checkpoints.wait()
 
@@ -259,22 +261,41 @@ class _Window:
 
 
 def _checked(
-  pending: list[tuple[int, dict[str, jax.Array]]],
+  pending: list[tuple[int, dict[str, jax.Array]]], before: dict[str, float]
 ) -> dict[str, float]:
   """Fetches the metrics of updates; returns those of the last.
+
+  Args:
+    pending: updates and their metrics.
+    before: metrics of the update before them; empty if this start has none.
 
   Raises:
     NonFiniteError: at the first metric that is not finite.
   """
-  values: dict[str, float] = {}
+  values = before
   # All on their way at once: one round trip, however many updates wait.
   for step, metrics in jax.device_get(pending):
-    values = {name: float(x) for name, x in metrics.items()}
+    last, values = values, {name: float(x) for name, x in metrics.items()}
     for name, value in values.items():
       if not math.isfinite(value):
         raise NonFiniteError(
           f"{name} became {value} in update {step}. The run stops here and the "
-          "last checkpoint before it is kept. Usual causes: a learning rate "
-          "that is too high for this batch size, or damaged images."
+          f"last checkpoint before it is kept. {_seen_before(step, last)}"
         )
   return values
+
+
+def _seen_before(step: int, last: dict[str, float]) -> str:
+  """What the metrics `last` say of the cause of a failure in update `step`."""
+  if not last:
+    return (
+      "This start made no update before it; a learning rate that is too high "
+      "for this batch size shows so."
+    )
+  told = ", ".join(f"{name} {value:.3g}" for name, value in last.items())
+  return (
+    f"Update {step - 1} had {told}. A loss or gradient that had grown points "
+    "to a learning rate that is too high for this batch size; a deviation near "
+    "0 or a rank near 1, to a collapse, for which a slower target or a longer "
+    "warm-up are the usual cures."
+  )

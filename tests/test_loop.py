@@ -129,8 +129,13 @@ def test_evaluation_only_at_the_end(tmp_path):
 def test_a_non_finite_metric_stops_before_it_is_saved(tmp_path, bad, kept):
   with pytest.raises(
     loop.NonFiniteError, match=f"train/byol_loss became nan in update {bad}"
-  ):
+  ) as error:
     run(tmp_path, bad=bad)
+  seen = bad * (bad - 1) // 2
+  assert (
+    f"Update {bad - 1} had train/byol_loss {bad - 1}, train/total {seen}. "
+    in str(error.value)
+  )
   reader = checkpoint.Checkpoints.reader(str(tmp_path))
   assert reader.steps() == kept
   reader.close()

@@ -337,6 +337,30 @@ def test_bfloat16_activations_keep_float32_statistics_and_outputs():
   assert not np.array_equal(outputs.representation, exact.representation)
 
 
+@pytest.mark.parametrize("max_pool", [None, resnet.max_pool])
+def test_constant_channels_of_large_value_stay_finite(max_pool):
+  layer = batch_norm.BatchNorm(
+    **NORM, dtype=jnp.float32, param_dtype=jnp.float32
+  )
+  # E[x²] - E[x]² of most of these is below -epsilon, for want of digits.
+  values = jnp.asarray(np.random.default_rng(0).uniform(100, 1e6, 64), "f4")
+  x = jnp.broadcast_to(values, (6, 2, 7, 7, 64))
+  below = jnp.mean(x**2, (0, 2, 3)) - jnp.mean(x, (0, 2, 3)) ** 2
+  assert jnp.min(below) < -NORM["epsilon"]
+  variables = layer.init(jax.random.key(0), x, train=True)
+
+  def loss(x):
+    y, changed = layer.apply(
+      variables, x, train=True, max_pool=max_pool, mutable=["batch_stats"]
+    )
+    return jnp.mean(y**2), (y, changed["batch_stats"]["variance"])
+
+  gradient, (y, variance) = jax.grad(loss, has_aux=True)(x)
+  assert jnp.all(jnp.isfinite(y))
+  assert jnp.all(jnp.isfinite(gradient))
+  assert jnp.all(variance >= 0)
+
+
 def test_a_width_that_does_not_suit_is_told():
   with pytest.raises(UsageError, match=r"width is 0\.01.*multiple of 4"):
     make(width=0.01)

@@ -15,7 +15,8 @@ class BatchNorm(nn.Module):
   each has its own statistics, so that one call on two views equals two calls on
   one (paper.md §1.4). The running averages are de-biased as in Haiku: update t
   moves them by (1 - d) / (1 - d^t), hence the first batch replaces the initial
-  values. The variance is the biased E[x²] - E[x]². Under `jit` with the batch
+  values. The variance is the biased E[x²] - E[x]², or 0 where rounding leaves
+  less: of channels that are constant and large. Under `jit` with the batch
   sharded over a mesh the statistics are those of the global batch.
 
   Attributes:
@@ -76,7 +77,7 @@ class BatchNorm(nn.Module):
       axes = (0, *range(2, x.ndim - 1))
       x = x.astype(self.param_dtype)
       mean = jnp.mean(x, axes)  # [V, C]
-      variance = jnp.mean(x**2, axes) - mean**2  # [V, C]
+      variance = jnp.maximum(jnp.mean(x**2, axes) - mean**2, 0)  # [V, C]
       if max_pool:
         mean *= sign.reshape(1, -1)
       if not self.is_initializing():
