@@ -12,6 +12,8 @@ RUNS ?= runs
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# The figures of README.md are those of a CPU.
+demo: export JAX_PLATFORMS := $(or $(JAX_PLATFORMS),cpu)
 demo: .venv/installed
 	.venv/bin/byol train --config=configs/byol_digits.py --workdir=$(RUNS)/digits
 	.venv/bin/byol evaluate --config=configs/evaluate.py:baselines=1 --workdir=$(RUNS)/digits

@@ -54,6 +54,11 @@ def main(argv: Sequence[str]) -> int:
 
     compilation.keep_programs(options.compilation_cache)
 
+  if options.command in ("evaluate", "benchmark"):
+    from byol_flax import devices
+
+    devices.open_devices()
+
   if options.command == "train":
     _train(options, config, sigterms)
   elif options.command == "evaluate":
@@ -154,6 +159,9 @@ def _train(
     ) as processes,
   ):
     # Imported within, so that a signal meets JAX's handler at once.
+    from byol_flax import devices
+
+    devices.open_devices()
     from byol_flax import origin, train
     from byol_flax import workdir as workdir_lib
 
