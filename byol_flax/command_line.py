@@ -8,9 +8,14 @@ from byol_flax import bounds
 from byol_flax.bounds import Bound, Path, Real, Whole
 from input_pipeline import paths
 
+# Beside this package, in a checkout as where a wheel was installed.
+SHIPPED_CONFIGS = os.path.join(
+  os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs"
+)
 CONFIG_HELP = (
   "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
-  "configs/byol.py:epochs=100; --config.key=value overrides one value."
+  "configs/byol.py:epochs=100; --config.key=value overrides one value. Those "
+  f"of this project are in {SHIPPED_CONFIGS}, and are found from any folder."
 )
 
 # What else than a config can be out of bounds.

@@ -1,5 +1,6 @@
 """The `byol` command: help, mistakes, exit codes."""
 
+import importlib
 import os
 import pathlib
 import re
@@ -80,15 +81,60 @@ def test_bad_overrides_are_told(flags, message):
     config(*flags)
 
 
+def test_what_ships_is_found_from_any_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ("byol.py:epochs=100", "configs/byol.py:epochs=100"):
+    assert config_file.load_config([f"--config={name}"]).epochs == 100
+  with pytest.raises(UsageError, match=r"no config file 'mine/byol\.py'"):
+    config_file.load_config(["--config=mine/byol.py"])
+  (tmp_path / "configs").mkdir()
+  own = "from configs import byol\n\ndef get_config(arg):\n"
+  (tmp_path / "configs" / "byol.py").write_text(
+    own + "  config = byol.get_config(arg)\n  config.seed = 7\n  return config"
+  )
+  assert config_file.load_config(["--config=configs/byol.py"]).seed == 7
+
+
+def test_a_package_called_configs_neither_disturbs_nor_is_disturbed(
+  tmp_path, monkeypatch
+):
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs" / "__init__.py").write_text("theirs = True")
+  (tmp_path / "configs" / "byol.py").write_text("raise RuntimeError('theirs')")
+  for name in [name for name in sys.modules if name.startswith("configs")]:
+    monkeypatch.delitem(sys.modules, name)
+  monkeypatch.syspath_prepend(tmp_path)
+  theirs = importlib.import_module("configs")
+  assert theirs.theirs
+  assert config_file.load_config([DIGITS]).data.name == "digits"
+  assert sys.modules["configs"] is theirs
+  assert "configs.byol" not in sys.modules
+  (tmp_path / "mine.py").write_text("\nfrom configs import mine")
+  with pytest.raises(UsageError, match=r"in line 2.*needs another name"):
+    config_file.load_config([f"--config={tmp_path}/mine.py"])
+
+
 def test_bad_config_files_are_told(tmp_path):
   with pytest.raises(UsageError, match="One --config"):
     config_file.load_config([])
-  with pytest.raises(UsageError, match=r"no config file '.*nowhere\.py'"):
+  with pytest.raises(
+    UsageError, match=r"no config file 'nowhere\.py'.*are in /"
+  ):
     config_file.load_config(["--config=nowhere.py"])
-  for text in ("a = 1", "def get_config(:", "import nothing_of_that_name"):
+  for text, words in (
+    ("a = 1", "KeyError"),
+    ("def get_config(:", "SyntaxError"),
+    ("import nothing_of_that_name", "ModuleNotFoundError in line 1"),
+    ("def get_config(arg):\n  return arg.a", "AttributeError in line 2"),
+  ):
     (tmp_path / "config.py").write_text(text)
-    with pytest.raises(UsageError, match=r"config\.py is no config file"):
+    with pytest.raises(
+      UsageError, match=rf"config\.py is no config file \({words}"
+    ):
       config_file.load_config([f"--config={tmp_path}/config.py"])
+  (tmp_path / "config.py").write_text("def get_config(arg):\n  return {}")
+  with pytest.raises(UsageError, match="returned dict; expected a ConfigDict"):
+    config_file.load_config([f"--config={tmp_path}/config.py"])
   with pytest.raises(UsageError, match="no preset for epochs=7"):
     config_file.load_config([f"--config={ROOT}/configs/byol.py:epochs=7"])
 
