@@ -147,7 +147,6 @@ def run(
   window = _Window(began)
   pending: list[tuple[int, dict[str, jax.Array]]] = []
   values: dict[str, float] = {}
-
   try:
     if evaluate_first:
       outlets.run_evaluation(first - 1, state)
