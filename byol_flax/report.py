@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import sys
 import textwrap
 import time
@@ -33,7 +34,8 @@ class Report:
     writes: whether this process writes, true on process 0 only.
     resume_step: completed updates of the restored checkpoint, 0 for a new run.
       Lines of later steps, left by an attempt that was cut off, are dropped
-      from `metrics.jsonl`, because those steps are about to be run again.
+      from `metrics.jsonl`, because those steps are about to be run again;
+      TensorBoard is told to show what follows in their place.
   """
 
   def __init__(self, workdir: str, *, writes: bool, resume_step: int):
@@ -43,7 +45,9 @@ class Report:
     if writes:
       self._workdir.mkdir(parents=True, exist_ok=True)
       drop_after(self._workdir / "metrics.jsonl", resume_step)
-      self._tensorboard = _open_tensorboard(self._workdir / "tensorboard")
+      self._tensorboard = _open_tensorboard(
+        self._workdir / "tensorboard", resume_step
+      )
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     """Appends one line of `values` at `step`; "wall_time" is Unix seconds.
@@ -84,7 +88,8 @@ class Report:
     if self._writes:
       nested = json.dumps(config, indent=2)
       _replace(self._workdir / "config.json", nested + "\n")
-      self._tensorboard.write_hparams(flatten(config))
+      if not self._resume_step:
+        self._tensorboard.write_hparams(flatten(config))
 
   def parameter_overview(self, params: Mapping[str, Any]) -> int:
     """Writes the table of `params` to `parameters.txt` and TensorBoard.
@@ -105,7 +110,8 @@ class Report:
       _replace(self._workdir / "parameters.txt", table + "\n")
       # Indented, the table is code to Markdown and keeps its columns.
       markdown = textwrap.indent(table, "    ")
-      self.text(self._resume_step, {"parameters": markdown})
+      if not self._resume_step:
+        self.text(0, {"parameters": markdown})
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
   def flush(self) -> None:
@@ -125,8 +131,12 @@ class Report:
     self.close()
 
 
-def _open_tensorboard(folder: epath.Path) -> Any:
-  """CLU's writer of event files, asynchronous and quiet."""
+def _open_tensorboard(folder: epath.Path, resume_step: int) -> Any:
+  """CLU's writer of event files, asynchronous and quiet.
+
+  Hyperparameters, texts and images of the first start stay; so those that come
+  with every start are written by the first one only.
+  """
   # What TensorFlow says while it loads is of no use here: it computes nothing.
   # The notice about oneDNN ignores the log level, hence the second variable.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -135,8 +145,36 @@ def _open_tensorboard(folder: epath.Path) -> Any:
   # do not write can do without it.
   from clu import metric_writers
 
+  _mark_start(folder, resume_step)
   writer = metric_writers.SummaryWriter(str(folder))
   return metric_writers.AsyncWriter(writer)
+
+
+def _mark_start(folder: epath.Path, resume_step: int) -> None:
+  """Tells TensorBoard which of the events before this start hold no more.
+
+  A reader drops them when it meets a START event that is not the first of the
+  run (`plugin_event_accumulator`). Runs of older versions have no first one, so
+  each start leaves two. TensorBoard's data server in Rust needs none: there a
+  step takes the place of equal and later ones of the same name.
+  """
+  from tensorboard.compat.proto import event_pb2
+  from tensorboard.summary.writer import record_writer
+
+  start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+  # What was made by the update that is resumed from stays.
+  first_again = resume_step + 1 if resume_step else 0
+  # Files are read in the order of their names; CLU's has a dot for the dash.
+  name = f"{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}-start"
+  folder.mkdir(parents=True, exist_ok=True)
+  with (folder / f"events.out.tfevents.{name}").open("wb") as file:
+    records = record_writer.RecordWriter(file)
+    for what in (
+      {"file_version": "brain.Event:2"},
+      *2 * [{"step": first_again, "session_log": start}],
+    ):
+      event = event_pb2.Event(wall_time=time.time(), **what)
+      records.write(event.SerializeToString())
 
 
 def drop_after(path: epath.Path, step: int) -> None:

@@ -241,7 +241,8 @@ def _show_views(
   two_views = inputs.make_two_views(config)
   grid, _ = view_grid(source, two_views, config.seed, _GRID_COLUMNS)
   pictures.save_png(f"{workdir}/views.png", grid)
-  out.images(step, {"views": grid[None]})
+  if not step:
+    out.images(step, {"views": grid[None]})
 
 
 def view_grid(
