@@ -16,11 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 
 ROWS = ("original", "view 1", "view 2")
+_MADE_BY = ("Software", "byol-flax")  # a text within each PNG file
 GAP = 4  # pixels between cells
 SMALLEST_CELL = 96  # pixels; smaller images are enlarged to at least this
 
@@ -111,13 +113,34 @@ def letterbox(image: np.ndarray, size: int) -> np.ndarray:
 
 def save_png(path: str, image: np.ndarray) -> None:
   """Writes uint8 [H, W, 3] to `path`; no reader ever sees half a file."""
-  target = epath.Path(path)
-  target.parent.mkdir(parents=True, exist_ok=True)
+  epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  about = PngImagePlugin.PngInfo()
+  about.add_text(*_MADE_BY)
   encoded = io.BytesIO()
-  Image.fromarray(image).save(encoded, format="png")
-  temporary = target.parent / f"{target.name}.tmp"
-  temporary.write_bytes(encoded.getvalue())
-  temporary.replace(target)
+  Image.fromarray(image).save(encoded, format="png", pnginfo=about)
+  whole_files.write_bytes(path, encoded.getvalue())
+
+
+def check_ours(path: str) -> None:
+  """Asks before the work whether `save_png` may write there.
+
+  Raises:
+    UsageError: what is there was not made by `save_png`.
+  """
+  target = epath.Path(path)
+  if not target.exists():
+    return
+  try:
+    with Image.open(io.BytesIO(target.read_bytes()), formats=("PNG",)) as image:
+      key, value = _MADE_BY
+      if image.info.get(key) == value:
+        return
+  except (OSError, ValueError):
+    pass
+  raise UsageError(
+    f"Cannot write {path}: that file is there and was not written by byol; "
+    "move it away, or give another --out."
+  )
 
 
 @dataclasses.dataclass(frozen=True)

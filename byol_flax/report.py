@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 
 
@@ -87,7 +88,7 @@ class Report:
     """Writes a nested `config` to `config.json` and, flattened, TensorBoard."""
     if self._writes:
       nested = json.dumps(config, indent=2)
-      _replace(self._workdir / "config.json", nested + "\n")
+      whole_files.write_text(self._workdir / "config.json", nested + "\n")
       if not self._resume_step:
         self._tensorboard.write_hparams(flatten(config))
 
@@ -107,7 +108,7 @@ class Report:
       table = parameter_overview.get_parameter_overview(
         params, include_stats=False
       )
-      _replace(self._workdir / "parameters.txt", table + "\n")
+      whole_files.write_text(self._workdir / "parameters.txt", table + "\n")
       # Indented, the table is code to Markdown and keeps its columns.
       markdown = textwrap.indent(table, "    ")
       if not self._resume_step:
@@ -186,7 +187,7 @@ def drop_after(path: epath.Path, step: int) -> None:
   if path.exists():
     lines = path.read_bytes().splitlines()
     kept = [line.decode() for line in lines if _step_of(line) <= step]
-    _replace(path, "".join(line + "\n" for line in kept))
+    whole_files.write_text(path, "".join(line + "\n" for line in kept))
 
 
 def evaluated(path: epath.Path, step: int) -> bool:
@@ -207,22 +208,13 @@ def _step_of(line: bytes) -> float:
     return math.inf
 
 
-def _replace(path: epath.Path, text: str) -> None:
-  """Writes `text` to `path` such that no reader ever sees half of it."""
-  temporary = path.parent / f"{path.name}.tmp"
-  try:
-    temporary.write_text(text)
-    temporary.replace(path)
-  except OSError:
-    temporary.unlink(missing_ok=True)
-    raise
-
-
 def check_writable(path: str) -> None:
-  """Asks before the work whether `write_json` could write there; local paths.
+  """Asks before the work whether `write_json` may write there; local paths.
+
+  Only what `byol` wrote is written over: a JSON object with a "code_version".
 
   Raises:
-    UsageError: it could not.
+    UsageError: it could not, or what is there is something else.
   """
   if path.startswith("gs://"):
     return
@@ -233,9 +225,22 @@ def check_writable(path: str) -> None:
     reason = f"there is no folder {folder}"
   elif not os.access(folder, os.W_OK):
     reason = f"{folder} may not be written to"
+  elif os.path.exists(path) and not _has_code_version(path):
+    reason = (
+      "that file is there and was not written by byol; move it away, or give "
+      "another --out"
+    )
   else:
     return
   raise UsageError(f"Cannot write {path}: {reason}.")
+
+
+def _has_code_version(path: str) -> bool:
+  try:
+    with open(path, "rb") as file:
+      return "code_version" in json.load(file)
+  except (OSError, ValueError, TypeError):
+    return False
 
 
 def write_json(path: str, record: Mapping[str, Any]) -> None:
@@ -245,8 +250,8 @@ def write_json(path: str, record: Mapping[str, Any]) -> None:
     UsageError: it cannot be written there.
   """
   try:
-    _replace(
-      epath.Path(path), json.dumps(record, indent=2, allow_nan=False) + "\n"
+    whole_files.write_text(
+      path, json.dumps(record, indent=2, allow_nan=False) + "\n"
     )
   except OSError as error:
     raise UsageError(

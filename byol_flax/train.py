@@ -19,6 +19,7 @@ from byol_flax import (
   pictures,
   records,
   report,
+  run_files,
   sharding,
   train_state,
   trees,
@@ -84,7 +85,7 @@ def train(
     begins_with, program.abstract_state, mesh, workdir, restart, processes
   )
   if restart:
-    workdir_lib.set_aside(workdir, processes)
+    run_files.set_aside(workdir, processes)
   checkpoints = checkpoint.Checkpoints(
     workdir, processes=processes, **config.checkpoint
   )
@@ -103,6 +104,7 @@ def train(
   restored = checkpoints.restore(program.abstract_state)
   start_step = int(restored.state.step) if restored else 0
   seconds = restored.record["seconds"] if restored else 0.0
+  aside = "" if restored else run_files.set_aside_unsaved(workdir, processes)
   devices = sharding.describe(mesh)
   progress = report.Progress(
     total_steps=program.total_steps,
@@ -111,6 +113,11 @@ def train(
   )
   for sentence in restored.damaged if restored else ():
     progress.note(sentence)
+  if aside:
+    progress.note(
+      f"No checkpoint is in {workdir}: the run begins anew, and what an "
+      f"earlier start reported is in {aside}"
+    )
   progress.note(
     f"{sources.summary(source)}; {devices}; "
     f"update {start_step:,} of {program.total_steps:,} in {workdir}"

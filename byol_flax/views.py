@@ -19,6 +19,7 @@ def draw(config: Any, out: str, count: int, *, stream: TextIO) -> None:
   Raises:
     UsageError: for all that a user can mend.
   """
+  pictures.check_ours(out)
   source = sources.ReadableSource(
     sources.open_source(
       config.data.name, config.data.split, config.loader.data_dir

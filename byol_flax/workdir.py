@@ -4,15 +4,13 @@ import contextlib
 import fcntl
 import os
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 from etils import epath
 
-from byol_flax import checkpoint, records, report
-from byol_flax.distributed import Processes
+from byol_flax import checkpoint, records, report, run_files
 from input_pipeline.errors import UsageError
 
 # Sections of the config that do not change what is learned: they may differ
@@ -26,19 +24,6 @@ MAY_CHANGE = (
   "model.encoder.recompute.",
   "augment.device.",
   "augment.cache.",
-)
-
-LOCK = "run.lock"
-# What --restart sets aside; anything else in the folder is not ours.
-_LEFT_BY_A_RUN = (
-  "checkpoints*",
-  "tensorboard",
-  "*.jsonl",
-  "*.png",
-  "config.json",
-  "parameters.txt",
-  "summary.json",
-  "unreadable-*.txt",
 )
 
 
@@ -66,13 +51,19 @@ def taken(workdir: str) -> Iterator[None]:
   bucket and some network file systems cannot be locked; there nothing is.
 
   Raises:
-    UsageError: the folder cannot be written to, or another run has it.
+    UsageError: the folder cannot be written to, holds what is no run's, or
+      another run has it.
   """
   check_writable(workdir)
-  if workdir.startswith("gs://") or jax.process_index():
+  if jax.process_index():
     yield
     return
-  with open(f"{workdir}/{LOCK}", "a+") as file:
+  run_files.check_ours(workdir)
+  if workdir.startswith("gs://"):
+    run_files.mark(workdir)
+    yield
+    return
+  with open(f"{workdir}/{run_files.LOCK}", "a+") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -86,24 +77,8 @@ def taken(workdir: str) -> Iterator[None]:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
+    run_files.mark(workdir)
     yield
-
-
-def set_aside(workdir: str, processes: Processes) -> None:
-  """Moves what an earlier run left into `workdir/replaced-<time>/`."""
-  processes.wait("before setting aside")
-  if jax.process_index() == 0:
-    entries = [
-      entry
-      for entry in epath.Path(workdir).iterdir()
-      if any(entry.match(pattern) for pattern in _LEFT_BY_A_RUN)
-    ]
-    if entries:
-      folder = epath.Path(workdir) / time.strftime("replaced-%Y%m%d-%H%M%S")
-      folder.mkdir()
-      for entry in entries:
-        entry.rename(folder / entry.name)
-  processes.wait("after setting aside")
 
 
 def to_train_longer(workdir: str) -> str:

@@ -88,6 +88,7 @@ def prepare(
   tfds_metadata.check_names(name, version, split)
   folder = os.path.join(out_dir, name, version)
   work = _work_folder(folder, split)
+  tfds_metadata.check_ours(folder)
   items = sorted(items, key=_place)
   classes = _agreed(classes, folder)
   plan = _plan(items, classes, keep_duplicates)

@@ -69,6 +69,17 @@ def check_shards(folder: str, name: str, split: str) -> None:
     )
 
 
+def check_ours(folder: str) -> None:
+  """Raises UsageError if somebody else's data set is there."""
+  for split in splits_of(folder):
+    if facts_of(folder, split) is None:
+      raise UsageError(
+        f"{folder} holds a data set that `byol prepare` did not write (its "
+        f"split {split} has no prepared-{split}.json); give another --name, "
+        "--version or OUT."
+      )
+
+
 def add_split(
   folder: str,
   name: str,

@@ -2,25 +2,40 @@
 
 import contextlib
 import fcntl
+import io
 import os
 from collections.abc import Iterator
 
 import numpy as np
+from etils import epath
 
 
-def write_text(path: str, text: str) -> None:
-  """Writes a text file."""
-  temporary = f"{path}.writing"
-  with open(temporary, "w") as file:
-    file.write(text)
-  os.replace(temporary, path)
+def write_bytes(path: epath.PathLike, data: bytes) -> None:
+  """Writes a file, local or gs://; no reader ever sees half of it.
+
+  What is there stays until then, and for good where writing fails.
+  """
+  target = epath.Path(path)
+  temporary = target.parent / f"{target.name}.tmp"
+  try:
+    temporary.write_bytes(data)
+    temporary.replace(target)
+  except BaseException:
+    with contextlib.suppress(Exception):
+      temporary.unlink(missing_ok=True)
+    raise
 
 
-def write_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
+def write_text(path: epath.PathLike, text: str) -> None:
+  """Writes a text file in UTF-8."""
+  write_bytes(path, text.encode())
+
+
+def write_arrays(path: epath.PathLike, arrays: dict[str, np.ndarray]) -> None:
   """Writes arrays to an .npz file, without pickles."""
-  temporary = f"{path}.writing.npz"
-  np.savez(temporary, allow_pickle=False, **arrays)
-  os.replace(temporary, path)
+  file = io.BytesIO()
+  np.savez(file, allow_pickle=False, **arrays)
+  write_bytes(path, file.getvalue())
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:

@@ -85,7 +85,7 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
 
   def make_older():
     """Files count in the order of their names, which begin with the second."""
-    for file in (tmp_path / "tensorboard").iterdir():
+    for file in sorted((tmp_path / "tensorboard").iterdir()):
       start, second, rest = re.split(r"(\d{10})", file.name, maxsplit=1)
       file.rename(file.parent / f"{start}{int(second) - 9:010}{rest}")
 

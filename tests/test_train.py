@@ -9,8 +9,10 @@ import subprocess
 import sys
 
 import pytest
+from etils import epath
 from tensorboard.backend.event_processing import event_accumulator
 
+from byol_flax import run_files
 from tests import trainers
 
 # In one process, which makes the run that they look at once.
@@ -110,6 +112,10 @@ def test_metrics_have_the_names_of_the_vocabulary(run):
     events.Tags()["tensors"]
   )
   assert any("views" in tag for tag in events.Tags()["tensors"])
+  # All that a run leaves is in the list of what may be written over and moved.
+  listed = {path.name for path in run_files.written(epath.Path(workdir))}
+  there = {path.name for path in workdir.iterdir()}
+  assert there == listed | {run_files.MARKER, run_files.LOCK}
 
 
 @pytest.mark.slow

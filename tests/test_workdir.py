@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from byol_flax import distributed, workdir
+from byol_flax import workdir
 from configs import byol_digits
 from input_pipeline.errors import UsageError
 
@@ -122,21 +122,3 @@ def test_a_workdir_has_one_run_at_a_time(tmp_path):
     pass
   with workdir.taken(str(tmp_path / "run")):  # it was let go of
     pass
-
-
-def test_set_aside_keeps_everything(tmp_path):
-  workdir.set_aside(
-    str(tmp_path), distributed.Processes()
-  )  # nothing there: nothing made
-  assert not list(tmp_path.iterdir())
-  (tmp_path / "checkpoints").mkdir()
-  (tmp_path / "checkpoints" / "x").write_text("kept")
-  (tmp_path / "metrics.jsonl").write_text("{}")
-  (tmp_path / "replaced-earlier").mkdir()
-  (tmp_path / "thesis.tex").write_text("not of a run")
-  workdir.set_aside(str(tmp_path), distributed.Processes())
-  new, old, thesis = sorted(tmp_path.iterdir())
-  assert old.name == "replaced-earlier"
-  assert thesis.name == "thesis.tex"
-  assert (new / "checkpoints" / "x").read_text() == "kept"
-  assert (new / "metrics.jsonl").exists()
