@@ -83,24 +83,28 @@ def set_aside(workdir: str, processes: Processes) -> None:
   processes.wait("after setting aside")
 
 
-def set_aside_unsaved(workdir: str, processes: Processes) -> str:
+def set_aside_unsaved(workdir: str, processes: Processes) -> tuple[str, ...]:
   """Makes way for a run that begins anew where no checkpoint is.
 
   It was ended before its first save, or somebody removed its checkpoints. What
   it reported would be emptied.
 
   Returns:
-    Where it is now, on process 0; "" if nothing had been reported.
+    Sentences, on process 0: where it is now, if anything had been reported.
   """
   processes.wait("before making way")
-  moved = ""
+  notes: tuple[str, ...] = ()
   if jax.process_index() == 0:
     metrics = epath.Path(workdir, METRICS)
     if metrics.exists() and metrics.read_bytes():
       entries = written(epath.Path(workdir))
-      moved = _move([entry for entry in entries if entry.name != "checkpoints"])
+      aside = _move([entry for entry in entries if entry.name != "checkpoints"])
+      notes = (
+        f"No checkpoint is in {workdir}: the run begins anew, and what an "
+        f"earlier start reported is in {aside}",
+      )
   processes.wait("after making way")
-  return moved
+  return notes
 
 
 def _move(entries: list[epath.Path]) -> str:

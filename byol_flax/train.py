@@ -104,20 +104,18 @@ def train(
   restored = checkpoints.restore(program.abstract_state)
   start_step = int(restored.state.step) if restored else 0
   seconds = restored.record["seconds"] if restored else 0.0
-  aside = "" if restored else run_files.set_aside_unsaved(workdir, processes)
+  if restored:
+    notes = restored.damaged
+  else:
+    notes = run_files.set_aside_unsaved(workdir, processes)
   devices = sharding.describe(mesh)
   progress = report.Progress(
     total_steps=program.total_steps,
     batch_size=config.batch_size,
     stream=stream,
   )
-  for sentence in restored.damaged if restored else ():
+  for sentence in notes:
     progress.note(sentence)
-  if aside:
-    progress.note(
-      f"No checkpoint is in {workdir}: the run begins anew, and what an "
-      f"earlier start reported is in {aside}"
-    )
   progress.note(
     f"{sources.summary(source)}; {devices}; "
     f"update {start_step:,} of {program.total_steps:,} in {workdir}"

@@ -105,13 +105,15 @@ def test_set_aside_moves_what_runs_write_and_nothing_else(tmp_path):
 
 def test_a_run_without_checkpoints_makes_way_for_a_new_one(tmp_path):
   fill(tmp_path, ["starts.jsonl", "config.json"])
-  assert run_files.set_aside_unsaved(str(tmp_path), ALONE) == ""
+  assert run_files.set_aside_unsaved(str(tmp_path), ALONE) == ()
   fill(tmp_path, ["metrics.jsonl", "holiday.png"])
   (tmp_path / "checkpoints").mkdir()
   before = (tmp_path / "metrics.jsonl").read_text()
-  moved = run_files.set_aside_unsaved(str(tmp_path), ALONE)
+  (note,) = run_files.set_aside_unsaved(str(tmp_path), ALONE)
   (new,) = tmp_path.glob("replaced-*")
-  assert moved == str(new)
+  assert note.endswith(
+    f"begins anew, and what an earlier start reported is in {new}"
+  )
   assert (new / "metrics.jsonl").read_text() == before
   assert {path.name for path in tmp_path.iterdir()} == {
     new.name,
