@@ -101,13 +101,9 @@ def train(
   )
 
   # State: restored, or new.
-  restored = checkpoints.restore(program.abstract_state)
+  restored, notes = _restore(checkpoints, program, workdir, processes)
   start_step = int(restored.state.step) if restored else 0
   seconds = restored.record["seconds"] if restored else 0.0
-  if restored:
-    notes = restored.damaged
-  else:
-    notes = run_files.set_aside_unsaved(workdir, processes)
   devices = sharding.describe(mesh)
   progress = report.Progress(
     total_steps=program.total_steps,
@@ -270,6 +266,19 @@ def view_grid(
     np.stack([example["view2"] for example in drawn]),
   )
   return picture, sum(example["unreadable"] >= 0 for example in originals)
+
+
+def _restore(
+  checkpoints: checkpoint.Checkpoints,
+  program: program_lib.Program,
+  workdir: str,
+  processes: Processes,
+) -> tuple[checkpoint.Restored | None, tuple[str, ...]]:
+  """The newest sound checkpoint, if there is one, and what to say of it."""
+  restored = checkpoints.restore(program.abstract_state)
+  if restored:
+    return restored, restored.damaged
+  return None, run_files.set_aside_unsaved(workdir, processes)
 
 
 def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
