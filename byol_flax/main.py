@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from byol_flax import config_bounds
+from byol_flax import config_bounds, console
 from byol_flax.command_line import parse_command
 from byol_flax.config_file import config_of_run, load_config
 from input_pipeline.errors import PreemptedError, RunError, UsageError
@@ -185,6 +185,7 @@ def _train(
 
 def run() -> None:
   """Entry point of the console script."""
+  console.protect()
   try:
     sys.exit(main(sys.argv[1:]))
   except (UsageError, RunError) as error:
