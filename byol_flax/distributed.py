@@ -147,25 +147,24 @@ def start(
     RunError: names the processes that did not come in time.
     PreemptedError: SIGTERM came while others were waited for.
   """
-  channel = None
-  if cluster.count > 1:
-    host, _, port = cluster.coordinator.rpartition(":")
-    channel = peers.Peers(
-      (host, _channel_port(int(port))),
-      index=cluster.index,
-      count=cluster.count,
-      deadlines=deadlines,
-      identity=identity,
-      stopping=lambda: bool(sigterms),
-    )
+  channel = _make_channel(cluster, deadlines, identity, sigterms)
+  if channel:
+    channel.gather()
   else:
     # Nothing to speak to; Gloo would say on the console that it found no one.
     jax.config.update("jax_cpu_collectives_implementation", None)
-  try:
+  with _ended_with_the_others(channel):
     _initialize(cluster, deadlines)
     if sigterms:  # they came before JAX could hear them
       os.kill(os.getpid(), signal.SIGTERM)
     yield Processes(channel)
+
+
+@contextlib.contextmanager
+def _ended_with_the_others(channel: peers.Peers | None) -> Iterator[None]:
+  """Leaves in order after the block; tells the others when it failed."""
+  try:
+    yield
   except PreemptedError:
     _leave(channel)
     raise
@@ -185,6 +184,26 @@ def start(
     _fail(channel, f"{type(error).__name__}: {str(error)[:300]}", 1)
     raise
   _leave(channel)
+
+
+def _make_channel(
+  cluster: Cluster,
+  deadlines: peers.Deadlines,
+  identity: str,
+  sigterms: Collection[int],
+) -> peers.Peers | None:
+  """The channel to the other processes; None when there are none."""
+  if cluster.count == 1:
+    return None
+  host, _, port = cluster.coordinator.rpartition(":")
+  return peers.Peers(
+    (host, _channel_port(int(port))),
+    index=cluster.index,
+    count=cluster.count,
+    deadlines=deadlines,
+    identity=identity,
+    stopping=lambda: bool(sigterms),
+  )
 
 
 def _initialize(cluster: Cluster, deadlines: peers.Deadlines) -> None:

@@ -61,7 +61,7 @@ class Peers:
     stopping: Callable[[], bool],
     end: Callable[[str, int], NoReturn] | None = None,
   ) -> None:
-    """Returns when all processes are there.
+    """Meets nobody yet; see `gather`.
 
     Args:
       address: where process 0 listens.
@@ -71,14 +71,11 @@ class Peers:
       identity: of what is to be run; processes with another one are refused.
       stopping: whether this process was told to end before all were there.
       end: ends this process with a sentence and an exit code.
-
-    Raises:
-      RunError: names the processes that did not come.
-      PreemptedError: this process was told to end.
     """
+    self._address = address
     self._index, self._count, self._deadlines = index, count, deadlines
     self._end = end or roll_call.end_process
-    call = roll_call.RollCall(
+    self._call = roll_call.RollCall(
       index=index,
       count=count,
       identity=hashlib.blake2b(identity.encode()).hexdigest()[:32],
@@ -90,11 +87,21 @@ class Peers:
     self._at = (0, 0, 0)
     self._moved = time.monotonic()
     self._closing = threading.Event()
-    if index == 0:
-      self._peers = call.gather(address)
-    else:
-      self._peers = [call.join(address)]
     self._thread = threading.Thread(target=self._watch, daemon=True)
+
+  def gather(self) -> None:
+    """Returns when all processes are there.
+
+    Raises:
+      RunError: names the processes that did not come.
+      PreemptedError: this process was told to end.
+    """
+    if self._index == 0:
+      self._call.gather(self._address)
+    else:
+      self._call.join(self._address)
+    self._peers = list(self._call.come.values())
+    self._moved = time.monotonic()
     self._thread.start()
 
   def at(self, step: int, activity: str) -> None:
@@ -114,14 +121,20 @@ class Peers:
     Not by an exception to the end of the program: JAX would wait there for
     processes that are about to end themselves.
     """
+    self.tell(sentence, code)
+    self._end(sentence, code)
+
+  def tell(self, sentence: str, code: int) -> None:
+    """Tells the others to end, those who have come if not all have."""
     told = sentence
     if self._index == 0:
       told = f"{self._name_of(0, roll_call.here())} ended: {sentence}"
     self._closing.set()
-    for peer in self._peers:
+    there = list(self._call.come.values())
+    for peer in there:
       peer.send({"stop": told, "code": code})
-    time.sleep(BEAT_SECONDS)  # the last words must leave before the process
-    self._end(sentence, code)
+    if there:  # the last words must leave before the process
+      time.sleep(BEAT_SECONDS)
 
   def close(self) -> None:
     """Leaves in order; the others go on."""
@@ -167,6 +180,8 @@ class Peers:
     return peer.left
 
   def _take(self, peer: Peer, message: dict[str, Any]) -> None:
+    if self._closing.is_set():
+      return  # this process is ending already, and has said why
     if "stop" in message:
       sentence, code = str(message["stop"]), int(message["code"])
       if self._index == 0:

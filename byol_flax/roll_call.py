@@ -3,6 +3,9 @@
 Process 0 listens; every other process connects and says hello: who it is, of
 how many, and what it is about to run. When all are there process 0 says go, and
 the connections stay (`peers`). Messages are lines of JSON.
+
+A process that is told to end meanwhile tells process 0, and process 0 tells all
+others. Some may be importing still, so both wait for the other side a while.
 """
 
 import contextlib
@@ -15,10 +18,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from byol_flax import console
 from input_pipeline.errors import PreemptedError, RunError
 
 BEAT_SECONDS = 1.0
 RESUME = "This run ends here; the same command resumes it."
+# How long a process that was told to end waits for others to tell them. Imports
+# before the roll call took 2 s alone, and 21 s for eight at once on two cores.
+LINGER_SECONDS = 60.0
+_STOPPED = "preempted before all processes had come."
 _LONGEST_LINE = 65536
 
 
@@ -82,6 +90,14 @@ class Peer:
     return messages if all(isinstance(x, dict) for x in messages) else None
 
 
+class _EndedError(Exception):
+  """Process `index` ended the run before all had come."""
+
+  def __init__(self, index: int, sentence: str, code: int) -> None:
+    super().__init__(sentence)
+    self.index, self.sentence, self.code = index, sentence, code
+
+
 @dataclasses.dataclass(frozen=True)
 class RollCall:
   """One process's part in it.
@@ -93,6 +109,7 @@ class RollCall:
     start_seconds: how long to wait for all.
     stopping: whether this process was told to end meanwhile.
     end: ends this process with a sentence and an exit code.
+    come: the processes that are there, by index.
   """
 
   index: int
@@ -101,14 +118,21 @@ class RollCall:
   start_seconds: float
   stopping: Callable[[], bool]
   end: Callable[[str, int], NoReturn]
+  come: dict[int, Peer] = dataclasses.field(default_factory=dict)
 
-  def gather(self, address: tuple[str, int]) -> list[Peer]:
+  def gather(self, address: tuple[str, int]) -> None:
     """Process 0: listens until every other process said hello."""
     with _listen(address) as listener:
-      return self._gather(listener)
+      try:
+        self._gather(listener)
+      except _EndedError as ended:
+        self._tell_all(listener, ended)
+        if ended.index == 0:
+          raise PreemptedError from None
+        self.end(ended.sentence, ended.code)
 
-  def _gather(self, listener: socket.socket) -> list[Peer]:
-    come: dict[int, Peer] = {}
+  def _gather(self, listener: socket.socket) -> None:
+    come = self.come
     deadline = time.monotonic() + self.start_seconds
     with selectors.DefaultSelector() as selector:
       selector.register(listener, selectors.EVENT_READ)
@@ -118,19 +142,19 @@ class RollCall:
             newcomer, more = self._read_hello(listener.accept()[0])
             if newcomer:
               come[newcomer.index] = newcomer
-              self._obey(newcomer, more, come.values())
+              self._obey(newcomer, more)
               selector.register(
                 newcomer.connection, selectors.EVENT_READ, newcomer
               )
             continue
           peer: Peer = key.data
-          if not self._still_waits(peer, come.values()):
+          if not self._still_waits(peer):
             selector.unregister(key.fileobj)
             if come.get(peer.index) is peer:
               del come[peer.index]
         if self.stopping():
-          self._dismiss(come.values(), "process 0 was preempted.", 75)
-          raise PreemptedError
+          who = name_of(0, self.count, here())
+          raise _EndedError(0, f"{who} ended: {_STOPPED}", 75)
         if time.monotonic() > deadline:
           missing = sorted(set(range(1, self.count)) - come.keys())
           sentence = (
@@ -141,28 +165,43 @@ class RollCall:
           raise RunError(f"{sentence} {RESUME}")
     for peer in come.values():
       peer.send({"go": True})
-    return list(come.values())
 
-  def _still_waits(self, peer: Peer, others: Iterable[Peer]) -> bool:
-    """Whether a process that came is still there; ends all if it says so."""
+  def _tell_all(self, listener: socket.socket, ended: _EndedError) -> None:
+    """Tells all other processes to end, and waits for those who come late.
+
+    They would find nobody, and take that for a fault.
+    """
+    self._dismiss(self.come.values(), ended.sentence, ended.code)
+    missing = set(range(1, self.count)) - self.come.keys() - {ended.index}
+    seconds = min(self.start_seconds, LINGER_SECONDS)
+    if missing:
+      console.say(
+        f"{ended.sentence} Waiting up to {seconds:g} s to tell "
+        f"{_listing(sorted(missing)).lower()} of {self.count}."
+      )
+    deadline = time.monotonic() + seconds
+    listener.settimeout(BEAT_SECONDS / 4)
+    while missing and time.monotonic() < deadline:
+      with contextlib.suppress(TimeoutError):
+        newcomer, _ = self._read_hello(listener.accept()[0])
+        if newcomer:
+          self._dismiss([newcomer], ended.sentence, ended.code)
+          missing.discard(newcomer.index)
+
+  def _still_waits(self, peer: Peer) -> bool:
+    """Whether a process that came is still there."""
     messages = peer.receive()
-    self._obey(peer, messages or (), others)
+    self._obey(peer, messages or ())
     if messages is None:
       peer.connection.close()
     return messages is not None
 
-  def _obey(
-    self,
-    peer: Peer,
-    messages: Iterable[dict[str, Any]],
-    others: Iterable[Peer],
-  ) -> None:
-    """Ends all when `peer` says so."""
+  def _obey(self, peer: Peer, messages: Iterable[dict[str, Any]]) -> None:
+    """Ends the roll call when `peer` says so."""
     for message in messages:
       if "stop" in message:
-        sentence, code = f"{peer.name} {message['stop']}", int(message["code"])
-        self._dismiss(others, sentence, code)
-        self.end(sentence, code)
+        sentence = f"{peer.name} ended: {message['stop']}"
+        raise _EndedError(peer.index, sentence, int(message["code"]))
 
   def _dismiss(self, come: Iterable[Peer], sentence: str, code: int) -> None:
     for peer in come:
@@ -203,7 +242,7 @@ class RollCall:
       return None, []
     return peer, more
 
-  def join(self, address: tuple[str, int]) -> Peer:
+  def join(self, address: tuple[str, int]) -> None:
     """Other processes: reach process 0 and wait until it says go."""
     shown = f"{address[0]}:{address[1]}"
     hello = {
@@ -214,25 +253,34 @@ class RollCall:
     }
     reason = ""
     # Process 0 gives up first, and its sentence names those who are missing.
-    deadline = time.monotonic() + self.start_seconds + 10
+    start = time.monotonic()
+    deadline = start + self.start_seconds + 10
+    told_to_end = False
     while time.monotonic() < deadline:
+      if self.stopping() and not told_to_end:
+        # Process 0 may come later, and must not wait for this one.
+        told_to_end = True
+        linger = min(self.start_seconds, LINGER_SECONDS)
+        deadline = min(deadline, time.monotonic() + linger)
       try:
         connection = socket.create_connection(address, timeout=BEAT_SECONDS)
       except OSError as error:
         reason = f" ({error})"
         # Nobody listens: nobody is there to give up first.
-        if time.monotonic() > deadline - 10:
+        if time.monotonic() > start + self.start_seconds:
           break
         connection = None
       if connection:
         peer = Peer(0, name_of(0, self.count, shown), connection)
         peer.send(hello)
+        self.come[0] = peer
         if self._wait_for_go(peer, deadline):
-          return peer
+          return
+        del self.come[0]
         connection.close()
-      if self.stopping():
-        raise PreemptedError
       time.sleep(BEAT_SECONDS / 10)
+    if self.stopping():
+      raise PreemptedError
     raise RunError(
       f"Process 0 of {self.count} did not answer at {shown} within "
       f"{self.start_seconds:g} s{reason}. {RESUME}"
@@ -244,7 +292,7 @@ class RollCall:
       selector.register(peer.connection, selectors.EVENT_READ)
       while time.monotonic() < deadline:
         if self.stopping():
-          peer.send_last({"stop": "was preempted.", "code": 75})
+          peer.send_last({"stop": _STOPPED, "code": 75})
           raise PreemptedError
         if not selector.select(timeout=BEAT_SECONDS / 4):
           continue
@@ -254,7 +302,7 @@ class RollCall:
         for message in messages:
           if "stop" in message:
             self.end(str(message["stop"]), int(message["code"]))
-        if messages:
+        if any("go" in message for message in messages):
           peer.connection.settimeout(None)
           return True
     return False
@@ -297,5 +345,5 @@ def end_process(sentence: str, code: int) -> NoReturn:
   next start, and Grain's workers end with their parent.
   """
   again = "" if code == 2 or RESUME in sentence else f" {RESUME}"
-  os.write(2, f"byol: {sentence}{again}\n".encode())
+  console.say(f"{sentence}{again}")
   os._exit(code)

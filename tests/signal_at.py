@@ -3,7 +3,8 @@
 Command: python -m tests.signal_at ... --at=STEP:ACTIVITY, with an activity of
 `peers.ACTIVITIES`, --at=STEP:saved, or --at=start, before the processes
 gather. The signal and the trainer are real; only the moment is arranged. With
---at=unreadable the process cannot read checkpoints.
+--at=unreadable the process cannot read checkpoints, and with --at=late it comes
+some seconds after the others.
 """
 
 import os
@@ -25,6 +26,9 @@ def arrange(place):
       return find(*given)
 
     distributed.find_cluster = find_cluster
+    return
+  if place == "late":
+    time.sleep(4)
     return
   if place == "unreadable":
 

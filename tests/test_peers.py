@@ -1,5 +1,7 @@
 """The processes of a run: gathered, watched, told why they end."""
 
+import concurrent.futures
+import random
 import socket
 import threading
 import time
@@ -42,10 +44,12 @@ class Run:
   def join(self, index):
     def end(sentence, code):
       self.ended[index] = (sentence, code)
+      for peer in channel._call.come.values():
+        peer.connection.close()
       raise SystemExit  # ends this thread, as the real one ends the process
 
     try:
-      self.peers[index] = peers.Peers(
+      channel = peers.Peers(
         self.address,
         index=index,
         count=self.count,
@@ -54,6 +58,8 @@ class Run:
         stopping=lambda: index in self.stopping,
         end=end,
       )
+      channel.gather()
+      self.peers[index] = channel
     except RunError as error:
       self.errors[index] = str(error)
     except PreemptedError:
@@ -133,28 +139,62 @@ def test_another_command_on_one_process_is_a_usage_error():
   assert sorted(run.peers) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("stopped", [0, 1])
-def test_a_signal_while_others_are_waited_for_ends_all_with_75(stopped):
-  run = Run(3, present=[])
+def gather_at_random(seed):
+  """Four that come at random moments; some are told to end before the last."""
+  rng = random.Random(seed)
+  run = Run(4, present=[])
+  moments = [rng.uniform(0, 2) for _ in range(4)]
+  moments[rng.randrange(4)] = 2.5  # nobody is told after all have come
+  stopped = rng.sample(range(4), rng.choice((1, 1, 2)))
+  told = rng.uniform(0, 2)
+
+  def come(index):
+    time.sleep(moments[index])
+    run.join(index)
+
   threads = [
-    threading.Thread(target=run.join, args=(i,), daemon=True) for i in (0, 1)
+    *(threading.Timer(told, run.stopping.add, [index]) for index in stopped),
+    *(threading.Thread(target=come, args=(index,)) for index in range(4)),
   ]
   for thread in threads:
     thread.start()
-  time.sleep(1)  # process 2 does not come
-  begun = time.monotonic()
+  for thread in threads:
+    thread.join(15)
+  preempted = {i for i, error in run.errors.items() if error == "preempted"}
+  ended = {i for i, (_, code) in run.ended.items() if code == 75}
+  told = f"{moments}, {stopped} at {told}: {run.errors}, {run.ended}"
+  assert preempted | ended == set(range(4)), told
+  assert preempted <= set(stopped), told
+  assert all("preempted" in run.ended[i][0] for i in ended), told
+
+
+def test_a_signal_while_they_gather_ends_all_with_75_the_late_ones_too():
+  with concurrent.futures.ThreadPoolExecutor(24) as pool:
+    list(pool.map(gather_at_random, range(24)))
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_nobody_waits_for_long_for_those_who_never_come(stopped):
+  deadlines = peers.Deadlines(
+    start_seconds=2, silence_seconds=20, stall_seconds=60
+  )
+  run = Run(3, deadlines, present=[])
+  threads = [threading.Thread(target=run.join, args=(i,)) for i in (0, 1)]
+  for thread in threads:
+    thread.start()
+  time.sleep(1)
   run.stopping.add(stopped)
   for thread in threads:
-    thread.join(10)
-  assert time.monotonic() - begun < 5
+    thread.join(5)
   assert run.errors == {stopped: "preempted"}
-  sentence, code = run.ended[1 - stopped]
-  assert "preempted" in sentence
-  assert code == 75
+  assert run.ended[1 - stopped][1] == 75
 
 
 def test_a_signal_while_process_0_is_not_there():
-  run = Run(2, present=[])
+  deadlines = peers.Deadlines(
+    start_seconds=1, silence_seconds=20, stall_seconds=60
+  )
+  run = Run(2, deadlines, present=[])
   run.stopping.add(1)
   run.join(1)
   assert run.errors == {1: "preempted"}
