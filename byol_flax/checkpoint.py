@@ -57,6 +57,7 @@ class Checkpoints:
 
   Attributes:
     directory: where they are.
+    save_on_interrupt: whether the first Ctrl-C saves, or ends at once.
   """
 
   def __init__(
@@ -68,6 +69,7 @@ class Checkpoints:
     keep_last: int,
     keep_every: int,
     processes: Processes,
+    save_on_interrupt: bool = False,
     read_only: bool = False,
   ) -> None:
     """Opens or creates the folder; leftovers of a kill are removed.
@@ -81,10 +83,12 @@ class Checkpoints:
       keep_every: checkpoints whose step is a multiple are kept for good; 0
         keeps none of them.
       processes: all that hold the state; each calls every method.
+      save_on_interrupt: for whoever runs the updates.
       read_only: look, while another process may be writing: nothing is
         created, cleaned up or moved.
     """
     self.directory = epath.Path(workdir) / "checkpoints"
+    self.save_on_interrupt = save_on_interrupt
     self._processes = processes
     self._read_only = read_only
     self._every_steps = every_steps

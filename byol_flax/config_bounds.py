@@ -101,6 +101,7 @@ RUN: dict[str, Bound] = {
   # One remains when the newest is damaged.
   "checkpoint.keep_last": Whole(2),
   "checkpoint.keep_every": Whole(0),
+  "checkpoint.save_on_interrupt": Switch(),
   # JAX takes whole seconds.
   "deadlines.start_seconds": Real(1),
   "deadlines.silence_seconds": Real(1),

@@ -7,6 +7,7 @@ that is alone starts JAX's service too: without it no preemption notice comes.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from byol_flax import peers
+from byol_flax import interrupts, peers
 from input_pipeline.errors import PreemptedError, RunError, UsageError
 
 
@@ -147,17 +148,20 @@ def start(
     RunError: names the processes that did not come in time.
     PreemptedError: SIGTERM came while others were waited for.
   """
-  channel = _make_channel(cluster, deadlines, identity, sigterms)
-  if channel:
-    channel.gather()
-  else:
-    # Nothing to speak to; Gloo would say on the console that it found no one.
-    jax.config.update("jax_cpu_collectives_implementation", None)
-  with _ended_with_the_others(channel):
-    _initialize(cluster, deadlines)
-    if sigterms:  # they came before JAX could hear them
-      os.kill(os.getpid(), signal.SIGTERM)
-    yield Processes(channel)
+  with contextlib.ExitStack() as stack:
+    channel = _make_channel(cluster, deadlines, identity, sigterms)
+    if channel:
+      tell = functools.partial(channel.tell, "interrupted.", 130)
+      stack.enter_context(interrupts.when_leaving(tell))
+      channel.gather()
+    else:
+      # Nothing to speak to; Gloo would say on the console that it found no one.
+      jax.config.update("jax_cpu_collectives_implementation", None)
+    with _ended_with_the_others(channel):
+      _initialize(cluster, deadlines)
+      if sigterms:  # they came before JAX could hear them
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield Processes(channel)
 
 
 @contextlib.contextmanager
@@ -170,9 +174,6 @@ def _ended_with_the_others(channel: peers.Peers | None) -> Iterator[None]:
     raise
   except (UsageError, RunError) as error:
     _fail(channel, str(error), 2 if isinstance(error, UsageError) else 1)
-    raise
-  except KeyboardInterrupt:
-    _fail(channel, "interrupted.", 130)
     raise
   except BaseException as error:
     # A lost process shows first as an error of the collective that waits for

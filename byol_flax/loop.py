@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import jax
 
+from byol_flax import interrupts
 from byol_flax import report as report_lib
 from byol_flax.checkpoint import Checkpoints, Record
 from byol_flax.distributed import Processes
@@ -158,6 +159,10 @@ def run(
       outlets.processes.at(step, "updating")
       state, metrics = step_fn(state, batch)
       done = step
+      # Now there is something to save; after the last update there is not.
+      interrupts.hand_on(
+        outlets.checkpoints.save_on_interrupt and step < total_steps
+      )
       window.updates += 1
       pending.append((step, metrics))
       if len(pending) >= _IN_FLIGHT:

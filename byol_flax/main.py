@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from byol_flax import config_bounds, console
+from byol_flax import config_bounds, console, interrupts
 from byol_flax.command_line import parse_command
 from byol_flax.config_file import config_of_run, load_config
 from input_pipeline.errors import PreemptedError, RunError, UsageError
@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     # Until JAX puts its own handler in this place, within a few seconds. A
     # signal in between is kept for it; see `distributed.start`.
     signal.signal(signal.SIGTERM, lambda number, _: sigterms.append(number))
+    interrupts.terminate_on_hangup()
   if options.command == "prepare":
     _prepare(options)
     return 0
@@ -186,28 +187,31 @@ def _train(
 def run() -> None:
   """Entry point of the console script."""
   console.protect()
+  interrupts.listen(f"interrupted{_way_on('goes on')}.")
   try:
     sys.exit(main(sys.argv[1:]))
   except (UsageError, RunError) as error:
     sys.stderr.write(f"byol: {error}\n")
     sys.exit(2 if isinstance(error, UsageError) else 1)
-  except KeyboardInterrupt:
-    goes_on = {
-      "train": "; the same command resumes from the last checkpoint",
-      "prepare": "; the same command goes on where it stopped",
-    }
-    command = sys.argv[1] if sys.argv[1:] else ""
-    sys.stderr.write(f"byol: interrupted{goes_on.get(command, '')}.\n")
-    sys.stderr.flush()
-    # Not by way of the interpreter's end: a compilation that still goes on in
-    # XLA's threads would crash there.
-    os._exit(130)
   except PreemptedError:
-    restarted = ", without --restart," if "--restart" in sys.argv else ""
-    sys.stderr.write(
-      f"byol: preempted; the same command{restarted} resumes the run.\n"
-    )
+    if interrupts.handed_on():
+      sys.stderr.write(f"byol: interrupted, and saved{_way_on('goes on')}.\n")
+      sys.exit(interrupts.EXIT_CODE)
+    sys.stderr.write(f"byol: preempted{_way_on('resumes')}.\n")
     sys.exit(75)  # EX_TEMPFAIL
+
+
+def _way_on(verb: str) -> str:
+  """How a command that was cut off is taken up again; true at any moment."""
+  command = sys.argv[1] if sys.argv[1:] else ""
+  if command == "prepare":
+    return "; the same command goes on where it stopped"
+  if command != "train":
+    return ""
+  way = f"the same command {verb} from the last checkpoint, if there is one"
+  if "--restart" in sys.argv:
+    return f"; without --restart {way}; with it the run begins anew"
+  return f"; {way}"
 
 
 if __name__ == "__main__":

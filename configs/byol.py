@@ -120,6 +120,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "every_minutes": 10.0,
     "keep_last": 3,
     "keep_every": 50_000,
+    # The first Ctrl-C ends at once (False), or saves as SIGTERM does, which
+    # takes as long as an update, or a compilation, and a save.
+    "save_on_interrupt": False,
   }
   # Seconds that a process waits for the others of its run.
   config.deadlines = {

@@ -22,7 +22,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from input_pipeline import handover, workers
+from input_pipeline import handover, parents, workers
 
 Batch = dict[str, np.ndarray]
 
@@ -283,7 +283,7 @@ def _assembled(
   slots = handover.Owner(loading.slots)
   iterator = _iterator(chunks, loading, slots.address)
   try:
-    with workers.born_deaf():
+    with parents.born_deaf(*workers.UNHEARD):
       chunk = next(iterator, None)  # starts the workers
     while chunk is not None:
       batch: Batch = {}

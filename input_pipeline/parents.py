@@ -1,9 +1,33 @@
-"""Processes that end with the one that started them."""
+"""Processes that end with the one that started them, and by nothing else."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+
+
+@contextlib.contextmanager
+def born_deaf(*numbers: signal.Signals) -> Iterator[None]:
+  """Processes started within never hear these signals.
+
+  Ctrl-C, a closed terminal and a preemption reach the whole group, and a child
+  that has not come to its first line yet would end, or print a traceback. They
+  inherit the mask of signals from the thread that starts them. In this process
+  other threads go on hearing.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+  try:
+    # Python's own helper process, which inherits the mask too. It must not be
+    # started later: that would end the blocking of SIGINT and SIGTERM.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent() -> None:

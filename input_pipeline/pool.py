@@ -20,14 +20,17 @@ def run_all(
   # Not forked: threads of this process may hold locks.
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(
-    num_workers, context, initializer=_start
+    num_workers, context, initializer=parents.end_with_parent
   ) as pool:
     waiting = list(reversed(tasks))
     running: set[concurrent.futures.Future] = set()
     try:
       while waiting or running:
         while waiting and len(running) < 2 * num_workers:
-          running.add(pool.submit(function, *waiting.pop()))
+          # Not deaf to SIGTERM, by which the pool ends those that are left
+          # when one of them is killed.
+          with parents.born_deaf(signal.SIGINT):
+            running.add(pool.submit(function, *waiting.pop()))
         done, running = concurrent.futures.wait(
           running, return_when=concurrent.futures.FIRST_COMPLETED
         )
@@ -36,9 +39,3 @@ def run_all(
     finally:
       for future in running:
         future.cancel()
-
-
-def _start() -> None:
-  """Ctrl-C reaches the whole group; the parent ends its workers itself."""
-  parents.end_with_parent()
-  signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,14 +1,19 @@
 """A console that goes away costs no work."""
 
+import fcntl
 import os
+import pty
+import signal
 import subprocess
 import sys
+import termios
+import time
 
 import cv2
 import numpy as np
 import pytest
 
-from tests import trainers
+from tests import soak, trainers
 
 TALKS = """
 import contextlib, os, sys
@@ -82,3 +87,44 @@ def test_a_command_ends_well_when_nobody_listens(tmp_path):
   )
   assert done.returncode == 0
   assert (tmp_path / "images/1.0.0/features.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
+  workdir = tmp_path / "run"
+  command = [sys.executable, "-m", "byol_flax.main", "train", *soak.flags(30)]
+  command += [f"--workdir={workdir}", "--config.loader.num_workers=1"]
+  terminal, its = pty.openpty()
+
+  def lead():
+    os.setsid()
+    fcntl.ioctl(its, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+  run = subprocess.Popen(
+    command,
+    cwd=trainers.ROOT,
+    stdin=its,
+    stdout=its,
+    stderr=its,
+    preexec_fn=lead,
+  )
+  os.close(its)
+  deadline = time.monotonic() + 300
+  while trainers.last_update(workdir) < 3:
+    assert run.poll() is None, os.read(terminal, 10_000)
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  os.close(terminal)
+  assert run.wait(120) == 75
+  (saved,) = trainers.saves(workdir)[-1:]
+  assert saved == trainers.last_update(workdir) < 30
+
+  run = subprocess.Popen(
+    command, cwd=trainers.ROOT, stderr=subprocess.PIPE, text=True
+  )
+  assert "update" in run.stderr.readline()
+  run.stderr.close()
+  assert run.wait(300) == 0
+  assert trainers.saves(workdir)[-1] == 30
+  assert (workdir / "curves.png").exists()

@@ -1,12 +1,14 @@
 """`byol benchmark checkpoint`: what a save costs in time and host memory."""
 
+import functools
+import shutil
 import tempfile
 import time
 from typing import Any, TextIO
 
 import jax
 
-from byol_flax import checkpoint, program, sharding
+from byol_flax import checkpoint, interrupts, program, sharding
 from byol_flax.benchmarks import memory
 from byol_flax.distributed import Processes
 from byol_flax.slices import GIB
@@ -43,7 +45,10 @@ def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
     "blocking_seconds": [],
     "committed_seconds": [],
   }
-  with tempfile.TemporaryDirectory(dir=folder) as workdir:
+  with (
+    tempfile.TemporaryDirectory(dir=folder) as workdir,
+    interrupts.when_leaving(functools.partial(shutil.rmtree, workdir)),
+  ):
     checkpoints = checkpoint.Checkpoints(
       workdir, processes=Processes(), **config.checkpoint
     )

@@ -7,11 +7,13 @@ and some steps make the compiler itself crash, with pages of addresses.
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from byol_flax import interrupts
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.slices import Slice
 from input_pipeline import parents
@@ -52,10 +54,12 @@ def compile_apart(
       kwargs={"config": config, "slice_": slice_, **data},
       daemon=True,
     )
-    child.start()
+    with parents.born_deaf(signal.SIGINT):
+      child.start()
     theirs.close()
     try:
-      answer = _await(ours, stream)
+      with interrupts.when_leaving(child.kill):
+        answer = _await(ours, stream)
       child.join(_SECONDS_TO_END)  # by its own exit code
     finally:
       child.kill()
