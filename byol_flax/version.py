@@ -22,6 +22,7 @@ def code_version() -> str:
       text=True,
       check=True,
       timeout=10,
+      process_group=0,  # signals to ours, such as a preemption, spare it
     )
     return described.stdout.strip()
   except (OSError, subprocess.SubprocessError):
