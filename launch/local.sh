@@ -6,8 +6,8 @@
 #     [--config.key=value ...]
 #
 # P processes with D devices each; default 2 and 2. The default workdir is
-# runs/local-CONFIG. The lines of every process are led by its number. Ctrl-C or
-# TERM ends all after a save; the same command resumes.
+# runs/local-CONFIG. The lines of every process are led by its number. Ctrl-C,
+# TERM or a closed terminal ends all after a save; the same command resumes.
 #
 # BYOL_PYTHON is the interpreter; the default is .venv/bin/python.
 # Exit status: 0 done; 2 wrong usage or config; 75 run again; any other a fault.
@@ -99,12 +99,14 @@ port="$(find_port)"
 number_lines() {
   local line
   while IFS= read -r line || [[ -n "${line}" ]]; do
-    printf '%s: %s\n' "$1" "${line}"
+    # Reads on when nobody listens any more.
+    printf '%s: %s\n' "$1" "${line}" 2>/dev/null || true
   done
 }
 
 pids=()
-trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' INT TERM
+trap '' PIPE
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' INT TERM HUP
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="${devices}"
 for ((i = 0; i < processes; i++)); do
   # Substitution, not a pipe: $! must be the trainer, for SIGTERM.
@@ -112,7 +114,7 @@ for ((i = 0; i < processes; i++)); do
     "--config=configs/${config}.py${argument}" "--workdir=${workdir}" \
     "--coordinator=127.0.0.1:${port}" "--process-count=${processes}" \
     "--process-index=${i}" "${overrides[@]}" \
-    </dev/null > >(trap '' INT TERM; number_lines "${i}") 2>&1 &
+    </dev/null > >(trap '' INT TERM HUP; number_lines "${i}") 2>&1 &
   pids+=("$!")
 done
 
@@ -126,5 +128,5 @@ for pid in "${pids[@]}"; do
 done
 outcome="$(outcome_of "${codes[@]}")"
 printf 'local.sh: the processes ended with %s; workdir %s\n' \
-  "${codes[*]}" "${workdir}" >&2
+  "${codes[*]}" "${workdir}" >&2 || true
 exit "${outcome}"
