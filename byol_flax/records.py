@@ -15,7 +15,9 @@ FORMAT = 2
 
 # A key of the config that came after format 1 -> the value with which today's
 # code does what the code without the key did. Each row says why.
-ADDED_SINCE: dict[str, Any] = {}
+ADDED_SINCE: dict[str, Any] = {
+  "checkpoint.save_on_interrupt": False,  # Ctrl-C always ended at once
+}
 
 # A key of the config that went after format 1 -> the value that today's code
 # behaves as. A run with that value goes on; another value is a difference.
