@@ -101,6 +101,10 @@ class Outlets:
     record = self.make_record(step, seconds)
     self.checkpoints.save(step, state, record)
 
+  def hand_on_interrupts(self, unsaved: bool) -> None:
+    """Lets the first Ctrl-C save what is `unsaved`, if the config wants it."""
+    interrupts.hand_on(unsaved and self.checkpoints.save_on_interrupt)
+
   def run_evaluation(self, step: int, state: Any) -> None:
     """Evaluates the state after update `step` and reports."""
     self.processes.at(step, "evaluating")
@@ -159,10 +163,7 @@ def run(
       outlets.processes.at(step, "updating")
       state, metrics = step_fn(state, batch)
       done = step
-      # Now there is something to save; after the last update there is not.
-      interrupts.hand_on(
-        outlets.checkpoints.save_on_interrupt and step < total_steps
-      )
+      outlets.hand_on_interrupts(step < total_steps)
       window.updates += 1
       pending.append((step, metrics))
       if len(pending) >= _IN_FLIGHT:
@@ -174,7 +175,6 @@ def run(
         values = _checked(pending, values)
         pending.clear()
       if reporting:
-        # The first update is mostly compilation and would spoil the rates.
         times = window.first() if step == first else window.rates(batch_size)
         _tell(outlets, step, values, times)
         window = _Window()
@@ -251,7 +251,10 @@ class _Window:
     self._seconds[what] += time.monotonic() - begun
 
   def first(self) -> dict[str, float]:
-    """Metric of a window that holds the first update only."""
+    """Metric of a window that holds the first update only.
+
+    That is mostly compilation and would spoil the rates.
+    """
     return {"time/first_step_seconds": time.monotonic() - self._begun}
 
   def rates(self, batch_size: int) -> dict[str, float]:
