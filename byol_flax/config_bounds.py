@@ -120,6 +120,7 @@ RUN: dict[str, Bound] = {
 EVALUATE: dict[str, Bound] = {
   "representations": Several(OneOf("raw_pixels", "random_encoder", "byol")),
   "data_name": DataSet(optional=True),
+  "data_dir": Path(optional=True),
   "train_split": Text(),
   "test_split": Text(),
   "batch_size": Whole(1),

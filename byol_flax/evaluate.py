@@ -9,7 +9,7 @@ from etils import epath
 from byol_flax import checkpoint, program, records, report, sharding
 from byol_flax.evaluation import frozen
 from byol_flax.version import code_version
-from input_pipeline import augment, pipeline, sources
+from input_pipeline import augment, labels, pipeline, sources
 from input_pipeline.errors import UsageError
 
 
@@ -32,7 +32,12 @@ def read_run(workdir: str) -> checkpoint.Record:
 
 
 def evaluate(
-  config: Any, run_config: Any, workdir: str, *, stream: TextIO
+  config: Any,
+  run_config: Any,
+  record: checkpoint.Record,
+  workdir: str,
+  *,
+  stream: TextIO,
 ) -> None:
   """Evaluates the newest checkpoint in `workdir` and prints the table.
 
@@ -42,21 +47,24 @@ def evaluate(
   Args:
     config: as made by configs/evaluate.py.
     run_config: the config of the run, from its record.
+    record: of the run, whose images need not be there any more.
     workdir: absolute path of the run's folder.
     stream: console.
 
   Raises:
     UsageError: for all that a user can mend.
   """
-  name, data_dir = run_config.data.name, run_config.loader.data_dir
-  source = sources.open_source(name, run_config.data.split, data_dir)
   mesh = sharding.make_mesh()
   built = program.build(
-    run_config, mesh, num_examples=len(source), num_classes=source.num_classes
+    run_config,
+    mesh,
+    num_examples=record["num_examples"],
+    num_classes=record["num_classes"],
   )
-  labelled = config.data_name or name
-  known = sources.open_source(labelled, config.train_split, data_dir)
-  found = sources.open_source(labelled, config.test_split, data_dir)
+  known, found = (
+    _open_split(config, run_config, setting, stream)
+    for setting in ("train_split", "test_split")
+  )
   _check(config, known)
   checkpoints = checkpoint.Checkpoints.reader(workdir)
   restored = checkpoints.restore(built.abstract_state)
@@ -91,10 +99,21 @@ def evaluate(
     known,
     found,
     neighbours=config.neighbours,
+    tell=lambda sentence: print(sentence, file=stream),
     **settings,
   )
   stream.write(frozen.table(rows, config.neighbours) + "\n")
-  summary = {
+  summary = _summary(config, restored, rows)
+  path = epath.Path(workdir, "summary.json")
+  report.write_json(str(path), summary)
+  stream.write(f"Written to {path}\n")
+
+
+def _summary(
+  config: Any, restored: checkpoint.Restored, rows: list[frozen.Row]
+) -> dict[str, Any]:
+  """What `summary.json` keeps."""
+  return {
     "step": int(restored.state.step),
     "training_seconds": round(restored.record["seconds"], 1),
     "init": records.completed(restored.record)["init"],
@@ -104,18 +123,30 @@ def evaluate(
     "evaluation": config.to_dict(),
     "table": [dataclasses.asdict(row) for row in rows],
   }
-  path = epath.Path(workdir, "summary.json")
-  report.write_json(str(path), summary)
-  stream.write(f"Written to {path}\n")
+
+
+def _open_split(
+  config: Any, run_config: Any, setting: str, stream: TextIO
+) -> sources.Source:
+  """One of the labelled splits, of the run's data set if no other is named."""
+  split = config[setting]
+  source = sources.open_source(
+    config.data_name or run_config.data.name,
+    split,
+    config.data_dir or run_config.loader.data_dir,
+  )
+  if not source.num_classes:
+    raise UsageError(
+      f"{source.name} has no labels to evaluate with; name a labelled set, "
+      "such as --config.data_name=folder:DIR with one sub-folder per class."
+    )
+  if some := labels.check_labelled(source, f"{setting}={split}"):
+    stream.write(f"{some}\n")
+  return source
 
 
 def _check(config: Any, known: sources.Source) -> None:
   """Raises UsageError for what would fail after minutes."""
-  if not known.num_classes:
-    raise UsageError(
-      f"{known.name} has no labels to evaluate with; name a labelled set, such "
-      "as --config.data_name=folder:DIR with one sub-folder per class."
-    )
   if config.neighbours > len(known):
     raise UsageError(
       f"neighbours is {config.neighbours}; {known.split} has {len(known)} "

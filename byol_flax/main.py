@@ -65,8 +65,14 @@ def main(argv: Sequence[str]) -> int:
   elif options.command == "evaluate":
     from byol_flax import evaluate
 
-    run_config = config_of_run(evaluate.read_run(options.workdir))
-    evaluate.evaluate(config, run_config, options.workdir, stream=sys.stdout)
+    record = evaluate.read_run(options.workdir)
+    evaluate.evaluate(
+      config,
+      config_of_run(record),
+      record,
+      options.workdir,
+      stream=sys.stdout,
+    )
   elif options.command == "views":
     from byol_flax import views
 

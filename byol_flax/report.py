@@ -12,7 +12,7 @@ import socket
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, TextIO
 
 import jax
@@ -339,6 +339,11 @@ class Progress:
     self._write(self._over(text) + "\n")
     if self._line:
       self._write(self._line)
+
+  def notes(self, texts: Iterable[str]) -> None:
+    """`note` for each that is not empty."""
+    for text in filter(None, texts):
+      self.note(text)
 
   def note_once(self, topic: str, text: str) -> None:
     """`note`, unless something was noted under this topic before."""

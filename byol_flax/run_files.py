@@ -15,7 +15,7 @@ from etils import epath
 from byol_flax import records
 from byol_flax.distributed import Processes
 from byol_flax.version import code_version
-from input_pipeline import whole_files
+from input_pipeline import unreadable, whole_files
 from input_pipeline.errors import UsageError
 
 MARKER = "byol-run.json"
@@ -96,7 +96,9 @@ def set_aside_unsaved(workdir: str, processes: Processes) -> tuple[str, ...]:
   notes: tuple[str, ...] = ()
   if jax.process_index() == 0:
     metrics = epath.Path(workdir, METRICS)
-    if metrics.exists() and metrics.read_bytes():
+    reported = metrics.exists() and metrics.read_bytes()
+    # Their images may be others than those that the new run begins with.
+    if reported or unreadable.lines_of(workdir):
       entries = written(epath.Path(workdir))
       aside = _move([entry for entry in entries if entry.name != "checkpoints"])
       notes = (

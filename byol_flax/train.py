@@ -1,5 +1,6 @@
 """Pre-training, from a config to a trained encoder, top to bottom."""
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from byol_flax import (
   records,
   report,
   run_files,
+  same_data,
   sharding,
   train_state,
   trees,
@@ -29,7 +31,7 @@ from byol_flax import workdir as workdir_lib
 from byol_flax.distributed import Processes
 from byol_flax.evaluation import online
 from byol_flax.version import code_version
-from input_pipeline import augment, pipeline, sources
+from input_pipeline import augment, labels, pipeline, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
@@ -65,15 +67,20 @@ def train(
   """
   _check_evaluation_batch(config)
 
-  # Data: training split, evaluation split, and the bank of kNN.
-  name, data_dir = config.data.name, config.loader.data_dir
-  source = sources.ReadableSource(
-    sources.open_source(name, config.data.split, data_dir)
+  # The run that is in the workdir; --restart moves it when all is in order.
+  open_checkpoints = functools.partial(
+    checkpoint.Checkpoints, workdir, processes=processes, **config.checkpoint
   )
+  checkpoints = None if restart else open_checkpoints()
+  before = checkpoints.newest_record() if checkpoints else None
+  workdir_lib.check_same_run(before, {"config": _plain(config)}, workdir)
+
+  # Data: training split, evaluation split, and the bank of kNN.
+  opened = same_data.open_images(config, before, workdir)
+  source = sources.ReadableSource(opened.source)
   mesh = sharding.make_mesh()
   read = inputs.open_inputs(config, source, mesh)
 
-  # Model, and whether it fits what is already in the workdir.
   program = program_lib.build(
     config,
     mesh,
@@ -84,20 +91,20 @@ def train(
   beginning = initial_state.open_beginning(
     begins_with, program.abstract_state, mesh, workdir, restart, processes
   )
-  if restart:
+  if checkpoints is None:
     run_files.set_aside(workdir, processes)
-  checkpoints = checkpoint.Checkpoints(
-    workdir, processes=processes, **config.checkpoint
-  )
+    checkpoints = open_checkpoints()
   saved = {**_describe(config, source), "init": beginning.record}
-  workdir_lib.check_same_run(checkpoints.newest_record(), saved, workdir)
 
   def make_record(step: int, seconds: float) -> checkpoint.Record:
     position = {"seed": config.seed, "next_update": step}
     return {**saved, "data_position": position, "seconds": seconds}
 
+  progress = report.Progress(
+    total_steps=program.total_steps, batch_size=config.batch_size, stream=stream
+  )
   evaluate, evaluation_input = _open_evaluation(
-    config, program, mesh, processes
+    config, program, mesh, processes, progress.note
   )
 
   # State: restored, or new.
@@ -105,19 +112,12 @@ def train(
   start_step = int(restored.state.step) if restored else 0
   seconds = restored.record["seconds"] if restored else 0.0
   devices = sharding.describe(mesh)
-  progress = report.Progress(
-    total_steps=program.total_steps,
-    batch_size=config.batch_size,
-    stream=stream,
-  )
-  for sentence in notes:
-    progress.note(sentence)
+  progress.notes(notes)
   progress.note(
     f"{sources.summary(source)}; {devices}; "
     f"update {start_step:,} of {program.total_steps:,} in {workdir}"
   )
-  if beginning.sentence:
-    progress.note(beginning.sentence)
+  progress.notes((beginning.sentence, *opened.moved))
   intervals = loop.Intervals(
     report=config.report.every_steps, evaluate=config.evaluation.every_steps
   )
@@ -129,22 +129,23 @@ def train(
     checkpoints.close()
     return
 
-  # Input: begins with the update after the restored one, and at once, while
-  # the step is compiled.
+  # Input: of the update after the restored one; read while the step compiles.
   began = time.monotonic()
+  leads = jax.process_index() == 0
   unreadable = UnreadableImages(
     source,
     f"{workdir}/unreadable-{jax.process_index()}.txt",
     config.loader.max_unreadable_share,
+    opened.found_unreadable,
   )
-  if unreadable.indices:  # of earlier starts
-    progress.note(unreadable.sentence())
   batches = read.open_batches(start_step, unreadable)
-  progress.note(f"input: {read.how}")
+  progress.notes((*unreadable.changes, f"input: {read.how}"))
   progress.note(f"input of evaluations: {evaluation_input}")
 
-  leads = jax.process_index() == 0
-  with report.Report(workdir, writes=leads, resume_step=start_step) as out:
+  with (
+    report.Report(workdir, writes=leads, resume_step=start_step) as out,
+    unreadable.watching(),
+  ):
     try:
       about = {"code_version": saved["code_version"], "devices": devices}
       out.start({**about, "init": saved["init"]})
@@ -194,10 +195,14 @@ def _open_evaluation(
   program: program_lib.Program,
   mesh: Mesh,
   processes: Processes,
+  tell: Callable[[str], None],
 ) -> tuple[Evaluate, str]:
   """The evaluation of a config, which goes on while it trains; who reads it.
 
   Without labels there is nothing to count, and it does nothing.
+
+  Raises:
+    UsageError: a split that cannot be opened, or has no labels.
   """
   if not program.network.num_classes:
     return lambda state: {}, "none, because the images have no labels"
@@ -206,9 +211,13 @@ def _open_evaluation(
 
   def open_split(setting: str) -> sources.Source:
     try:
-      return sources.open_source(name, settings[setting], data_dir)
+      source = sources.open_source(name, settings[setting], data_dir)
     except UsageError as error:
       raise UsageError(f"evaluation.{setting}: {error}") from None
+    named = f"evaluation.{setting}={settings[setting]}"
+    if some := labels.check_labelled(source, named):
+      tell(some)
+    return source
 
   source, bank = open_split("split"), open_split("bank_split")
   reader = pipeline.EvalReader(
@@ -281,14 +290,17 @@ def _restore(
   return None, run_files.set_aside_unsaved(workdir, processes)
 
 
+def _plain(config: Any) -> dict[str, Any]:
+  """As it comes back from JSON."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
 def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
   """What a checkpoint records of the run as a whole."""
   return {
     "format": records.FORMAT,
-    "config": json.loads(json.dumps(config.to_dict())),
-    "num_examples": len(source),
-    "num_classes": source.num_classes,
-    "data_fingerprint": source.fingerprint,
+    "config": _plain(config),
+    **same_data.describe(source),
     "code_version": code_version(),
   }
 

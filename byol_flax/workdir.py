@@ -13,9 +13,10 @@ from etils import epath
 from byol_flax import checkpoint, records, report, run_files
 from input_pipeline.errors import UsageError
 
-# Sections of the config that do not change what is learned: they may differ
-# from those of the checkpoint that a run resumes from.
+# Parts of the config that do not change what is learned: they may differ from
+# those of the checkpoint that a run resumes from.
 MAY_CHANGE = (
+  "data.name.",
   "loader.",
   "checkpoint.",
   "report.",
@@ -94,10 +95,11 @@ def check_same_run(
 ) -> None:
   """Raises UsageError, naming the keys, if `now` contradicts the saved run.
 
+  Where the images lie is no contradiction; `same_data` looks at them.
+
   Args:
     saved: record of the newest checkpoint, in any format, or None.
-    now: what the next checkpoint would record: "config" and the data's
-      "num_examples", "num_classes" and "data_fingerprint".
+    now: what the next checkpoint would record; only its "config" counts.
     workdir: for the message.
   """
   if saved is None:
@@ -105,12 +107,9 @@ def check_same_run(
   saved = records.completed(saved)
 
   def meaning(run: checkpoint.Record) -> dict[str, Any]:
-    config = run["config"]
-    data = {name: run[name] for name in ("num_examples", "num_classes")}
-    every = report.flatten({**config, "data": {**config["data"], **data}})
     return {
       name: value
-      for name, value in every.items()
+      for name, value in report.flatten(run["config"]).items()
       if not f"{name}.".startswith(MAY_CHANGE)
     }
 
@@ -133,12 +132,4 @@ def check_same_run(
       + "; ".join(different)
       + f").{longer} "
       "Give another --workdir, or --restart to set that run aside."
-    )
-  images = [run.get("data_fingerprint") for run in (saved, now)]
-  if None not in images and images[0] != images[1]:
-    raise UsageError(
-      f"The images of {now['config']['data']['name']} are not those that the "
-      f"run in {workdir} began with: files were added, removed or replaced. "
-      "Restore them, or give another --workdir, or --restart to set that run "
-      "aside."
     )

@@ -5,7 +5,7 @@ Not a protocol of the paper: quick figures for a run on any labelled data.
 Argument after the colon: baselines=1 adds raw pixels and the untrained encoder.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from configs import common
 
@@ -17,6 +17,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   baselines = ("raw_pixels", "random_encoder") if given["baselines"] else ()
   config.representations = (*baselines, "byol")
   config.data_name = ""  # another labelled set than the run's, as data.name
+  # As loader.data_dir, of which that of the run counts if this is unset.
+  config.data_dir = config_dict.placeholder(str)
   config.train_split = "train"
   config.test_split = "test"
   config.batch_size = 360

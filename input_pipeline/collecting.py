@@ -30,6 +30,8 @@ _SPLITS = {
   "validation": "validation",
 }
 
+_TOLD = 3  # images named in a message
+
 _ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
@@ -92,7 +94,12 @@ def collect(source: str, split: str) -> Collected:
 
   Raises:
     UsageError: there is nothing to prepare.
+    StorageError: nothing can be read, for a minute.
   """
+  return retries.patiently(lambda: _collect(source, split), source)
+
+
+def _collect(source: str, split: str) -> Collected:
   path = os.path.abspath(source)
   if not source or not os.path.exists(path):
     raise UsageError(
@@ -134,11 +141,19 @@ def _check(source: str, splits: dict[str, list[Item]]) -> None:
           f"{source} has two images that are called {after.name}; rename one."
         )
   every = [item for items in splits.values() for item in items]
-  labelled = sum(item.class_name is not None for item in every)
-  if labelled not in (0, len(every)):
+  without = [
+    f"{split}: {item.name}"
+    for split, items in splits.items()
+    for item in items
+    if item.class_name is None
+  ]
+  if len(without) not in (0, len(every)):
+    more = ", ..." if len(without) > _TOLD else ""
     raise UsageError(
-      f"{labelled} of {len(every)} images of {source} have a class: either all "
-      "images lie in folders of classes (or have one in the list), or none."
+      f"{len(every) - len(without)} of {len(every)} images of {source} have a "
+      "class: either all images lie in folders of classes (or have one in the "
+      "list), or none. These have none: "
+      f"{', '.join(without[:_TOLD])}{more}"
     )
 
 

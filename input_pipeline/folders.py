@@ -1,15 +1,17 @@
 """Any folder of images as a random-access source."""
 
 import contextlib
+import errno
+import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from input_pipeline import file_names, retries
-from input_pipeline.errors import StorageError, UsageError
+from input_pipeline.errors import UsageError
 
 
 class FolderSource:
@@ -29,12 +31,19 @@ class FolderSource:
     files: list[str],
     classes: list[str],
     ignored: str = "",
+    began_with: Mapping[str, int] | None = None,
   ) -> None:
-    """Takes `files` relative to `root`; reads none of them."""
+    """Takes `files` relative to `root`; reads none of them.
+
+    `began_with` has, for some of the files, the bytes that count instead of
+    those of today.
+    """
     self.name = name
     self.ignored = ignored
     self.split = split
     self.num_classes = len(classes)
+    self.class_names = tuple(classes)
+    self._began_with = began_with or {}
     number = {folder: i for i, folder in enumerate(classes)}
     self._root = root
     # Arrays: ImageNet's file names as a list take seconds to send to a worker.
@@ -47,25 +56,68 @@ class FolderSource:
   def fingerprint(self) -> str:
     """Of names and sizes: a million of them take seconds."""
     digest = hashlib.blake2b(digest_size=16)
-    for i, file in enumerate(self._files):
-      size = os.path.getsize(self.example_name(i))
+    for file, size in zip(self._files, self._sizes, strict=True):
       digest.update(b"%b\0%d\n" % (bytes(file), size))
     return digest.hexdigest()
+
+  @functools.cached_property
+  def _sizes(self) -> np.ndarray:
+    """Bytes of every file when this was first asked, int64; -1 if absent."""
+    return retries.patiently(self._look_up_sizes, f"the images of {self.name}")
+
+  def _look_up_sizes(self) -> np.ndarray:
+    sizes = np.full(len(self), -1, np.int64)
+    for i in range(len(self)):
+      if (before := self._began_with.get(self._relative(i))) is not None:
+        sizes[i] = before
+        continue
+      try:
+        sizes[i] = os.path.getsize(self.example_name(i))
+      except OSError as error:
+        if retries.fault_of(error) is not retries.Fault.FILE:
+          raise
+    return sizes
+
+  def __getstate__(self) -> dict[str, Any]:
+    """Without the sizes: no worker needs them."""
+    return {k: v for k, v in self.__dict__.items() if k != "_sizes"}
 
   def __len__(self) -> int:
     return len(self._files)
 
   def __getitem__(self, i: int) -> dict[str, Any]:
-    with open(self.example_name(i), "rb") as file:
-      return {"image": file.read(), "label": self._labels[i]}
+    try:
+      with open(self.example_name(i), "rb") as file:
+        return {"image": file.read(), "label": self._labels[i]}
+    except FileNotFoundError:
+      if os.path.isdir(self._root):
+        raise
+      # All are gone: what is mounted there went away, and may come back.
+      number = errno.ESTALE
+      raise OSError(number, os.strerror(number), self._root) from None
 
   def example_name(self, i: int) -> str:
     """The path of file `i`."""
-    return os.path.join(self._root, os.fsdecode(bytes(self._files[i])))
+    return os.path.join(self._root, self._relative(i))
+
+  def file_of(self, i: int) -> tuple[str, int]:
+    """Path below the split's folder, and bytes as they count."""
+    return self._relative(i), int(self._sizes[i])
+
+  def unlabelled(self) -> np.ndarray:
+    """Files outside of the folders of classes."""
+    return np.flatnonzero(self._labels < 0)
+
+  def _relative(self, i: int) -> str:
+    return os.fsdecode(bytes(self._files[i]))
 
 
 def open_folder(
-  name: str, path: str, split: str, labelled: bool
+  name: str,
+  path: str,
+  split: str,
+  labelled: bool,
+  began_with: Mapping[str, int] | None = None,
 ) -> FolderSource:
   """Lists the images of one split of a folder.
 
@@ -76,6 +128,7 @@ def open_folder(
     split: name of the split.
     labelled: whether top folders are classes. With split folders the classes
       are those of all of them together, so that every split numbers them alike.
+    began_with: see `sources.open_source`.
 
   Raises:
     UsageError: the folder or the split does not exist, cannot be listed, or
@@ -102,11 +155,13 @@ def open_folder(
         f"{folder} has no subfolder for split {split!r}; the splits to choose "
         f"from are all (the whole folder) and: {', '.join(others[:8])}{more}."
       )
-    files = sorted(image_files(root, ignored))
-    classes = _classes(splits) if labelled else []
+    files = sorted({*image_files(root, ignored), *(began_with or {})})
+    classes = _classes(splits, began_with or {}) if labelled else []
   if not files:
     raise UsageError(f"{root} holds no images: {no_images(ignored)}")
-  return FolderSource(name, split, root, files, classes, str(ignored))
+  return FolderSource(
+    name, split, root, files, classes, str(ignored), began_with
+  )
 
 
 def no_images(ignored: file_names.Ignored) -> str:
@@ -117,20 +172,18 @@ def no_images(ignored: file_names.Ignored) -> str:
 
 @contextlib.contextmanager
 def telling_unreadable_folders() -> Iterator[None]:
-  """Turns the system's errors about folders and files into sentences.
+  """Turns the system's errors about folders and files into a sentence.
+
+  Those of the storage pass through, to `retries.patiently`.
 
   Raises:
     UsageError: the user may not read one of them, or it is gone.
-    StorageError: what keeps them does not answer.
   """
   try:
     yield
   except OSError as error:
     if retries.fault_of(error) is retries.Fault.STORAGE:
-      raise StorageError(
-        f"{error.filename} cannot be read: {error.strerror}. Give the command "
-        "again when the storage is back."
-      ) from error
+      raise
     raise UsageError(
       f"{error.filename} cannot be read ({error.strerror}), and there may be "
       "images in it. Make it readable, such as with chmod -R u+rX, or move it "
@@ -138,10 +191,11 @@ def telling_unreadable_folders() -> Iterator[None]:
     ) from error
 
 
-def _classes(splits: list[str]) -> list[str]:
-  """Sorted names of the folders in `splits` that hold an image."""
+def _classes(splits: list[str], others: Iterable[str]) -> list[str]:
+  """Sorted names of the folders in `splits` that hold an image, or held."""
   return sorted(
-    {
+    {top for file in others if (top := _top_folder(file))}
+    | {
       folder
       for split in splits
       for folder in subfolders(split)

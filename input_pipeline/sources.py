@@ -6,7 +6,7 @@ send to Grain's worker processes.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ class Source(Protocol):
     split: as `open_source` takes it.
     num_classes: number of classes K; 0 for an unlabelled data set.
     ignored: which files were left out, in words; empty if none were.
+    class_names: of the classes, in the order of the labels.
     fingerprint: changes when the data set does, as far as can be told without
       reading every image.
   """
@@ -38,6 +39,7 @@ class Source(Protocol):
   split: str
   num_classes: int
   ignored: str
+  class_names: tuple[str, ...]
 
   @property
   def fingerprint(self) -> str:
@@ -56,8 +58,22 @@ class Source(Protocol):
   def example_name(self, i: int) -> str:
     """File path or record name of example `i`, for reports."""
 
+  def file_of(self, i: int) -> tuple[str, int] | None:
+    """The file that example `i` has to itself, if it has one.
 
-def open_source(name: str, split: str, data_dir: str | None = None) -> Source:
+    Its name within the split, the same wherever the set lies, and its bytes.
+    """
+
+  def unlabelled(self) -> np.ndarray:
+    """The examples without a label, int [.], as far as known unread."""
+
+
+def open_source(
+  name: str,
+  split: str,
+  data_dir: str | None = None,
+  began_with: Mapping[str, int] | None = None,
+) -> Source:
   """Opens a data set.
 
   Args:
@@ -71,19 +87,29 @@ def open_source(name: str, split: str, data_dir: str | None = None) -> Source:
       `train_without_valid`, `valid`, `test`), or a slice of it written as in
       TFDS: `train[:90%]`, `train[100:200]`, `train[-10%:]`.
     data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.
+    began_with: files that a run could not read, and their bytes when it began.
+      They keep their places, and their parts of the fingerprint, whether they
+      were mended or removed since. For folders only.
 
   Raises:
     UsageError: there is no such data set, split or slice, or it is not ready.
+    StorageError: nothing can be read, for a minute.
   """
   whole, first, last = _parse_split(split)
   kind, _, path = name.partition(":")
-  source: Source
-  if name == "digits":
-    source = DigitsSource(whole)
-  elif kind in paths.FOLDERS:
-    source = open_folder(name, path, whole, labelled=kind == "folder")
-  else:
-    source = open_tfds(name, whole, data_dir)
+
+  def open_whole() -> Source:
+    if name == "digits":
+      return DigitsSource(whole)
+    if kind in paths.FOLDERS:
+      labelled = kind == "folder"
+      return open_folder(name, path, whole, labelled, began_with)
+    return open_tfds(name, whole, data_dir)
+
+  try:
+    source = retries.patiently(open_whole, f"the images of {name}")
+  except UnreadableError as error:
+    raise UsageError(f"{name} cannot be opened: {error}.") from error
   examples = _range(name, split, first, last, len(source))
   return Part(source, split, examples.start, examples.stop)
 
@@ -147,6 +173,7 @@ class Part:
     self.split = split
     self.num_classes = source.num_classes
     self.ignored = source.ignored
+    self.class_names = source.class_names
     self._source = source
     self._range = range(start, stop)
 
@@ -165,6 +192,15 @@ class Part:
     """The source's name of the example."""
     return self._source.example_name(self._range[i])
 
+  def file_of(self, i: int) -> tuple[str, int] | None:
+    """The source's file of the example."""
+    return self._source.file_of(self._range[i])
+
+  def unlabelled(self) -> np.ndarray:
+    """Those of the source that lie in this part."""
+    found = self._source.unlabelled() - self._range.start
+    return found[(found >= 0) & (found < len(self))]
+
 
 class DigitsSource:
   """The 1,797 handwritten digits that scikit-learn carries; see `Source`.
@@ -178,6 +214,7 @@ class DigitsSource:
   name = "digits"
   num_classes = 10
   ignored = ""
+  class_names = tuple("0123456789")
 
   def __init__(self, split: str) -> None:
     """Takes `train` (1,437 images) or `test` (360)."""
@@ -209,6 +246,13 @@ class DigitsSource:
   def example_name(self, i: int) -> str:
     """The number of the image in scikit-learn's list."""
     return f"digits image {self._numbers[i]}"
+
+  def file_of(self, i: int) -> None:
+    """None: they come with scikit-learn."""
+
+  def unlabelled(self) -> np.ndarray:
+    """None of them."""
+    return np.zeros(0, int)
 
 
 def read_example(
@@ -248,6 +292,14 @@ def summary(source: Source) -> str:
   return f"{text}; {source.ignored}" if source.ignored else text
 
 
+class NoneReadableError(UsageError):
+  """All images tried for one place are unreadable; `indices` are theirs."""
+
+  def __init__(self, sentence: str, indices: Sequence[int] = ()) -> None:
+    super().__init__(sentence)
+    self.indices = indices
+
+
 class ReadableSource:
   """Decoded examples of a source, with neighbours for unreadable ones.
 
@@ -265,6 +317,7 @@ class ReadableSource:
     self.name = source.name
     self.split = source.split
     self.num_classes = source.num_classes
+    self.class_names = source.class_names
     self.ignored = source.ignored
     self._source = source
 
@@ -279,17 +332,27 @@ class ReadableSource:
       try:
         example = read_example(self._source, index, self._delays)
       except UnreadableError as error:
-        tried.append(f"{self.example_name(index)} ({error})")
+        tried.append((index, f"{self.example_name(index)} ({error})"))
         continue
       return {
         "image": example["image"],
         "label": example["label"],
         "unreadable": np.int64(i if step else -1),
       }
-    raise UsageError(
+    raise NoneReadableError(
       f"Of {len(tried)} neighbouring images of {self.name} not one is "
-      f"readable; mend or remove them: {', '.join(tried)}"
+      "readable. Restore them and give the command again. They are: "
+      + ", ".join(sentence for _, sentence in tried),
+      indices=[index for index, _ in tried],
     )
+
+  def readable(self, i: int) -> bool:
+    """Whether image `i` itself can be read and decoded."""
+    try:
+      read_example(self._source, i, self._delays)
+    except UnreadableError:
+      return False
+    return True
 
   def size_of(self, i: int) -> tuple[int, int]:
     """Height and width of image `i` by its headers; (0, 0) if unreadable.
@@ -310,3 +373,11 @@ class ReadableSource:
   def example_name(self, i: int) -> str:
     """The source's name of the example."""
     return self._source.example_name(i)
+
+  def file_of(self, i: int) -> tuple[str, int] | None:
+    """The source's file of the example."""
+    return self._source.file_of(i)
+
+  def unlabelled(self) -> np.ndarray:
+    """The source's."""
+    return self._source.unlabelled()

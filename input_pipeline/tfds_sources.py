@@ -77,6 +77,8 @@ def known_facts(name: str) -> Facts | None:
   return KNOWN.get(without_version) or KNOWN.get(data_set)
 
 
+_SAMPLE = 8  # records that tell whether a split's labels were published
+
 # data_set[/config][:version]. Stricter than TFDS, which goes to the network
 # for names with a namespace ("huggingface:mnist").
 _NAME = re.compile(r"(\w+)((?:/[\w.+-]+)?)((?::[\d.*]+)?)")
@@ -98,14 +100,15 @@ class TfdsSource:
     records: Sequence[Mapping[str, Any]],
     image_key: str,
     label_key: str | None,
-    num_classes: int,
+    class_names: Sequence[str],
     fingerprint: str,
   ) -> None:
     """Takes TFDS's `records`, and the keys to read in each of them."""
     self.fingerprint = fingerprint
     self.name = name
     self.split = split
-    self.num_classes = num_classes
+    self.num_classes = len(class_names)
+    self.class_names = tuple(class_names)
     self._records = records
     self._image_key = image_key
     self._label_key = label_key
@@ -130,6 +133,17 @@ class TfdsSource:
   def example_name(self, i: int) -> str:
     """The place of record `i` in the data set."""
     return f"{self.name} {self.split} record {i}"
+
+  def file_of(self, i: int) -> None:
+    """None: files hold many examples."""
+
+  def unlabelled(self) -> np.ndarray:
+    """All if the set has no classes or a sample has none of them; or none."""
+    sample = np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(int))
+    labelled = self._label_key is not None and any(
+      self._records[i][self._label_key] != -1 for i in sample
+    )
+    return np.arange(0 if labelled else len(self))
 
 
 def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
@@ -177,14 +191,14 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
     ) from error
   shards = builder.info.splits[names[split].partition("[")[0]].num_shards
   open_files.make_room(shards, f"The shards of {name}")
-  num_classes = (features[label_key].num_classes or 0) if label_key else 0
+  class_names = features[label_key].names if label_key else ()
   return TfdsSource(
     name,
     split,
     records,
     image_key,
     label_key,
-    num_classes,
+    class_names,
     _fingerprint(builder, names[split]),
   )
 

@@ -1,4 +1,17 @@
-"""Images that cannot be read: counted, named, and tolerated up to a share."""
+"""Images that cannot be read: counted, named, and tolerated up to a share.
+
+A run names them in `unreadable-<process>.txt` in its workdir, one a line:
+position, bytes of the file when the run began ("-" for a record of a larger
+file), and name within the split, with tabs between. With these a resumed run
+can tell whether only they were mended or removed since. Lines of format 1 have
+no bytes.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -6,28 +19,82 @@ from etils import epath
 from input_pipeline import sources
 from input_pipeline.errors import UsageError
 
+FILES = "unreadable-*.txt"
+_THREADS = 8  # that look again at what was unreadable
+
+
+class Line(NamedTuple):
+  """An image that could not be read; `size` None where it is not known."""
+
+  position: int
+  size: int | None
+  name: str
+
+
+def lines_of(workdir: str) -> list[Line]:
+  """What all processes of a run have found so far."""
+  reports = epath.Path(workdir).glob(FILES)
+  return [line for report in reports for line in _read(report)]
+
+
+def began_with(lines: Iterable[Line]) -> dict[str, int]:
+  """Names of files -> bytes when the run began; see `sources.open_source`."""
+  return {line.name: line.size for line in lines if line.size is not None}
+
+
+def _read(report: epath.Path) -> list[Line]:
+  lines = []
+  for text in (
+    report.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+  ):
+    index, _, rest = text.partition("\t")
+    size, tab, name = rest.partition("\t")
+    if index.isdigit():
+      known = bool(tab) and size.isdigit()
+      lines.append(Line(int(index), int(size) if known else None, name))
+  return lines
+
 
 class UnreadableImages:
   """Counts and names the images that could not be read.
 
   Attributes:
-    report: text file with one line, index and name, per image.
-    indices: of the images found so far, those of earlier starts included.
+    report: text file with one line per image, see above.
+    indices: of the images found so far, those of earlier starts included that
+      still cannot be read.
+    changes: sentences about those of earlier starts: what was mended or removed
+      since, and what is left.
   """
 
   def __init__(
-    self, source: sources.ReadableSource, report: str, max_share: float
+    self,
+    source: sources.ReadableSource,
+    report: str,
+    max_share: float,
+    earlier: Iterable[Line] = (),
   ) -> None:
-    """Fails past `max_share` of all images, in [0, 1]."""
+    """Looks again at what `earlier` starts found.
+
+    Raises:
+      UsageError: more than `max_share` of all images, in [0, 1], are still
+        unreadable.
+    """
     self._source = source
     self._max_share = max_share
     self.report = epath.Path(report)
-    self.indices: set[int] = set()
-    if self.report.exists():
-      for line in self.report.read_text().splitlines():
-        index = line.split("\t")[0]
-        if index.isdigit():
-          self.indices.add(int(index))
+    listed = sorted({x.position for x in earlier if x.position < len(source)})
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+      readable = list(threads.map(source.readable, listed))
+    self.indices = {
+      i for i, mended in zip(listed, readable, strict=True) if not mended
+    }
+    self.changes = _changes(source, sum(readable), self.indices)
+    if self.indices:
+      self.changes.append(self.sentence())
+    named = _read(self.report) if self.report.is_file() else []
+    complete = {line.position for line in named if line.size is not None}
+    self._write(self.indices - complete)
+    self._check()
 
   def sentence(self) -> str:
     """How many there are, and where their names stand."""
@@ -43,17 +110,69 @@ class UnreadableImages:
       UsageError: more than the allowed share could not be read.
     """
     found = {int(i) for i in unreadable[unreadable >= 0]} - self.indices
-    if not found:
+    if found:
+      self._write(found)
+      self.indices |= found
+      self._check()
+
+  @contextlib.contextmanager
+  def watching(self) -> Iterator[None]:
+    """Names the images, too, for want of which reading ends within."""
+    try:
+      yield
+    except sources.NoneReadableError as error:
+      self._write(set(error.indices) - self.indices)
+      raise
+
+  def _write(self, indices: set[int]) -> None:
+    if not indices:
       return
-    with self.report.open("a") as file:
-      for index in sorted(found):
-        file.write(f"{index}\t{self._source.example_name(index)}\n")
-    self.indices |= found
-    allowed = self._max_share * len(self._source)
-    if len(self.indices) > allowed:
-      raise UsageError(
-        f"{len(self.indices)} of {len(self._source)} images could not be read, "
-        f"more than the allowed share of {self._max_share:g}; their names are "
-        f"in {self.report}. Mend or remove them, or raise "
-        "loader.max_unreadable_share."
+    text = ""
+    for index in sorted(indices):
+      name, size = self._source.file_of(index) or (
+        self._source.example_name(index),
+        None,
       )
+      # A name of two lines could not be read back, and so not be told by.
+      size = None if "\n" in name else size
+      name = name.replace("\n", "\\n")
+      text += f"{index}\t{'-' if size is None else size}\t{name}\n"
+    with self.report.open("ab") as file:
+      file.write(text.encode("utf-8", "surrogateescape"))
+
+  def _check(self) -> None:
+    count, total = len(self.indices), len(self._source)
+    if count <= self._max_share * total:
+      return
+    raise UsageError(
+      f"{count} of {total} images could not be read, more than the allowed "
+      f"share of {self._max_share:g}; their names are in {self.report}. "
+      + (
+        "Mend them in their places, remove them, or raise "
+        "loader.max_unreadable_share, and give the command again."
+        if self._source.file_of(0)
+        else "Raise loader.max_unreadable_share and give the command again; or "
+        "restore the files of the set, or prepare it anew for a new run."
+      )
+    )
+
+
+def _changes(
+  source: sources.ReadableSource, mended: int, unreadable: Iterable[int]
+) -> list[str]:
+  removed = sum(
+    source.file_of(i) is not None and not os.path.exists(source.example_name(i))
+    for i in unreadable
+  )
+  changes = []
+  if mended:
+    changes.append(
+      f"{mended} image(s) that could not be read can be read now; from here on "
+      "they take their own places again."
+    )
+  if removed:
+    changes.append(
+      f"{removed} image(s) that could not be read are gone; their neighbours "
+      "go on standing in for them."
+    )
+  return changes

@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from byol_flax import sharding
 from byol_flax.evaluation import features, few_label, frozen, knn
 from input_pipeline import augment, pipeline, sources
-from input_pipeline.errors import PreemptedError, UsageError
+from input_pipeline.errors import PreemptedError
 from tests import tiny
 
 RNG = np.random.default_rng(0)
@@ -62,8 +62,6 @@ def test_draws_are_balanced_and_fixed_by_the_seed():
   assert len(set(chosen)) == 15
   again = few_label.draw_examples(labels, 5, np.random.default_rng(3))
   np.testing.assert_array_equal(chosen, again)
-  with pytest.raises(UsageError, match=r"6 labels per class.*smallest with 5"):
-    few_label.draw_examples(labels, 6, np.random.default_rng(3))
 
 
 def blobs(n, spread):
@@ -190,6 +188,7 @@ def test_table_of_raw_pixels_and_a_random_encoder(network):
     inverse_penalty=1.0,
     seed=0,
     neighbours=5,
+    tell=lambda sentence: None,
   )
   raw, untrained = rows
   assert raw.knn > 0.97  # scikit-learn's own figure for 8 × 8 digits is 0.986
@@ -201,15 +200,37 @@ def test_table_of_raw_pixels_and_a_random_encoder(network):
   assert "linear, 10/class" in text[0]
 
 
-def test_no_labels():
-  source = sources.open_source("digits", "test")
-  options = {
-    "per_class": (1,),
-    "draws": 1,
-    "inverse_penalty": 1.0,
-    "seed": 0,
-    "neighbours": 1,
-  }
-  source.num_classes = 0
-  with pytest.raises(UsageError, match="no labels"):
-    frozen.evaluate(("byol",), None, source, source, **options)
+def test_probes_that_the_smallest_class_allows():
+  labels = np.repeat([0, 1, 2, -1], [30, 4, 12, 99])
+  names = ("ant", "bee", "cat")
+  assert few_label.available(labels, (1, 4), names) == ([1, 4], "")
+  had, told = few_label.available(labels, (1, 5, 10), names)
+  assert had == [1]
+  assert told == (
+    "Left out, because class bee has 4 label(s): linear, 5/class, 10/class"
+  )
+  had, told = few_label.available(np.array([2, 2, -1]), (1,), names)
+  assert had == []
+  assert "fewer than two classes" in told
+
+
+def test_knn_is_left_when_no_probe_can_be_had():
+  source = sources.open_source("digits", "test[:9]")
+  told = []
+  rows = frozen.evaluate(
+    ("byol",),
+    lambda name, split: (np.eye(9), np.arange(9)),
+    source,
+    source,
+    per_class=(5,),
+    draws=1,
+    inverse_penalty=1.0,
+    seed=0,
+    neighbours=1,
+    tell=told.append,
+  )
+  assert rows == [frozen.Row("byol", {}, 1.0)]
+  assert told == ["Left out, because class 0 has 1 label(s): linear, 5/class"]
+  header, row = frozen.table(rows, 1).splitlines()
+  assert header.split() == ["representation", "1-NN,", "all", "labels"]
+  assert row.split() == ["byol", "1.000"]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import collecting, sources
+from input_pipeline import collecting, retries, sources
 from input_pipeline.decoding import decode_image
 from input_pipeline.errors import StorageError, UsageError
 from input_pipeline.folders import FolderSource
@@ -204,8 +204,15 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_folder(
   with pytest.raises(UsageError, match=told):
     collecting.collect(str(tmp_path), "train")
   unreadable(monkeypatch, "b", number=errno.EIO)
-  with pytest.raises(StorageError, match="when the storage is back"):
-    open_source(name, "all")
+  monkeypatch.setattr(retries, "DELAYS", (0.001,))
+  for look in (
+    lambda: open_source(name, "all"),
+    lambda: collecting.collect(str(tmp_path), "train"),
+  ):
+    with pytest.raises(
+      StorageError, match=r"2 times.*when the storage is back"
+    ):
+      look()
 
 
 def test_folders_of_imagenets_size_are_cheap_to_send(tmp_path):

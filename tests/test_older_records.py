@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -42,7 +43,18 @@ VIEWS = {7: "447e1d8c1721cd08", 16: "fb4cdb46467a10bd", 17: "77086da0917b0fc8"}
 FIVE_LABELS, NEAREST = 0.4261, 0.575
 
 
-def byol(*arguments):
+FOLDER = (
+  "--config.data.split=train",
+  "--config.epochs=20",
+  "--config.warmup_epochs=1",
+  "--config.batch_size=8",
+  "--config.base_learning_rate=1.0",
+  "--config.evaluation.every_steps=10",
+  "--config.evaluation.batch_size=8",
+)
+
+
+def byol(*arguments, code=0):
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
@@ -55,7 +67,7 @@ def byol(*arguments):
     capture_output=True,
     text=True,
   )
-  assert done.returncode == 0, done.stderr
+  assert done.returncode == code, done.stderr
   return done
 
 
@@ -86,3 +98,33 @@ def test_a_run_of_format_1_is_resumed_and_evaluated(tmp_path):
   # One example of 360 is 0.003; rounding may turn some.
   assert row["linear"]["5"][0] == pytest.approx(FIVE_LABELS, abs=0.02)
   assert row["knn"] == pytest.approx(NEAREST, abs=0.02)
+
+
+@pytest.mark.slow
+def test_images_are_moved_damaged_and_mended_under_a_run(tmp_path):
+  unpack("format1_folder.tar.xz", tmp_path)
+  workdir, images = tmp_path / "folder", tmp_path / "images"
+  damaged = [images / "train/a/1.png", images / "train/b/4.png"]
+  whole = [file.read_bytes() for file in damaged]
+  for file in damaged:
+    file.write_bytes(bytes(file.stat().st_size))
+  flags = (*FLAGS, *FOLDER, f"--config.data.name=folder:{images}")
+
+  command = ("train", f"--workdir={workdir}", *flags)
+  told = byol(*command, code=2).stderr
+  assert f"{images} are those of folder:/data/format-1" in told
+  assert re.search(r"byol: [12] of 12 images could not be read.* Mend", told)
+  last = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+  seen = trainers.views_seen(workdir, last)
+  assert sorted(seen) == list(range(1, last + 1))
+
+  # What was said to do: one is mended, to another size, and one removed.
+  damaged[0].write_bytes(whole[0] + b"\0")
+  damaged[1].unlink()
+  allowed = "--config.loader.max_unreadable_share=0.1"
+  told = byol(*command, allowed).stderr
+  assert f"update {last} of 30" in told
+  assert "Done: 30 updates" in told
+  assert "1 image(s) could not be read" in told
+  # And again, when it is complete.
+  assert "complete" in byol(*command, allowed).stderr

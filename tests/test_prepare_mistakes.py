@@ -61,7 +61,7 @@ BOTH = {"s/train/a/1.jpg": jpeg(0), "s/val/a/1.jpg": jpeg(1)}
     (
       {"s/train/a/1.jpg": jpeg(0), "s/val/1.jpg": jpeg(1)},
       ["s"],
-      "1 of 2 images .* have a class",
+      "1 of 2 images .* have a class.*These have none: validation: 1.jpg",
     ),
     ({"l.txt": b"a.jpg\n"}, ["l.txt"], "Line 1 of .*names a.jpg"),
     ({"l.tsv": b"\xef\xbb\xbfa\tb\tc"}, ["l.tsv"], "after the tab comes 'b"),

@@ -14,12 +14,7 @@ def record(**changes):
   config = byol_digits.get_config()
   for name, value in changes.items():
     config.update_from_flattened_dict({name: value})
-  return {
-    "config": json.loads(json.dumps(config.to_dict())),
-    "num_examples": 1437,
-    "num_classes": 10,
-    "data_fingerprint": "a1b2",
-  }
+  return {"config": json.loads(json.dumps(config.to_dict()))}
 
 
 def test_a_new_workdir_and_the_same_config_are_fine():
@@ -30,6 +25,7 @@ def test_a_new_workdir_and_the_same_config_are_fine():
 def test_what_does_not_change_learning_may_change():
   now = record(
     **{
+      "data.name": "folder:/moved",
       "loader.num_workers": 7,
       "checkpoint.every_steps": 3,
       "report.view_hashes": True,
@@ -52,7 +48,7 @@ def test_what_does_not_change_learning_may_change():
     ),
     ({"seed": 1}, "seed: 0 there, 1 now"),
     ({"augment.view2.hue": 0.25}, r"augment\.view2\.hue: 0\.0 there, 0\.25"),
-    ({"data.name": "cifar10"}, r"data\.name: digits there, cifar10 now"),
+    ({"data.split": "test"}, r"data\.split: train there, test now"),
   ],
 )
 def test_contradictions_are_named(change, message):
@@ -78,19 +74,6 @@ def test_more_epochs_are_told_what_to_do_instead():
   with pytest.raises(UsageError) as error:
     workdir.check_same_run(record(), record(epochs=20.0), "/w")
   assert "--init" not in str(error.value)
-
-
-def test_replaced_images_are_another_run():
-  before, now = record(), {**record(), "data_fingerprint": "c3d4"}
-  with pytest.raises(UsageError, match="images of digits are not those"):
-    workdir.check_same_run(before, now, "the/w")
-  del before["data_fingerprint"]  # of a checkpoint that does not know
-  workdir.check_same_run(before, now, "the/w")
-
-
-def test_a_data_set_that_grew_is_another_run():
-  with pytest.raises(UsageError, match=r"num_examples: 1437 there, 1500 now"):
-    workdir.check_same_run(record(), {**record(), "num_examples": 1500}, "w")
 
 
 def test_check_writable_makes_the_folder_and_leaves_nothing(tmp_path):

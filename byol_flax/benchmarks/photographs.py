@@ -45,6 +45,7 @@ class Photographs:
   name = split = fingerprint = "synthetic"
   num_classes = 0
   ignored = ""
+  class_names: tuple[str, ...] = ()
 
   def __init__(self) -> None:
     rng = np.random.default_rng(0)
@@ -68,3 +69,10 @@ class Photographs:
   def example_name(self, i: int) -> str:
     """A number."""
     return f"synthetic photograph {i}"
+
+  def file_of(self, i: int) -> None:
+    """None: they are made here."""
+
+  def unlabelled(self) -> np.ndarray:
+    """All."""
+    return np.arange(len(self))

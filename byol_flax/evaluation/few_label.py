@@ -1,9 +1,37 @@
 """Linear probe from few labels per class, on frozen features."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from input_pipeline.errors import UsageError
+
+def available(
+  labels: np.ndarray, per_class: Sequence[int], class_names: Sequence[str]
+) -> tuple[list[int], str]:
+  """Which probes the labels allow, and a sentence about the others.
+
+  Args:
+    labels: int [N]; -1 is no class.
+    per_class: labels of each class that a probe asks for.
+    class_names: of all classes.
+
+  Returns:
+    The counts out of `per_class` that every class of `labels` has; "" if these
+    are all.
+  """
+  classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+  least = int(counts.min()) if len(classes) > 1 else 0
+  had = [count for count in per_class if count <= least]
+  missing = [f"{count}/class" for count in per_class if count > least]
+  if not missing:
+    return had, ""
+  reason = (
+    f"class {class_names[classes[counts.argmin()]]} has {least} label(s)"
+    if least
+    else "fewer than two classes have labels"
+  )
+  return had, f"Left out, because {reason}: linear, {', '.join(missing)}"
 
 
 def draw_examples(
@@ -19,16 +47,9 @@ def draw_examples(
   Returns:
     int [K * per_class].
 
-  Raises:
-    UsageError: a class has fewer examples.
+  Every class of `labels` has as many, see `available`.
   """
-  classes, counts = np.unique(labels[labels >= 0], return_counts=True)
-  if len(classes) < 2 or counts.min() < per_class:
-    raise UsageError(
-      f"A linear probe on {per_class} labels per class needs at least two "
-      f"classes with as many examples each; there are {len(classes)} classes, "
-      f"the smallest with {counts.min() if len(classes) else 0}."
-    )
+  classes = np.unique(labels[labels >= 0])
   chosen = [
     rng.choice(np.flatnonzero(labels == c), per_class, replace=False)
     for c in classes

@@ -12,7 +12,6 @@ from byol_flax import sharding
 from byol_flax.evaluation import features, few_label, knn
 from byol_flax.models import byol
 from input_pipeline import pipeline, sources
-from input_pipeline.errors import UsageError
 
 # Batches from which an untrained encoder takes its BatchNorm statistics.
 _CALIBRATION_BATCHES = 8
@@ -26,7 +25,8 @@ class Row:
 
   Attributes:
     representation: raw_pixels, random_encoder or byol.
-    linear: labels per class -> (mean, standard deviation) over the draws.
+    linear: labels per class -> (mean, standard deviation) over the draws; only
+      for as many as every class has.
     knn: with all labels of the training split.
   """
 
@@ -46,6 +46,7 @@ def evaluate(
   inverse_penalty: float,
   seed: int,
   neighbours: int,
+  tell: Callable[[str], None],
 ) -> list[Row]:
   """Probes each representation on the same draws of labels.
 
@@ -59,21 +60,19 @@ def evaluate(
     inverse_penalty: C of the logistic regression.
     seed: of the draws.
     neighbours: k.
-
-  Raises:
-    UsageError: no labels.
+    tell: gets a sentence about probes for which there are too few labels.
   """
-  if not train.num_classes:
-    raise UsageError(
-      f"{train.name} has no labels to evaluate with; evaluate on a labelled "
-      "set, such as a folder with one sub-folder per class."
-    )
-  rows = []
+  rows: list[Row] = []
   for name in representations:
     known, known_labels = extract(name, train)
     found, found_labels = extract(name, test)
+    had, left_out = few_label.available(
+      known_labels, per_class, train.class_names
+    )
+    if left_out and not rows:
+      tell(left_out)
     linear = {}
-    for count in per_class:
+    for count in had:
       scores = few_label.accuracies(
         known,
         known_labels,
