@@ -31,7 +31,7 @@ from byol_flax import workdir as workdir_lib
 from byol_flax.distributed import Processes
 from byol_flax.evaluation import online
 from byol_flax.version import code_version
-from input_pipeline import augment, labels, pipeline, sources
+from input_pipeline import augment, folders, labels, pipeline, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
@@ -94,7 +94,7 @@ def train(
   if checkpoints is None:
     run_files.set_aside(workdir, processes)
     checkpoints = open_checkpoints()
-  saved = {**_describe(config, source), "init": beginning.record}
+  saved = {**_describe(config, opened), "init": beginning.record}
 
   def make_record(step: int, seconds: float) -> checkpoint.Record:
     position = {"seed": config.seed, "next_update": step}
@@ -104,7 +104,7 @@ def train(
     total_steps=program.total_steps, batch_size=config.batch_size, stream=stream
   )
   evaluate, evaluation_input = _open_evaluation(
-    config, program, mesh, processes, progress.note
+    config, program, mesh, processes, opened.begun, progress.note
   )
 
   # State: restored, or new.
@@ -195,6 +195,7 @@ def _open_evaluation(
   program: program_lib.Program,
   mesh: Mesh,
   processes: Processes,
+  begun: folders.Begun,
   tell: Callable[[str], None],
 ) -> tuple[Evaluate, str]:
   """The evaluation of a config, which goes on while it trains; who reads it.
@@ -211,7 +212,7 @@ def _open_evaluation(
 
   def open_split(setting: str) -> sources.Source:
     try:
-      source = sources.open_source(name, settings[setting], data_dir)
+      source = sources.open_source(name, settings[setting], data_dir, begun)
     except UsageError as error:
       raise UsageError(f"evaluation.{setting}: {error}") from None
     named = f"evaluation.{setting}={settings[setting]}"
@@ -295,12 +296,12 @@ def _plain(config: Any) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict()))
 
 
-def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
+def _describe(config: Any, opened: same_data.Opened) -> checkpoint.Record:
   """What a checkpoint records of the run as a whole."""
   return {
     "format": records.FORMAT,
     "config": _plain(config),
-    **same_data.describe(source),
+    **same_data.describe(opened),
     "code_version": code_version(),
   }
 

@@ -6,7 +6,7 @@ send to Grain's worker processes.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from input_pipeline import paths, retries
 from input_pipeline.decoding import ImageError, decode_image, image_size
 from input_pipeline.errors import UnreadableError, UsageError
-from input_pipeline.folders import open_folder
+from input_pipeline.folders import NOT_BEGUN, Begun, open_folder
 from input_pipeline.tfds_sources import known_facts, open_tfds
 
 MAX_TRIES = 32  # Neighbours tried in place of an image that cannot be read.
@@ -72,7 +72,7 @@ def open_source(
   name: str,
   split: str,
   data_dir: str | None = None,
-  began_with: Mapping[str, int] | None = None,
+  begun: Begun = NOT_BEGUN,
 ) -> Source:
   """Opens a data set.
 
@@ -87,9 +87,7 @@ def open_source(
       `train_without_valid`, `valid`, `test`), or a slice of it written as in
       TFDS: `train[:90%]`, `train[100:200]`, `train[-10%:]`.
     data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.
-    began_with: files that a run could not read, and their bytes when it began.
-      They keep their places, and their parts of the fingerprint, whether they
-      were mended or removed since. For folders only.
+    begun: how a run that is resumed saw the folder; says nothing of other sets.
 
   Raises:
     UsageError: there is no such data set, split or slice, or it is not ready.
@@ -103,7 +101,7 @@ def open_source(
       return DigitsSource(whole)
     if kind in paths.FOLDERS:
       labelled = kind == "folder"
-      return open_folder(name, path, whole, labelled, began_with)
+      return open_folder(name, path, whole, labelled, begun)
     return open_tfds(name, whole, data_dir)
 
   try:
