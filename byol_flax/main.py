@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING
 from byol_flax import config_bounds, console, interrupts
 from byol_flax.command_line import parse_command
 from byol_flax.config_file import config_of_run, load_config
-from input_pipeline.errors import PreemptedError, RunError, UsageError
+from input_pipeline.errors import (
+  HAS_BEGUN,
+  PreemptedError,
+  RunError,
+  UsageError,
+)
 
 # What takes time to import is imported where it is used: SIGTERM must meet a
 # handler within a moment of the start, and --help and mistakes an answer.
@@ -197,7 +202,10 @@ def run() -> None:
   try:
     sys.exit(main(sys.argv[1:]))
   except (UsageError, RunError) as error:
-    sys.stderr.write(f"byol: {error}\n")
+    begun = HAS_BEGUN in getattr(error, "__notes__", ())
+    leave_out = begun and "--restart" in sys.argv
+    more = " Leave out --restart then; with it the run begins anew."
+    sys.stderr.write(f"byol: {error}{more if leave_out else ''}\n")
     sys.exit(2 if isinstance(error, UsageError) else 1)
   except PreemptedError:
     if interrupts.handed_on():
