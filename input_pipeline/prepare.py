@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import likeness, records, tfds_metadata, whole_files
+from input_pipeline import likeness, plans, records, tfds_metadata, whole_files
 from input_pipeline.collecting import Item
 from input_pipeline.decoding import ImageError, decode_image
 from input_pipeline.errors import UnreadableError, UsageError
@@ -87,11 +87,11 @@ def prepare(
   """
   tfds_metadata.check_names(name, version, split)
   folder = os.path.join(out_dir, name, version)
-  work = _work_folder(folder, split)
+  work = plans.work_folder(folder, split)
   tfds_metadata.check_ours(folder)
-  items = sorted(items, key=_place)
-  classes = _agreed(classes, folder)
-  plan = _plan(items, classes, keep_duplicates)
+  items = sorted(items, key=plans.place)
+  classes = plans.agreed(classes, folder)
+  plan = plans.digest(items, classes, keep_duplicates)
   if before := tfds_metadata.facts_of(folder, split):
     if before["plan"] != plan:
       raise UsageError(
@@ -101,7 +101,7 @@ def prepare(
     if split in tfds_metadata.splits_of(folder):
       tfds_metadata.check_shards(folder, name, split)
       return Kept(folder=folder, **before["kept"])
-  _begin(work, plan)
+  plans.begin(work, plan)
   try:
     with whole_files.taken(work):
       result = _prepare(
@@ -136,7 +136,7 @@ def _prepare(
   tell: Tell,
 ) -> Kept:
   """Both passes, and what is said of them at the end."""
-  work = _work_folder(folder, split)
+  work = plans.work_folder(folder, split)
   found = _look_at(items, work, num_workers, tell)
   chosen, corrupt, twice = _choose(items, found, keep_duplicates)
   lengths, num_bytes = _write_shards(
@@ -208,62 +208,6 @@ def _choose(
     corrupt,
     [(names[i], names[first]) for i, first in twice],
   )
-
-
-def _place(item: Item) -> bytes:
-  """The order of a split: mixed, and the same for the same names."""
-  return hashlib.blake2b(item.name.encode(), digest_size=16).digest()
-
-
-def _agreed(classes: Sequence[str], folder: str) -> Sequence[str]:
-  """Those of splits that were prepared before hold for this one too."""
-  known = tfds_metadata.classes_of(folder)
-  if known is None:
-    return classes
-  if bool(known) != bool(classes):
-    raise UsageError(
-      f"{folder} was prepared {'with' if known else 'without'} classes; every "
-      "split must have them, or none."
-    )
-  if strange := sorted(set(classes) - set(known)):
-    raise UsageError(
-      f"{folder} was prepared with {len(known)} classes, and {strange[0]!r} is "
-      "none of them. Prepare all splits from folders of the same classes, or "
-      "another --name."
-    )
-  return known
-
-
-def _plan(
-  items: Sequence[Item], classes: Sequence[str], keep_duplicates: bool
-) -> str:
-  """A digest of what is to be written."""
-  plan = hashlib.blake2b(digest_size=16)
-  for item in items:
-    plan.update(f"{item.name}\0{item.class_name}\0{item.size}\n".encode())
-  plan.update(f"{list(classes)}{keep_duplicates}".encode())
-  return plan.hexdigest()
-
-
-def _work_folder(folder: str, split: str) -> str:
-  """What is known so far, until a split is finished."""
-  return os.path.join(folder, f"preparing-{split}")
-
-
-def _begin(work: str, plan: str) -> None:
-  """Raises UsageError if what was begun here is something else."""
-  os.makedirs(work, exist_ok=True)
-  path = os.path.join(work, "plan")
-  if os.path.exists(path):
-    with open(path) as file:
-      if file.read() != plan:
-        raise UsageError(
-          f"{work} holds a preparation of other images, or of these with other "
-          "options, that was not finished; remove the folder above it, or give "
-          "another --name."
-        )
-  else:
-    whole_files.write_text(path, plan)
 
 
 @dataclasses.dataclass(frozen=True)

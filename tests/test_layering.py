@@ -25,7 +25,7 @@ ROWS = (
   " input_pipeline.records input_pipeline.pool",
   "input_pipeline.folders input_pipeline.tfds_metadata input_pipeline.likeness",
   "input_pipeline.tfds_sources input_pipeline.collecting input_pipeline.leaks",
-  "input_pipeline.sources",
+  "input_pipeline.sources input_pipeline.plans",
   "input_pipeline.augment input_pipeline.unreadable input_pipeline.handover",
   "input_pipeline.labels input_pipeline.workers input_pipeline.chunk_draws",
   "input_pipeline.loading",
