@@ -25,6 +25,7 @@ _BOUNDS: dict[str, Bound] = {
   "--init-encoder": Path(),
   "--count": Whole(1, 16),  # columns that a person can still take in
   "--updates": Whole(1),
+  "--longest-side": Whole(1, 65_535),
   "--price": Real(0),
   "--workers": Whole(-1, 10_000, ", -1 for one per core"),
   "--process-count": Whole(1),
@@ -185,6 +186,12 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     help="of `input`: how evaluations read, beside how training does",
   )
   command.add_argument(
+    "--image-size",
+    metavar="WIDTHxHEIGHT",
+    help="of `input`: measure synthetic photographs of that size, such as "
+    "4000x3000",
+  )
+  command.add_argument(
     "--out",
     type=paths.absolute,
     default="benchmark.json",
@@ -219,6 +226,13 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     type=paths.absolute,
     help="classes in the order of the images' names: one a line, or ImageNet's "
     "ILSVRC2012_devkit_t12.tar.gz",
+  )
+  command.add_argument(
+    "--longest-side",
+    type=int,
+    metavar="N",
+    help="make larger images smaller, to N pixels on their longer side "
+    "(Lanczos filter, JPEG of quality 95), for faster training",
   )
   command.add_argument(
     "--keep-duplicates",

@@ -90,6 +90,7 @@ RUN: dict[str, Bound] = {
   "augment.size": Whole(1, 65_535),
   "augment.device": OneOf("host", "accelerator"),
   "augment.cache": OneOf("none", "device"),
+  "augment.scaled_decoding": Switch(),
   **_rows("augment.view1", _VIEW),
   **_rows("augment.view2", _VIEW),
   "loader.data_dir": Path(optional=True),

@@ -37,42 +37,38 @@ def open_devices() -> None:
 
   Raises:
     UsageError: JAX_PLATFORMS asks for what is not there; or there is a GPU or a
-      TPU that JAX cannot use, and nobody asked for the CPU.
+      TPU that JAX cannot use for want of a package, and nobody asked for less.
   """
   asked = jax.config.jax_platforms or ""  # type: ignore[attr-defined]
   machine = _look_around()
+  if problem := missing_package(asked, machine):
+    raise UsageError(problem)
   try:
-    opened = jax.default_backend()
+    jax.devices()
   # Of a known platform without a device JAX fails with an assertion.
   except (RuntimeError, AssertionError) as error:
     raise UsageError(unusable(asked, str(error), machine)) from None
-  if problem := left_alone(asked, opened, machine):
-    raise UsageError(problem)
 
 
-def left_alone(asked: str, opened: str, machine: Machine) -> str:
-  """A sentence if JAX took the CPU and left better devices alone unasked.
+def missing_package(asked: str, machine: Machine) -> str:
+  """A sentence if JAX would leave the machine's devices alone unasked.
 
   Args:
     asked: JAX_PLATFORMS; "" leaves the choice to JAX.
-    opened: what it chose.
     machine: what there is.
   """
-  if asked or opened != "cpu":
+  if asked:
     return ""
-  for there, installed, name, platform in (
-    (machine.tpu, machine.libtpu, "TPU", "tpu"),
-    (machine.gpu, machine.cuda, "NVIDIA GPU", "cuda"),
+  for there, usable, what, extra in (
+    (machine.tpu, machine.libtpu, "a TPU", "tpu"),
+    (machine.gpu, machine.cuda, "an NVIDIA GPU", "cuda"),
   ):
-    if there:
-      why = (
-        f"JAX could not open the {name} of this machine: another process may "
-        f"hold it, and JAX_PLATFORMS={platform} tells JAX's own reason"
-        if installed
-        else f"JAX has no package for the {name} of this machine: "
-        + _INSTALL.format(extra=platform)
+    if there and not usable:
+      return (
+        f"This machine has {what}, which JAX can use once its package is "
+        f"installed: {_INSTALL.format(extra=extra)}. To compute on the CPU all "
+        "the same, set JAX_PLATFORMS=cpu."
       )
-      return f"{why}. To compute on the CPU all the same: JAX_PLATFORMS=cpu."
   return ""
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.slices import GIB
-from input_pipeline import augment, loading, pipeline, resident, sources
+from input_pipeline import augment, loading, pipeline, resident, scaled, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
@@ -98,8 +98,18 @@ def make_two_views(config: Any) -> augment.TwoViews:
 
 
 def make_transform(config: Any) -> Transform:
-  """What the host does to an example, by a config's `augment` section."""
+  """What the host does to an example, by a config's `augment` section.
+
+  Raises:
+    UsageError: settings that contradict each other.
+  """
   if config.augment.cache == "device":
+    if config.augment.scaled_decoding:
+      raise UsageError(
+        "augment.scaled_decoding decodes an image for each draw anew, and with "
+        "augment.cache=device it is decoded once. Leave out one of the two; "
+        "`byol prepare --longest-side=N` makes images smaller for good."
+      )
     return augment.TwoDraws(**_views(config))
   if config.augment.device == "accelerator":
     return augment.TwoCrops(**_views(config))
@@ -114,13 +124,21 @@ def _views(config: Any) -> dict[str, Any]:
   }
 
 
+def on_sizes(config: Any, source: sources.ReadableSource) -> tuple[str, ...]:
+  """What to do about images far larger than the views, if they are."""
+  if config.augment.scaled_decoding or config.augment.cache == "device":
+    return ()
+  return tuple(filter(None, [scaled.advice(source, make_two_views(config))]))
+
+
 def open_inputs(
   config: Any, source: sources.ReadableSource, mesh: Mesh
 ) -> Inputs:
   """Opens what `config` asks for; reads all images if they shall be resident.
 
   Raises:
-    UsageError: images that the devices cannot hold.
+    UsageError: images that the devices cannot hold, or settings that
+      contradict each other.
   """
   transform = make_transform(config)
   images = None
@@ -132,7 +150,12 @@ def open_inputs(
     stream = resident.DrawStream(whole, transform, config.seed)
     workers = 0, 1  # to start and ask others would take longer than to draw
   else:
-    stream = pipeline.view_stream(source, transform, config.seed)
+    stream = pipeline.view_stream(
+      source,
+      transform,
+      config.seed,
+      scaled_decoding=config.augment.scaled_decoding,
+    )
   rows = config.batch_size // jax.process_count()
   return Inputs(
     stream=stream,

@@ -23,7 +23,6 @@ from byol_flax import report as report_lib
 from byol_flax.checkpoint import Checkpoints, Record
 from byol_flax.distributed import Processes
 from input_pipeline.errors import (
-  HAS_BEGUN,
   PreemptedError,
   RunError,
   StorageError,
@@ -185,8 +184,9 @@ def run(
         if evaluating:
           outlets.run_evaluation(step, state)
   except (PreemptedError, UsageError, StorageError) as error:
-    seconds = time.monotonic() - begun
-    _keep(error, outlets, done, state, pending, values, seconds)
+    # A save takes all processes; the input ends on one of them alone.
+    if outlets.processes.alone or isinstance(error, PreemptedError):
+      _keep(outlets, done, state, pending, values, time.monotonic() - begun)
     raise
   outlets.processes.at(total_steps, "ending")
   outlets.checkpoints.wait()
@@ -194,7 +194,6 @@ def run(
 
 
 def _keep(
-  error: Exception,
   outlets: Outlets,
   done: int,
   state: Any,
@@ -202,14 +201,7 @@ def _keep(
   before: dict[str, float],
   seconds: float,
 ) -> None:
-  """Saves the last whole update, `done`, unless there was none or it is bad.
-
-  A save takes all processes. They meet in a preemption; but the input may end
-  on one of them alone, and then the last checkpoint has to do.
-  """
-  error.add_note(HAS_BEGUN)
-  if not (outlets.processes.alone or isinstance(error, PreemptedError)):
-    return
+  """Saves the last whole update, `done`, unless there was none or it is bad."""
   if done:
     _checked(pending, before)
     outlets.save(done, state, seconds)

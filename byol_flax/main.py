@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING
 from byol_flax import config_bounds, console, interrupts
 from byol_flax.command_line import parse_command
 from byol_flax.config_file import config_of_run, load_config
-from input_pipeline.errors import (
-  HAS_BEGUN,
-  PreemptedError,
-  RunError,
-  UsageError,
-)
+from input_pipeline.errors import PreemptedError, RunError, UsageError
 
 # What takes time to import is imported where it is used: SIGTERM must meet a
 # handler within a moment of the start, and --help and mistakes an answer.
@@ -94,6 +89,7 @@ def main(argv: Sequence[str]) -> int:
       against_torch=options.against_torch,
       against_tf=options.against_tf_data,
       evaluation=options.evaluation,
+      image_size=options.image_size,
       out=options.out,
       stream=sys.stdout,
     )
@@ -111,6 +107,7 @@ def _prepare(options: argparse.Namespace) -> None:
     split=options.split,
     labels=options.labels,
     keep_duplicates=options.keep_duplicates,
+    longest_side=options.longest_side,
     against=options.against,
     num_workers=options.workers,
     stream=sys.stdout,
@@ -202,10 +199,7 @@ def run() -> None:
   try:
     sys.exit(main(sys.argv[1:]))
   except (UsageError, RunError) as error:
-    begun = HAS_BEGUN in getattr(error, "__notes__", ())
-    leave_out = begun and "--restart" in sys.argv
-    more = " Leave out --restart then; with it the run begins anew."
-    sys.stderr.write(f"byol: {error}{more if leave_out else ''}\n")
+    sys.stderr.write(f"byol: {error}\n")
     sys.exit(2 if isinstance(error, UsageError) else 1)
   except PreemptedError:
     if interrupts.handed_on():

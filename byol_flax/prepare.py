@@ -30,6 +30,7 @@ def prepare(
   split: str,
   labels: str | None,
   keep_duplicates: bool,
+  longest_side: int | None,
   against: Sequence[str],
   num_workers: int,
   stream: TextIO,
@@ -44,6 +45,7 @@ def prepare(
     split: of a source without splits.
     labels: file of ground truth, see `collecting.with_labels`.
     keep_duplicates: write images whose bytes came before, too.
+    longest_side: in pixels, to which larger images are made smaller, or None.
     against: prepared splits, FOLDER:SPLIT, to look for leaks in.
     num_workers: processes; -1 is one for each core.
     stream: console.
@@ -79,10 +81,11 @@ def prepare(
       version=version,
       classes=sorted(classes),
       keep_duplicates=keep_duplicates,
+      longest_side=longest_side,
       num_workers=num_workers,
       tell=progress.tell,
     )
-    _say_kept(which, kept, keep_duplicates, stream)
+    _say_kept(which, kept, keep_duplicates, longest_side, stream)
     others += [
       (kept.folder, other)
       for other in tfds_metadata.splits_of(kept.folder)
@@ -155,7 +158,11 @@ def _folder_and_split(text: str) -> tuple[str, str]:
 
 
 def _say_kept(
-  split: str, kept: Kept, keep_duplicates: bool, stream: TextIO
+  split: str,
+  kept: Kept,
+  keep_duplicates: bool,
+  longest_side: int | None,
+  stream: TextIO,
 ) -> None:
   stream.write(
     f"{split}: {kept.examples:,} images, {_classes_of(kept.folder)}, in "
@@ -174,6 +181,11 @@ def _say_kept(
         f"{split}: {count:,} {words}; see "
         f"{os.path.join(kept.folder, f'quarantine-{split}.tsv')}\n"
       )
+  if longest_side:
+    stream.write(
+      f"{split}: larger images were made smaller, to at most {longest_side} "
+      "pixels a side\n"
+    )
 
 
 def _classes_of(folder: str) -> str:

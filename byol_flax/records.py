@@ -17,6 +17,7 @@ FORMAT = 2
 # code does what the code without the key did. Each row says why.
 ADDED_SINCE: dict[str, Any] = {
   "checkpoint.save_on_interrupt": False,  # Ctrl-C always ended at once
+  "augment.scaled_decoding": False,  # images were decoded whole
 }
 
 # A key of the config that went after format 1 -> the value that today's code

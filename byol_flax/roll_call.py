@@ -22,7 +22,7 @@ from byol_flax import console
 from input_pipeline.errors import PreemptedError, RunError
 
 BEAT_SECONDS = 1.0
-RESUME = "This run ends here; the same command, without --restart, resumes it."
+RESUME = "This run ends here; the same command resumes it."
 # How long a process that was told to end waits for others to tell them. Imports
 # before the roll call took 2 s alone, and 21 s for eight at once on two cores.
 LINGER_SECONDS = 60.0

@@ -8,11 +8,10 @@ run itself found unreadable each may be mended or removed.
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from byol_flax.checkpoint import Record
-from input_pipeline import file_names, folders, sources, unreadable
+from input_pipeline import sources, unreadable
 from input_pipeline.errors import UsageError
 
 
@@ -22,15 +21,13 @@ class Opened:
 
   Attributes:
     source: with those that were removed since in their places, unreadable.
-    begun: how the run saw them first, for its other splits.
     found_unreadable: by earlier starts of the run.
     moved: a sentence if they lie elsewhere now.
   """
 
   source: sources.Source
-  begun: folders.Begun
-  found_unreadable: Sequence[unreadable.Line] = ()
-  moved: tuple[str, ...] = ()
+  found_unreadable: list[unreadable.Line]
+  moved: tuple[str, ...]
 
 
 def open_images(config: Any, saved: Record | None, workdir: str) -> Opened:
@@ -45,44 +42,32 @@ def open_images(config: Any, saved: Record | None, workdir: str) -> Opened:
     UsageError: it cannot be opened, or holds other images.
   """
   lines = unreadable.lines_of(workdir) if saved else []
-  split = config.data.split
-  begun = folders.Begun(split, unreadable.began_with(lines), _rule(saved))
   source = sources.open_source(
-    config.data.name, split, config.loader.data_dir, begun
+    config.data.name,
+    config.data.split,
+    config.loader.data_dir,
+    unreadable.began_with(lines),
   )
   moved: tuple[str, ...] = ()
   if saved:
-    now = describe(Opened(source, begun))
-    check_same_images(saved, now, source.name, workdir, lines)
+    check_same_images(saved, describe(source), source.name, workdir, lines)
     before = saved["config"]["data"]["name"]
     if before != source.name:
       moved = (
         f"The images of {source.name} are those of {before}, with which the "
         "run began: the same fingerprint and classes.",
       )
-  return Opened(source, begun, lines, moved)
+  return Opened(source, lines, moved)
 
 
-def _rule(saved: Record | None) -> file_names.Rule:
-  """Which files the run took for images when it began."""
-  if saved is None:
-    return file_names.rule_of_today()
-  if rule := saved.get("image_rule"):
-    return file_names.Rule(**{name: tuple(rule[name]) for name in rule})
-  return file_names.RULE_OF_FORMAT_1
-
-
-def describe(opened: Opened) -> dict[str, Any]:
+def describe(source: sources.Source) -> dict[str, Any]:
   """What a checkpoint records of the images."""
-  source = opened.source
-  rule = opened.begun.rule or file_names.rule_of_today()
   names = b"\0".join(os.fsencode(name) for name in source.class_names)
   return {
     "num_examples": len(source),
     "num_classes": source.num_classes,
     "class_names_digest": hashlib.blake2b(names, digest_size=16).hexdigest(),
     "data_fingerprint": source.fingerprint,
-    "image_rule": rule._asdict(),
   }
 
 
@@ -91,7 +76,7 @@ def check_same_images(
   now: dict[str, Any],
   name: str,
   workdir: str,
-  lines: Sequence[unreadable.Line],
+  lines: list[unreadable.Line],
 ) -> None:
   """Raises UsageError, with the difference, unless the images are the same.
 

@@ -137,11 +137,9 @@ def check_batch_size(
   if batch_size == accumulation_steps:
     fewer = [n for n in range(batch_size // 2, 0, -1) if batch_size % n == 0]
     other = f", or accumulation_steps {fewer[0]}" if fewer else ""
-    enough = f"{2 * parts} or {3 * parts}, or another multiple of {parts}"
-    if parts == 1:
-      enough = "2 or more"
     raise UsageError(
       f"batch_size {batch_size} in {accumulation_steps} micro-batch(es) leaves "
       "one image to normalise at a time, and BatchNorm needs two or more: take "
-      f"batch_size {enough}{other}."
+      f"batch_size {2 * parts} or {3 * parts}, or another multiple of {parts}"
+      f"{other}."
     )

@@ -31,7 +31,7 @@ from byol_flax import workdir as workdir_lib
 from byol_flax.distributed import Processes
 from byol_flax.evaluation import online
 from byol_flax.version import code_version
-from input_pipeline import augment, folders, labels, pipeline, sources
+from input_pipeline import augment, labels, pipeline, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
@@ -94,7 +94,7 @@ def train(
   if checkpoints is None:
     run_files.set_aside(workdir, processes)
     checkpoints = open_checkpoints()
-  saved = {**_describe(config, opened), "init": beginning.record}
+  saved = {**_describe(config, source), "init": beginning.record}
 
   def make_record(step: int, seconds: float) -> checkpoint.Record:
     position = {"seed": config.seed, "next_update": step}
@@ -104,7 +104,7 @@ def train(
     total_steps=program.total_steps, batch_size=config.batch_size, stream=stream
   )
   evaluate, evaluation_input = _open_evaluation(
-    config, program, mesh, processes, opened.begun, progress.note
+    config, program, mesh, processes, progress.note
   )
 
   # State: restored, or new.
@@ -139,7 +139,8 @@ def train(
     opened.found_unreadable,
   )
   batches = read.open_batches(start_step, unreadable)
-  progress.notes((*unreadable.changes, f"input: {read.how}"))
+  advice = () if start_step else inputs.on_sizes(config, source)
+  progress.notes((*unreadable.changes, *advice, f"input: {read.how}"))
   progress.note(f"input of evaluations: {evaluation_input}")
 
   with (
@@ -195,7 +196,6 @@ def _open_evaluation(
   program: program_lib.Program,
   mesh: Mesh,
   processes: Processes,
-  begun: folders.Begun,
   tell: Callable[[str], None],
 ) -> tuple[Evaluate, str]:
   """The evaluation of a config, which goes on while it trains; who reads it.
@@ -212,7 +212,7 @@ def _open_evaluation(
 
   def open_split(setting: str) -> sources.Source:
     try:
-      source = sources.open_source(name, settings[setting], data_dir, begun)
+      source = sources.open_source(name, settings[setting], data_dir)
     except UsageError as error:
       raise UsageError(f"evaluation.{setting}: {error}") from None
     named = f"evaluation.{setting}={settings[setting]}"
@@ -249,18 +249,14 @@ def _show_views(
   source: sources.ReadableSource,
 ) -> None:
   """Leaves a picture of the first views in the workdir and TensorBoard."""
-  two_views = inputs.make_two_views(config)
-  grid, _ = view_grid(source, two_views, config.seed, _GRID_COLUMNS)
+  grid, _ = view_grid(source, config, _GRID_COLUMNS)
   pictures.save_png(f"{workdir}/views.png", grid)
   if not step:
     out.images(step, {"views": grid[None]})
 
 
 def view_grid(
-  source: sources.ReadableSource,
-  two_views: augment.TwoViews,
-  seed: int,
-  count: int,
+  source: sources.ReadableSource, config: Any, count: int
 ) -> tuple[np.ndarray, int]:
   """Picture, uint8 [H, W, 3], of the first images of a run and their views.
 
@@ -268,8 +264,14 @@ def view_grid(
     The picture, and how many of the images could not be read: in their place
     are their neighbours.
   """
-  originals = list(pipeline.example_stream(source, seed)[:count])
-  drawn = list(pipeline.view_stream(source, two_views, seed)[:count])
+  originals = list(pipeline.example_stream(source, config.seed)[:count])
+  views = pipeline.view_stream(
+    source,
+    inputs.make_two_views(config),
+    config.seed,
+    scaled_decoding=config.augment.scaled_decoding,
+  )
+  drawn = list(views[:count])
   picture = pictures.view_grid(
     [example["image"] for example in originals],
     np.stack([example["view1"] for example in drawn]),
@@ -296,12 +298,12 @@ def _plain(config: Any) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict()))
 
 
-def _describe(config: Any, opened: same_data.Opened) -> checkpoint.Record:
+def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
   """What a checkpoint records of the run as a whole."""
   return {
     "format": records.FORMAT,
     "config": _plain(config),
-    **same_data.describe(opened),
+    **same_data.describe(source),
     "code_version": code_version(),
   }
 

@@ -2,7 +2,7 @@
 
 from typing import Any, TextIO
 
-from byol_flax import inputs, pictures, train
+from byol_flax import pictures, train
 from input_pipeline import sources
 from input_pipeline.errors import UsageError
 
@@ -26,9 +26,7 @@ def draw(config: Any, out: str, count: int, *, stream: TextIO) -> None:
     )
   )
   stream.write(f"{sources.summary(source)}\n")
-  grid, unreadable = train.view_grid(
-    source, inputs.make_two_views(config), config.seed, count
-  )
+  grid, unreadable = train.view_grid(source, config, count)
   try:
     pictures.save_png(out, grid)
   except OSError as error:

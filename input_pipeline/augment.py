@@ -7,6 +7,7 @@ the draws of an example are the same wherever its views are made.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -208,6 +209,13 @@ class TwoViews(_Two, grain.transforms.RandomMap):
     """Bytes of one example."""
     return 2 * 3 * self.size**2
 
+  def make(
+    self, image: np.ndarray, draws: Sequence[ViewDraw]
+  ) -> dict[str, Any]:
+    """The views of uint8 [H, W, 3] that two draws tell."""
+    view1, view2 = (apply_view(image, draw, self.size) for draw in draws)
+    return {"view1": view1, "view2": view2}
+
   def random_map(
     self, example: dict[str, Any], rng: np.random.Generator
   ) -> dict[str, Any]:
@@ -216,8 +224,7 @@ class TwoViews(_Two, grain.transforms.RandomMap):
     image = rest.pop("image")
     height, width = image.shape[:2]
     draws = self.draw(height, width, rng)
-    view1, view2 = (apply_view(image, draw, self.size) for draw in draws)
-    return {"view1": view1, "view2": view2, **rest}
+    return {**self.make(image, draws), **rest}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -233,6 +240,19 @@ class TwoCrops(_Two, grain.transforms.RandomMap):
     """Bytes of one example."""
     return 2 * (3 * self.size**2 + 4 * DRAW_SIZE)
 
+  def make(
+    self, image: np.ndarray, draws: Sequence[ViewDraw]
+  ) -> dict[str, Any]:
+    """The crops of uint8 [H, W, 3] that two draws tell, and the draws."""
+    view1, view2 = (
+      image_ops.to_image(
+        image_ops.crop_planes(image, draw.box, self.size, mirrored=draw.flip)
+      )
+      for draw in draws
+    )
+    draw = np.stack([pack(draw) for draw in draws])
+    return {"view1": view1, "view2": view2, "draw": draw}
+
   def random_map(
     self, example: dict[str, Any], rng: np.random.Generator
   ) -> dict[str, Any]:
@@ -241,14 +261,7 @@ class TwoCrops(_Two, grain.transforms.RandomMap):
     image = rest.pop("image")
     height, width = image.shape[:2]
     draws = self.draw(height, width, rng)
-    view1, view2 = (
-      image_ops.to_image(
-        image_ops.crop_planes(image, draw.box, self.size, mirrored=draw.flip)
-      )
-      for draw in draws
-    )
-    draw = np.stack([pack(draw) for draw in draws])
-    return {"view1": view1, "view2": view2, "draw": draw, **rest}
+    return {**self.make(image, draws), **rest}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

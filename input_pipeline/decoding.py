@@ -9,7 +9,9 @@ from PIL import UnidentifiedImageError
 from input_pipeline import jpeg, other_formats
 from input_pipeline.image_limits import ImageError
 
-__all__ = ["ImageError", "decode_image", "image_size", "whole"]
+__all__ = ["ImageError", "Reduction", "decode_image", "image_size", "whole"]
+
+Reduction = Callable[[int, int], int]  # see `decode_image`
 
 
 def whole(height: int, width: int) -> int:
@@ -18,9 +20,7 @@ def whole(height: int, width: int) -> int:
   return 1
 
 
-def decode_image(
-  data: bytes, reduction: Callable[[int, int], int] = whole
-) -> np.ndarray:
+def decode_image(data: bytes, reduction: Reduction = whole) -> np.ndarray:
   """Decodes an image file, told by content and not by name.
 
   JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF; HEIC with the extra `heif`. Pixels

@@ -1,8 +1,5 @@
 """The exceptions that `byol` tells in a sentence, without a traceback."""
 
-# Note of an error that ends a run which others of the same start may resume.
-HAS_BEGUN = "the run has begun"
-
 
 class UsageError(ValueError):
   """A mistake in a config, a flag or the data.

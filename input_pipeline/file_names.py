@@ -5,7 +5,6 @@ What an image really is, its bytes tell; see `decoding.decode_image`.
 
 import collections
 import os
-from typing import NamedTuple
 
 from input_pipeline.other_formats import HEIF_ADVICE, reads_heif
 
@@ -27,10 +26,12 @@ _OTHER_IMAGES = frozenset(
 )
 # What file systems, network storage and desktops put beside the files of people
 # and often let nobody read. Hidden names, with a dot, are left alone as well.
-_SYSTEM_FOLDERS = (
-  *("lost+found", "system volume information", "__macosx", "found.000"),
-  *("$recycle.bin", "#recycle", "@recycle"),
-  *("@eadir", "@tmp", "#snapshot", "~snapshot", "@recently-snapshot"),
+_SYSTEM_FOLDERS = frozenset(
+  (
+    *("lost+found", "system volume information", "__macosx", "found.000"),
+    *("$recycle.bin", "#recycle", "@recycle"),
+    *("@eadir", "@tmp", "#snapshot", "~snapshot", "@recently-snapshot"),
+  )
 )
 
 
@@ -39,48 +40,17 @@ def endings() -> str:
   return " ".join(_ENDINGS + (_HEIF_ENDINGS if reads_heif() else ()))
 
 
-class Rule(NamedTuple):
-  """Which files are images and which folders are left alone, by their names.
-
-  A run keeps the rule that it began with: with another one, of a newer version
-  or with another decoder installed, it would find other images.
-
-  Attributes:
-    endings: of images, in small letters.
-    systems: folders that are the system's, in small letters.
-  """
-
-  endings: tuple[str, ...]
-  systems: tuple[str, ...]
-
-  def is_image(self, name: str) -> bool:
-    """Whether a file's name ends as those of images do."""
-    return name.lower().endswith(self.endings)
-
-  def is_systems(self, name: str) -> bool:
-    """Whether a file or folder is hidden or the system's, and so left alone."""
-    return name.startswith(".") or name.lower() in self.systems
-
-
-def rule_of_today() -> Rule:
-  """For all but runs that began with another one."""
-  heif = _HEIF_ENDINGS if reads_heif() else ()
-  return Rule(_ENDINGS + heif, _SYSTEM_FOLDERS)
-
-
-RULE_OF_FORMAT_1 = Rule(
-  (".jpg", ".jpeg", ".png", ".webp", ".bmp"), ("__macosx",)
-)
-
-
 def is_image(name: str) -> bool:
-  """`Rule.is_image` of today."""
-  return rule_of_today().is_image(name)
+  """Whether a file's name ends as those of images do that can be decoded."""
+  name = name.lower()
+  return name.endswith(_ENDINGS) or (
+    name.endswith(_HEIF_ENDINGS) and reads_heif()
+  )
 
 
 def is_systems(name: str) -> bool:
-  """`Rule.is_systems` of today."""
-  return rule_of_today().is_systems(name)
+  """Whether a file or folder is hidden or the system's, and so left alone."""
+  return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 class Ignored:

@@ -5,33 +5,13 @@ import errno
 import functools
 import hashlib
 import os
-import types
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import file_names, retries
 from input_pipeline.errors import UsageError
-
-
-class Begun(NamedTuple):
-  """How a run that is resumed saw a folder when it began.
-
-  Attributes:
-    split: that it trains on.
-    sizes: bytes of the files in it that the run could not read. They keep their
-      places, classes, and parts of the fingerprint, whether they were mended or
-      removed since.
-    rule: which files it took for images; None: the one of today.
-  """
-
-  split: str = ""
-  sizes: Mapping[str, int] = types.MappingProxyType({})
-  rule: file_names.Rule | None = None
-
-
-NOT_BEGUN = Begun()
 
 
 class FolderSource:
@@ -137,7 +117,7 @@ def open_folder(
   path: str,
   split: str,
   labelled: bool,
-  begun: Begun = NOT_BEGUN,
+  began_with: Mapping[str, int] | None = None,
 ) -> FolderSource:
   """Lists the images of one split of a folder.
 
@@ -148,7 +128,7 @@ def open_folder(
     split: name of the split.
     labelled: whether top folders are classes. With split folders the classes
       are those of all of them together, so that every split numbers them alike.
-    begun: how a run that is resumed saw the folder.
+    began_with: see `sources.open_source`.
 
   Raises:
     UsageError: the folder or the split does not exist, cannot be listed, or
@@ -165,9 +145,7 @@ def open_folder(
   with telling_unreadable_folders():
     root = os.path.join(folder, split)
     if os.path.isdir(root):
-      splits = [
-        os.path.join(folder, name) for name in subfolders(folder, begun.rule)
-      ]
+      splits = [os.path.join(folder, name) for name in subfolders(folder)]
     elif split == "all":
       root, splits = folder, [folder]
     else:
@@ -177,12 +155,13 @@ def open_folder(
         f"{folder} has no subfolder for split {split!r}; the splits to choose "
         f"from are all (the whole folder) and: {', '.join(others[:8])}{more}."
       )
-    sizes = begun.sizes if begun.split.partition("[")[0] == split else {}
-    files = sorted({*image_files(root, ignored, begun.rule), *sizes})
-    classes = _classes(splits, begun) if labelled else []
+    files = sorted({*image_files(root, ignored), *(began_with or {})})
+    classes = _classes(splits, began_with or {}) if labelled else []
   if not files:
     raise UsageError(f"{root} holds no images: {no_images(ignored)}")
-  return FolderSource(name, split, root, files, classes, str(ignored), sizes)
+  return FolderSource(
+    name, split, root, files, classes, str(ignored), began_with
+  )
 
 
 def no_images(ignored: file_names.Ignored) -> str:
@@ -212,36 +191,27 @@ def telling_unreadable_folders() -> Iterator[None]:
     ) from error
 
 
-def _classes(splits: list[str], begun: Begun) -> list[str]:
+def _classes(splits: list[str], others: Iterable[str]) -> list[str]:
   """Sorted names of the folders in `splits` that hold an image, or held."""
-  rule = begun.rule
   return sorted(
-    {top for file in begun.sizes if (top := _top_folder(file))}
+    {top for file in others if (top := _top_folder(file))}
     | {
       folder
       for split in splits
-      for folder in subfolders(split, rule)
-      if any(
-        image_files(os.path.join(split, folder), file_names.Ignored(), rule)
-      )
+      for folder in subfolders(split)
+      if any(image_files(os.path.join(split, folder), file_names.Ignored()))
     }
   )
 
 
-def image_files(
-  root: str,
-  ignored: file_names.Ignored,
-  rule: file_names.Rule | None = None,
-) -> Iterator[str]:
+def image_files(root: str, ignored: file_names.Ignored) -> Iterator[str]:
   """Yields the image files below `root`, relative to it, in no fixed order.
 
   Folders of the system are not entered; other files are counted in `ignored`.
-  Without a `rule` that of today holds.
 
   Raises:
     OSError: a folder cannot be listed.
   """
-  rule = rule or file_names.rule_of_today()
   pending: list[tuple[str, frozenset]] = [("", frozenset())]
   while pending:
     folder, above = pending.pop()
@@ -252,26 +222,25 @@ def image_files(
     with os.scandir(os.path.join(root, folder)) as entries:
       for entry in entries:
         path = os.path.join(folder, entry.name)
-        if rule.is_systems(entry.name):
+        if file_names.is_systems(entry.name):
           continue
         if _is_folder(entry):
           pending.append((path, above | {identity}))
         elif not os.path.isfile(entry.path):
           continue
-        elif rule.is_image(entry.name):
+        elif file_names.is_image(entry.name):
           yield path
         else:
           ignored.add(entry.name)
 
 
-def subfolders(folder: str, rule: file_names.Rule | None = None) -> list[str]:
+def subfolders(folder: str) -> list[str]:
   """Names of the folders in `folder`, sorted, without the system's."""
-  rule = rule or file_names.rule_of_today()
   with os.scandir(folder) as entries:
     return sorted(
       entry.name
       for entry in entries
-      if not rule.is_systems(entry.name) and _is_folder(entry)
+      if not file_names.is_systems(entry.name) and _is_folder(entry)
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any, SupportsIndex
 import grain
 import numpy as np
 
-from input_pipeline import augment, loading, sources
+from input_pipeline import augment, loading, scaled, sources
 from input_pipeline.errors import UnreadableError
 from input_pipeline.loading import Batch
 from input_pipeline.unreadable import UnreadableImages
@@ -38,9 +38,19 @@ def view_stream(
   source: sources.ReadableSource,
   transform: augment.TwoViews | augment.TwoCrops,
   seed: int,
+  *,
+  scaled_decoding: bool = False,
 ) -> grain.MapDataset:
-  """Endless stream of two-view examples; element i is fixed by (seed, i)."""
+  """Endless stream of two-view examples; element i is fixed by (seed, i).
+
+  With `scaled_decoding` they are the same draws of images that are decoded no
+  larger than the draws need; see `scaled.ScaledViews`.
+  """
   # A seed of its own keeps the draws when a stage is added before this one.
+  if scaled_decoding:
+    numbers = grain.MapDataset.range(len(source)).shuffle(seed=seed)
+    views = scaled.ScaledViews(source, transform)
+    return numbers.repeat(None).random_map(views, seed=seed + 1)
   return example_stream(source, seed).random_map(transform, seed=seed + 1)
 
 

@@ -34,13 +34,18 @@ def agreed(classes: Sequence[str], folder: str) -> Sequence[str]:
 
 
 def digest(
-  items: Sequence[Item], classes: Sequence[str], keep_duplicates: bool
+  items: Sequence[Item],
+  classes: Sequence[str],
+  keep_duplicates: bool,
+  longest_side: int | None,
 ) -> str:
-  """A digest of what is to be written."""
+  """Of what is to be written."""
   plan = hashlib.blake2b(digest_size=16)
   for item in items:
     plan.update(f"{item.name}\0{item.class_name}\0{item.size}\n".encode())
   plan.update(f"{list(classes)}{keep_duplicates}".encode())
+  if longest_side:  # Sets that were prepared before it existed have none.
+    plan.update(f"longest side {longest_side}".encode())
   return plan.hexdigest()
 
 
@@ -50,7 +55,7 @@ def work_folder(folder: str, split: str) -> str:
 
 
 def begin(work: str, plan: str) -> None:
-  """Raises UsageError if what was begun here is something else."""
+  """Keeps the digest; raises UsageError if something else was begun here."""
   os.makedirs(work, exist_ok=True)
   path = os.path.join(work, "plan")
   if os.path.exists(path):

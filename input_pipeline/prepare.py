@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import likeness, plans, records, tfds_metadata, whole_files
+from input_pipeline import (
+  likeness,
+  plans,
+  records,
+  shrinking,
+  tfds_metadata,
+  whole_files,
+)
 from input_pipeline.collecting import Item
 from input_pipeline.decoding import ImageError, decode_image
 from input_pipeline.errors import UnreadableError, UsageError
@@ -66,6 +73,7 @@ def prepare(
   version: str,
   classes: Sequence[str],
   keep_duplicates: bool,
+  longest_side: int | None,
   num_workers: int,
   tell: Tell,
 ) -> Kept:
@@ -79,6 +87,8 @@ def prepare(
     version: of the data set, such as 1.0.0.
     classes: of all splits, in the order of the labels; none for no labels.
     keep_duplicates: write images whose bytes came before, too.
+    longest_side: in pixels, to which larger images are made smaller; None for
+      none. Whether images are alike is told by their bytes before.
     num_workers: processes.
     tell: gets the progress.
 
@@ -91,7 +101,7 @@ def prepare(
   tfds_metadata.check_ours(folder)
   items = sorted(items, key=plans.place)
   classes = plans.agreed(classes, folder)
-  plan = plans.digest(items, classes, keep_duplicates)
+  plan = plans.digest(items, classes, keep_duplicates, longest_side)
   if before := tfds_metadata.facts_of(folder, split):
     if before["plan"] != plan:
       raise UsageError(
@@ -112,6 +122,7 @@ def prepare(
         split,
         plan,
         keep_duplicates,
+        longest_side,
         num_workers,
         tell,
       )
@@ -132,6 +143,7 @@ def _prepare(
   split: str,
   plan: str,
   keep_duplicates: bool,
+  longest_side: int | None,
   num_workers: int,
   tell: Tell,
 ) -> Kept:
@@ -140,7 +152,16 @@ def _prepare(
   found = _look_at(items, work, num_workers, tell)
   chosen, corrupt, twice = _choose(items, found, keep_duplicates)
   lengths, num_bytes = _write_shards(
-    items, chosen, classes, folder, name, split, found, num_workers, tell
+    items,
+    chosen,
+    classes,
+    folder,
+    name,
+    split,
+    found,
+    longest_side,
+    num_workers,
+    tell,
   )
   result = Kept(
     folder=folder,
@@ -148,7 +169,7 @@ def _prepare(
     corrupt=corrupt,
     duplicates=twice,
     shards=len(lengths),
-    fingerprint=_fingerprint(items, chosen, found.hashes),
+    fingerprint=_fingerprint(items, chosen, found.hashes, longest_side),
   )
   _write_reports(result, split)
   whole_files.write_arrays(
@@ -268,6 +289,7 @@ def _write_shards(
   name: str,
   split: str,
   found: _Looked,
+  longest_side: int | None,
   num_workers: int,
   tell: Tell,
 ) -> tuple[list[int], int]:
@@ -290,7 +312,7 @@ def _write_shards(
       )
       for i in part
     ]
-    tasks.append((path, examples, bool(classes)))
+    tasks.append((path, examples, bool(classes), longest_side))
   done = len(sizes)
   for path, size in run_all(_write_shard, tasks, num_workers):
     sizes[path] = size
@@ -303,6 +325,7 @@ def _write_shard(
   path: str,
   examples: Sequence[tuple[Item, int, np.ndarray]],
   labelled: bool,
+  longest_side: int | None,
 ) -> tuple[str, int]:
   """In a worker: writes one shard; its path and bytes."""
 
@@ -317,6 +340,8 @@ def _write_shard(
           f"{item.name} of {item.path} changed while it was prepared. Once the "
           f"images rest, remove {os.path.dirname(path)} and begin anew."
         )
+      if longest_side:
+        data = shrinking.shrink(data, longest_side)
       name = item.name.encode()
       example: dict[str, records.Value] = {"file_name": name, "image": data}
       if labelled:
@@ -327,9 +352,14 @@ def _write_shard(
 
 
 def _fingerprint(
-  items: Sequence[Item], chosen: np.ndarray, hashes: Hashes
+  items: Sequence[Item],
+  chosen: np.ndarray,
+  hashes: Hashes,
+  longest_side: int | None,
 ) -> str:
   digest = hashlib.blake2b(digest_size=16)
+  if longest_side:
+    digest.update(f"longest side {longest_side}".encode())
   for i in chosen:
     digest.update(f"{items[i].name}\0{items[i].class_name}\0".encode())
     digest.update(hashes.content[i].tobytes())

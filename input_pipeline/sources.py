@@ -6,15 +6,15 @@ send to Grain's worker processes.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from input_pipeline import paths, retries
-from input_pipeline.decoding import ImageError, decode_image, image_size
+from input_pipeline import decoding, paths, retries
+from input_pipeline.decoding import ImageError, Reduction, image_size
 from input_pipeline.errors import UnreadableError, UsageError
-from input_pipeline.folders import NOT_BEGUN, Begun, open_folder
+from input_pipeline.folders import open_folder
 from input_pipeline.tfds_sources import known_facts, open_tfds
 
 MAX_TRIES = 32  # Neighbours tried in place of an image that cannot be read.
@@ -72,7 +72,7 @@ def open_source(
   name: str,
   split: str,
   data_dir: str | None = None,
-  begun: Begun = NOT_BEGUN,
+  began_with: Mapping[str, int] | None = None,
 ) -> Source:
   """Opens a data set.
 
@@ -87,7 +87,9 @@ def open_source(
       `train_without_valid`, `valid`, `test`), or a slice of it written as in
       TFDS: `train[:90%]`, `train[100:200]`, `train[-10%:]`.
     data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.
-    begun: how a run that is resumed saw the folder; says nothing of other sets.
+    began_with: files that a run could not read, and their bytes when it began.
+      They keep their places, and their parts of the fingerprint, whether they
+      were mended or removed since. For folders only.
 
   Raises:
     UsageError: there is no such data set, split or slice, or it is not ready.
@@ -101,7 +103,7 @@ def open_source(
       return DigitsSource(whole)
     if kind in paths.FOLDERS:
       labelled = kind == "folder"
-      return open_folder(name, path, whole, labelled, begun)
+      return open_folder(name, path, whole, labelled, began_with)
     return open_tfds(name, whole, data_dir)
 
   try:
@@ -254,11 +256,15 @@ class DigitsSource:
 
 
 def read_example(
-  source: Source, i: int, delays: Sequence[float] | None = None
+  source: Source,
+  i: int,
+  delays: Sequence[float] | None = None,
+  reduction: Reduction = decoding.whole,
 ) -> dict[str, Any]:
   """Example `i` of a source with its image decoded, uint8 [H, W, 3].
 
-  Waits for storage that fails for a while; `delays` as in `retries.patiently`.
+  Waits for storage that fails for a while; `delays` as in `retries.patiently`,
+  `reduction` as in `decoding.decode_image`; pixels are never reduced.
 
   Raises:
     UnreadableError: the image is at fault: absent, forbidden or damaged.
@@ -266,9 +272,11 @@ def read_example(
   """
   example = _patiently(source, i, delays)
   if not isinstance(example["image"], bytes):
+    reduction(*example["image"].shape[:2])
     return example
   try:
-    return {**example, "image": decode_image(example["image"])}
+    image = decoding.decode_image(example["image"], reduction)
+    return {**example, "image": image}
   except ImageError as error:
     raise UnreadableError(str(error)) from error
 
@@ -323,12 +331,22 @@ class ReadableSource:
     return len(self._source)
 
   def __getitem__(self, i: int) -> dict[str, Any]:
+    return self.read(i, decoding.whole)
+
+  def read(self, i: int, reduction: Reduction) -> dict[str, Any]:
+    """Example `i`, decoded no larger than `reduction` wants it.
+
+    Args:
+      i: its number.
+      reduction: see `decoding.decode_image`; it is asked again of every
+        neighbour that is tried.
+    """
     tried = []
     for step in range(min(MAX_TRIES, len(self))):
       # Not wrapped at the first step, where an i out of range is an IndexError.
       index = (i + step) % len(self) if step else i
       try:
-        example = read_example(self._source, index, self._delays)
+        example = read_example(self._source, index, self._delays, reduction)
       except UnreadableError as error:
         tried.append((index, f"{self.example_name(index)} ({error})"))
         continue

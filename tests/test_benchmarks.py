@@ -16,7 +16,7 @@ from byol_flax.benchmarks import (
   step,
 )
 from configs import byol, byol_digits
-from input_pipeline import sources
+from input_pipeline import decoding, sources
 from input_pipeline.errors import UsageError
 
 DIGITS = "--config=configs/byol_digits.py"
@@ -158,6 +158,26 @@ def test_draws_for_resident_images_are_made_and_measured_in_batches():
   limit, advice = input_table.limit(stages, rates, cores=4)
   assert limit == "the one thread that draws"
   assert "Workers would not make it faster" in advice
+
+
+def test_photographs_of_a_given_size_are_measured(monkeypatch):
+  monkeypatch.setattr(input_stages, "_PIXELS", 4_000_000)
+  monkeypatch.setattr(input_stages, "_ROUNDS", 1)
+  config = byol.get_config()
+  size = photographs.parse_size("1600x1200")
+  source, what = photographs.open_images(config, size)
+  assert what == "synthetic photographs of 1600 × 1200"
+  assert decoding.image_size(source[0]["image"]) == (1200, 1600)
+  times = {}
+  for config.augment.scaled_decoding in (False, True):
+    stages = input_stages.one_core(source, config)
+    times[config.augment.scaled_decoding] = {
+      stage.name: stage.milliseconds for stage in stages
+    }
+  assert times[True].keys() == times[False].keys()
+  for wrong in ("4000", "4000x", "0x3", "99999x99999"):
+    with pytest.raises(UsageError, match="--image-size is"):
+      photographs.parse_size(wrong)
 
 
 def test_a_folder_that_is_not_there_is_no_reason_for_synthetic_ones():

@@ -25,8 +25,9 @@ ROWS = (
   " input_pipeline.records input_pipeline.pool",
   "input_pipeline.folders input_pipeline.tfds_metadata input_pipeline.likeness",
   "input_pipeline.tfds_sources input_pipeline.collecting input_pipeline.leaks",
-  "input_pipeline.sources input_pipeline.plans",
+  "input_pipeline.sources input_pipeline.plans input_pipeline.shrinking",
   "input_pipeline.augment input_pipeline.unreadable input_pipeline.handover",
+  "input_pipeline.scaled",
   "input_pipeline.labels input_pipeline.workers input_pipeline.chunk_draws",
   "input_pipeline.loading",
   "input_pipeline.pipeline",
@@ -60,7 +61,7 @@ ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
 # What may be imported in a few places only, and those places.
 HOMES = {
   "PIL": "byol_flax.pictures input_pipeline.decoding input_pipeline.jpeg"
-  " input_pipeline.other_formats",
+  " input_pipeline.other_formats input_pipeline.shrinking",
   "absl": "byol_flax.config_file byol_flax.main",
   "array_record": "input_pipeline.records",
   "clu": "byol_flax.metrics byol_flax.report",

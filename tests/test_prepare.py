@@ -48,6 +48,7 @@ def prepare_photos(items, out, tell):
     version="1.0.0",
     classes=["a", "b"],
     keep_duplicates=False,
+    longest_side=None,
     num_workers=1,
     tell=tell,
   )

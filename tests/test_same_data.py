@@ -1,6 +1,5 @@
 """A resumed run trains on the images that it began with, wherever they lie."""
 
-import json
 import shutil
 import types
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from byol_flax import same_data
-from input_pipeline import file_names, folders, sources
+from input_pipeline import sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages, began_with, lines_of
 from tests.test_folders import make_folder, write
@@ -27,7 +26,7 @@ class Run:
       (self.images / file).write_bytes(b"\x89PNG")
     self.saved = {
       "config": {"data": {"name": self.name}},
-      **same_data.describe(self.open(saved=None)),
+      **same_data.describe(self.open(saved=None).source),
     }
     # What the run met.
     self.unreadable().see(np.array([NAMES.index(file) for file in broken]))
@@ -60,7 +59,7 @@ def test_unreadable_images_may_be_mended_or_removed(tmp_path):
   (run.images / "c").rmdir()
 
   opened = run.open()
-  assert same_data.describe(opened) == {
+  assert same_data.describe(opened.source) == {
     key: value for key, value in run.saved.items() if key != "config"
   }
   source = sources.ReadableSource(opened.source)
@@ -112,7 +111,7 @@ def test_other_images_are_another_run(tmp_path, change, difference):
   if "other names" in difference:  # with which no unreadable one stays behind
     (run.workdir / "unreadable-0.txt").unlink()
     write(run.images / "a/1.png", seed=1)
-    run.saved |= same_data.describe(run.open(saved=None))
+    run.saved |= same_data.describe(run.open(saved=None).source)
   change(run.images)
   with pytest.raises(UsageError) as error:
     run.open()
@@ -165,7 +164,7 @@ def test_names_that_no_text_holds_are_found_again(tmp_path):
   odd = b"a/\xff\t.png".decode("utf-8", "surrogateescape")
   for file in (odd, "a/two\nlines.png"):
     (run.images / file).write_bytes(b"")
-  run.saved |= same_data.describe(run.open(saved=None))
+  run.saved |= same_data.describe(run.open(saved=None).source)
   run.unreadable().see(np.arange(len(run.open().source)))
   sizes = began_with(lines_of(str(run.workdir)))
   assert odd in sizes
@@ -192,37 +191,3 @@ def test_images_for_want_of_which_reading_ends_are_named(tmp_path):
   with pytest.raises(UsageError, match="Of 5 neighbour"), found.watching():
     source[3]
   assert len(lines_of(str(run.workdir))) == 5
-
-
-def test_a_run_keeps_the_rule_of_what_an_image_is(tmp_path):
-  run = Run(tmp_path)
-  for file in ("a/new.tif", "@eaDir/0.png", "@eaDir/1.jfif"):
-    write(run.images / file)
-  with pytest.raises(UsageError, match="5 images there, 6 now"):
-    run.open()
-  # What today's rule leaves alone was a class in format 1, which knew few
-  # endings.
-  rule = file_names.RULE_OF_FORMAT_1
-  assert json.loads(json.dumps(run.saved))["image_rule"]["endings"]
-  (run.images / "@eaDir/0.png").unlink()
-  for record in ({"image_rule": json.loads(json.dumps(rule._asdict()))}, {}):
-    del run.saved["image_rule"]
-    run.saved |= record
-    assert len(run.open().source) == 5
-    assert same_data.describe(run.open())["image_rule"] == rule._asdict()
-  write(run.images / "@eaDir/0.png")
-  with pytest.raises(UsageError, match="3 classes there, 4 now"):
-    run.open()
-
-
-def test_other_splits_number_their_classes_as_the_run_does(tmp_path):
-  name = make_folder(
-    tmp_path, ["train/a/0.png", "train/b/1.png", "test/c/2.png"]
-  )
-  (tmp_path / "train/b/1.png").unlink()
-  begun = folders.Begun("train[:99%]", {"b/1.png": 4})
-  train = sources.open_source(name, "train", begun=begun)
-  test = sources.open_source(name, "test", begun=begun)
-  assert train.class_names == test.class_names == ("a", "b", "c")
-  assert (len(train), len(test)) == (2, 1)
-  assert test[0]["label"] == 2

@@ -23,6 +23,7 @@ def benchmark(
   against_torch: bool,
   against_tf: bool,
   evaluation: bool,
+  image_size: str | None,
   out: str,
   stream: TextIO,
 ) -> None:
@@ -35,6 +36,7 @@ def benchmark(
     against_torch: time PyTorch as well, for "step".
     against_tf: time tf.data as well, for "input".
     evaluation: time the input of evaluations, for "input".
+    image_size: of synthetic photographs, for "input"; None: the config's own.
     out: JSON file to write.
     stream: console.
 
@@ -66,7 +68,9 @@ def benchmark(
   elif what == "input" and evaluation:
     found = input_evaluation.benchmark(config, stream=stream)
   elif what == "input":
-    found = input_table.benchmark(config, against_tf=against_tf, stream=stream)
+    found = input_table.benchmark(
+      config, against_tf=against_tf, image_size=image_size, stream=stream
+    )
   else:
     folder = os.path.dirname(os.path.abspath(out))
     found = checkpoint_cost.benchmark(config, folder=folder, stream=stream)

@@ -9,9 +9,17 @@ from typing import Any
 import numpy as np
 
 from byol_flax import inputs
-from input_pipeline import augment, decoding, image_ops, resident, sources
+from input_pipeline import (
+  augment,
+  decoding,
+  image_ops,
+  resident,
+  scaled,
+  sources,
+)
 
 _IMAGES = 48
+_PIXELS = 100_000_000  # of all of them, which lie in memory decoded
 _ROUNDS = 7
 
 
@@ -47,26 +55,46 @@ def one_core(source: sources.Source, config: Any) -> list[Stage]:
   transform = inputs.make_transform(config)
   readable = sources.ReadableSource(source)
   rng = np.random.default_rng(0)
-  count = min(_IMAGES, len(source))
+  height, width = readable.size_of(0)
+  count = min(_IMAGES, len(source), max(1, _PIXELS // (height * width or 1)))
   encoded = [source[i]["image"] for i in range(count)]
   images = [readable[i]["image"] for i in range(count)]
+  sizes = [image.shape[:2] for image in images]
   if isinstance(transform, augment.TwoDraws):
-    shapes = [image.shape[:2] for image in images]
-    times = _draw_times(shapes, len(source), transform, config.batch_size)
+    times = _draw_times(sizes, len(source), transform, config.batch_size)
     return [Stage(name, seconds) for name, seconds in times.items()]
   image_ops.compile_all()
 
   def draw(i: int) -> tuple[augment.ViewDraw, augment.ViewDraw]:
-    height, width = images[i].shape[:2]
+    height, width = sizes[i]
     return transform.draw(height, width, rng)
 
+  def decode(i: int) -> np.ndarray:
+    return decoding.decode_image(encoded[i], lambda *size: factors[i])
+
+  def example(i: int) -> Any:
+    if config.augment.scaled_decoding:
+      return scaled.ScaledViews(readable, transform).random_map(i, rng)
+    return transform.random_map(readable[i], rng)
+
   draws = [draw(i) for i in range(count)]
+  factors = count * [1]
+  if config.augment.scaled_decoding:
+    factors = [scaled.allowed(pair, config.augment.size) for pair in draws]
+    images = [
+      decode(i) if isinstance(encoded[i], bytes) else images[i]
+      for i in range(count)
+    ]
+    draws = [
+      scaled.on_reduced(pair, size, image.shape[:2])
+      for pair, size, image in zip(draws, sizes, images, strict=True)
+    ]
   work: dict[str, Callable[[int], Any]] = {"read": lambda i: source[i]}
   if isinstance(encoded[0], bytes):
-    work["decode"] = lambda i: decoding.decode_image(encoded[i])
+    work["decode"] = decode
   work["draw"] = draw
   work |= _pixel_work(images, draws, config.augment.size)
-  work["whole"] = lambda i: transform.random_map(readable[i], rng)
+  work["whole"] = example
   times = _measure(work, count)
   if isinstance(transform, augment.TwoViews):
     times |= _color_times(images, draws, config)

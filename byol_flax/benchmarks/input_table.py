@@ -12,13 +12,18 @@ from input_pipeline.errors import UsageError
 
 
 def benchmark(
-  config: Any, *, against_tf: bool, stream: TextIO
+  config: Any,
+  *,
+  against_tf: bool,
+  image_size: str | None = None,
+  stream: TextIO,
 ) -> dict[str, Any]:
   """Measures the input of a config, stage by stage and as a whole.
 
   Args:
     config: as made by configs/byol.py.
     against_tf: time tf.data as well, which decodes, crops and resizes only.
+    image_size: such as 4000x3000, to measure synthetic photographs of it.
     stream: console.
 
   Returns:
@@ -27,7 +32,8 @@ def benchmark(
   Raises:
     UsageError: tf.data cannot read these images.
   """
-  source, what = photographs.open_images(config)
+  size = photographs.parse_size(image_size) if image_size else None
+  source, what = photographs.open_images(config, size)
   mesh = sharding.make_mesh()
   stream.write(f"{what}, {len(source):,} of them; views of ")
   stream.write(f"{config.augment.size} pixels\n")

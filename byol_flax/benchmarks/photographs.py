@@ -5,18 +5,42 @@ from typing import Any
 import cv2
 import numpy as np
 
-from input_pipeline import sources
+from input_pipeline import image_limits, sources
 from input_pipeline.errors import UsageError
 
 _PHOTOGRAPHS = 16
 _LENGTH = 50_000  # they come again and again: Grain shuffles short sets slowly
-# The mean image of ImageNet: 500 × 375 pixels in 110 KB.
-_SIZE = (375, 500)
+_IMAGENET = (500, 375)  # its mean image, in 110 KB
 _QUALITY = 92
 
 
-def open_images(config: Any) -> tuple[sources.Source, str]:
+def parse_size(text: str) -> tuple[int, int]:
+  """Width and height of "4000x3000".
+
+  Raises:
+    UsageError: it is no size, or none that is decoded.
+  """
+  width, x, height = text.partition("x")
+  if not (x and width.isdecimal() and height.isdecimal()):
+    raise UsageError(
+      f"--image-size is {text!r}; expected width and height, such as 4000x3000."
+    )
+  size = int(width), int(height)
+  if not 1 <= size[0] * size[1] <= image_limits.MAX_PIXELS:
+    raise UsageError(
+      f"--image-size is {text}; expected 1 to {image_limits.MAX_PIXELS} pixels."
+    )
+  return size
+
+
+def open_images(
+  config: Any, size: tuple[int, int] | None = None
+) -> tuple[sources.Source, str]:
   """The training images of a config, or others where they are not at hand.
+
+  Args:
+    config: as made by configs/byol.py.
+    size: width and height of synthetic photographs to take in any case.
 
   Returns:
     The images, and what they are.
@@ -25,6 +49,10 @@ def open_images(config: Any) -> tuple[sources.Source, str]:
     UsageError: there is no such folder.
   """
   name = config.data.name
+  width, height = size or _IMAGENET
+  synthetic = f"synthetic photographs of {width} × {height}"
+  if size:
+    return Photographs(size), synthetic
   try:
     source = sources.open_source(
       name, config.data.split, config.loader.data_dir
@@ -32,30 +60,34 @@ def open_images(config: Any) -> tuple[sources.Source, str]:
   except UsageError:  # They need not be on the machine that asks.
     if name.startswith(("folder:", "unlabelled:")):
       raise  # unless they are named by their place on it
-    return (
-      Photographs(),
-      f"synthetic photographs of {_SIZE[1]} × {_SIZE[0]}",
-    )
+    return Photographs(), synthetic
   return source, f"images of {name}"
 
 
 class Photographs:
-  """JPEG files as heavy as ImageNet's; see `sources.Source`."""
+  """JPEG files as heavy as ImageNet's; see `sources.Source`.
+
+  Larger ones are as heavy for each pixel as what cameras write.
+  """
 
   name = split = fingerprint = "synthetic"
   num_classes = 0
   ignored = ""
   class_names: tuple[str, ...] = ()
 
-  def __init__(self) -> None:
+  def __init__(self, size: tuple[int, int] = _IMAGENET) -> None:
+    """Takes width and height."""
     rng = np.random.default_rng(0)
     self._files = []
-    for _ in range(_PHOTOGRAPHS):
-      image = np.zeros((*_SIZE, 3), np.float32)
-      # Equal contrast at every scale, as in photographs.
-      for cells in (4, 16, 64, 256):
+    # Equal contrast at every scale, as in photographs, down to two pixels.
+    scales = [4]
+    while 4 * scales[-1] <= max(size):
+      scales.append(4 * scales[-1])
+    for _ in range(_PHOTOGRAPHS if size == _IMAGENET else _PHOTOGRAPHS // 4):
+      image = np.zeros((*size[::-1], 3), np.float32)
+      for cells in scales:
         noise = rng.normal(0, 25, (cells, cells, 3)).astype(np.float32)
-        image += cv2.resize(noise, _SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+        image += cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
       pixels = np.clip(image + 128, 0, 255).astype(np.uint8)
       quality = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
       self._files.append(cv2.imencode(".jpg", pixels, quality)[1].tobytes())
@@ -64,7 +96,7 @@ class Photographs:
     return _LENGTH
 
   def __getitem__(self, i: int) -> dict[str, Any]:
-    return {"image": self._files[i % _PHOTOGRAPHS], "label": np.int32(-1)}
+    return {"image": self._files[i % len(self._files)], "label": np.int32(-1)}
 
   def example_name(self, i: int) -> str:
     """A number."""
