@@ -63,7 +63,7 @@ RUN: dict[str, Bound] = {
   "base_learning_rate": Real(0, 1e30),
   "base_target_decay": _SHARE,
   "target_init": OneOf("independent", "copy"),
-  "dtype": OneOf("auto", "float32", "bfloat16"),
+  "dtype": OneOf("auto", "bfloat16", "float32", "float64"),
   "optimizer.weight_decay": Real(0),
   "optimizer.momentum": Real(0, 1, below=True),
   "optimizer.trust_coefficient": _POSITIVE,

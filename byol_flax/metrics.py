@@ -22,14 +22,14 @@ def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     k: larger than K counts as K.
 
   Returns:
-    [B] float32, 0 or 1. A class that ties with the label counts as larger
-    where its index is smaller.
+    [B] 0 or 1, in the type of the logits. A class that ties with the label
+    counts as larger where its index is smaller.
   """
   label = jnp.maximum(labels, 0)[:, None]
   own = jnp.take_along_axis(logits, label, axis=-1)
   index = jnp.arange(logits.shape[-1])[None, :]
   before = (logits > own) | ((logits == own) & (index < label))
-  return ((jnp.sum(before, axis=-1) < k) & (labels >= 0)).astype(jnp.float32)
+  return ((jnp.sum(before, axis=-1) < k) & (labels >= 0)).astype(logits.dtype)
 
 
 def projection_std(projection: jax.Array) -> jax.Array:

@@ -21,7 +21,11 @@ from byol_flax.bounds import MOST_WHOLE
 from byol_flax.models import byol
 from input_pipeline.errors import UsageError
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_DTYPES = {
+  "bfloat16": jnp.bfloat16,
+  "float32": jnp.float32,
+  "float64": jnp.float64,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +96,7 @@ def build(
   network = byol.make_network(
     **config.model.to_dict(),
     num_classes=num_classes,
-    dtype=_activation_dtype(config.dtype, mesh),
+    **_types(config.dtype, mesh),
   )
   if blocks:
     architecture = dataclasses.replace(
@@ -176,8 +180,17 @@ def build(
   )
 
 
-def _activation_dtype(name: str, mesh: Mesh) -> Any:
+def _types(name: str, mesh: Mesh) -> dict[str, Any]:
+  """Types of the activations and of the parameters."""
   if name == "auto":
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return jnp.float32 if on_cpu else jnp.bfloat16
-  return _DTYPES[name]
+    name = "float32" if on_cpu else "bfloat16"
+  if name != "float64":
+    return {"dtype": _DTYPES[name], "param_dtype": jnp.float32}
+  # JAX would go on in float32, without an error.
+  if jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
+    raise UsageError(
+      "dtype is float64, which JAX has only where JAX_ENABLE_X64=1 stands in "
+      "the environment of every process; set it, or take another dtype."
+    )
+  return {"dtype": jnp.float64, "param_dtype": jnp.float64}

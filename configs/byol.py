@@ -70,6 +70,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.base_target_decay = base_target_decay  # τ at the start
   config.target_init = "independent"  # or "copy" (paper.md §10 row 3)
   # Of activations: "bfloat16", "float32", or "auto": bfloat16 on accelerators.
+  # "float64" is for proofs: of everything, and needs JAX_ENABLE_X64=1.
   config.dtype = "auto"
 
   config.optimizer = {

@@ -203,6 +203,14 @@ def test_digest_sees_two_values_of_a_matrix_change_places():
   assert digest.tree_digest([matrix]) != digest.tree_digest([swapped])
 
 
+def test_digest_sees_all_of_64_bits():
+  with jax.enable_x64(True):
+    base = jnp.arange(1, 7, dtype=jnp.float64)
+    variants = [base, base.at[2].add(1e-15), base.at[3].multiply(-1)]
+    found = {digest.tree_digest([variant]) for variant in variants}
+  assert len(found) == 3
+
+
 def test_digest_does_not_depend_on_devices():
   assert digest.tree_digest(state(3, 8)) == digest.tree_digest(state(3, 1))
   mesh = sharding.make_mesh()

@@ -8,7 +8,8 @@ import pytest
 
 from byol_flax import inputs, program, sharding
 from byol_flax.models import resnet
-from configs import byol, common
+from configs import byol, byol_digits, common
+from input_pipeline.errors import UsageError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 RUNS = sorted(path.stem for path in CONFIGS.glob("byol*.py"))
@@ -66,6 +67,26 @@ def test_steps_of_the_base_run():  # paper.md §3.3
     config.model.encoder.architecture = "resnet18"
     built = program.build(config, mesh, num_examples=1281167, num_classes=1000)
     assert built.total_steps == steps
+
+
+def test_dtype_float64_is_that_of_everything():
+  config = byol_digits.get_config()
+  config.dtype = "float64"
+
+  def build():
+    mesh = sharding.make_mesh()
+    return program.build(config, mesh, num_examples=1437, num_classes=10)
+
+  with jax.enable_x64(True):
+    built = build()
+    arrays = built.abstract_state, built.abstract_batch
+    operations = str(jax.make_jaxpr(built.step_fn)(*arrays))
+  assert "f64[64,2,32]" in operations  # projections
+  assert "f32[" not in operations
+  assert "f16[" not in operations
+  # Without JAX's leave it would have become float32.
+  with pytest.raises(UsageError, match="JAX_ENABLE_X64=1"):
+    build()
 
 
 def test_presets_are_the_papers():  # paper.md §3.3

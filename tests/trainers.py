@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).parents[1]
+LEAST_SCALE = 1e-3
 
 
 def free_ports():
@@ -36,7 +37,9 @@ def free_ports():
 class Trainers:
   """The processes of one run, their logs in `<workdir>.<index>.log`."""
 
-  def __init__(self, workdir, flags, *, processes, devices, places=None):
+  def __init__(
+    self, workdir, flags, *, processes, devices, places=None, float64=False
+  ):
     """`places`: index -> where that process gets SIGTERM, see signal_at."""
     self.workdir = pathlib.Path(workdir)
     coordinator = f"127.0.0.1:{free_ports()}"
@@ -57,6 +60,7 @@ class Trainers:
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_ENABLE_X64": str(int(float64)),
       }
       with open(f"{workdir}.{index}.log", "ab") as log:
         self.processes.append(
@@ -172,6 +176,19 @@ def state_of(workdir, step):
   )
   visit(checkpointer.restore(folder, restore_args=kinds), "")
   return found
+
+
+def largest_difference(a, b):
+  """Of two states as `state_of` gives them, relative to each array's largest.
+
+  Biases before a BatchNorm have a gradient of zero and hold nothing but
+  rounding: hence the least scale.
+  """
+  assert a.keys() == b.keys()
+  return max(
+    np.abs(a[path] - value).max() / max(np.abs(value).max(), LEAST_SCALE)
+    for path, value in b.items()
+  )
 
 
 def orphans():
