@@ -2,12 +2,18 @@
 
 import dataclasses
 import importlib
+import io
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import time
 
+import jax
 import pytest
 
-from byol_flax import inputs, main, report, sharding, slices, trees
+from byol_flax import inputs, main, program, report, sharding, slices, trees
 from byol_flax.benchmarks import (
   input_stages,
   input_table,
@@ -15,6 +21,7 @@ from byol_flax.benchmarks import (
   photographs,
   step,
 )
+from byol_flax.preflight import shallow
 from configs import byol, byol_digits
 from input_pipeline import decoding, sources
 from input_pipeline.errors import UsageError
@@ -55,12 +62,73 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     run(tmp_path, "step", "--updates=0")
   with pytest.raises(UsageError, match="Cannot write"):
     report.write_json(str(tmp_path / "no" / "out.json"), {})
-  # A finder that finds nothing, as where PyTorch is not installed.
+  cached = "--config.augment.cache=device"
+  with pytest.raises(UsageError, match=r"leave augment\.device at host"):
+    run(tmp_path, "step", "--against-torch", cached)
+
+
+def sleep_update(config, batch, num_classes):
+  """An opponent of 20 ms an update, far away from JAX."""
+  assert len(batch["view1"]) == config.batch_size
+  return lambda: time.sleep(0.02)
+
+
+def dying_update(config, batch, num_classes):
+  """An opponent that the kernel ends in its second update."""
+  updates = iter([lambda: None, lambda: os.kill(os.getpid(), signal.SIGKILL)])
+  return lambda: next(updates)()
+
+
+def greedy_update(config, batch, num_classes):
+  raise MemoryError("CUDA out of memory.\nOf 80 GiB none is left.")
+
+
+@pytest.mark.slow
+def test_an_opponent_that_fails_leaves_our_figures():
+  config = byol_digits.get_config()
+  config.batch_size = 16
+  told = io.StringIO()
+
+  def time_against(opponent):
+    found = step.benchmark(config, updates=3, stream=told, against=opponent)
+    assert found["byol_flax"]["updates"] == 3
+    assert found["byol_flax"]["median_seconds"] > 0
+    return found
+
+  found = time_against(sleep_update)
+  assert found["pytorch"]["updates"] == 3
+  assert 0.02 <= found["pytorch"]["median_seconds"] < 0.5
+  assert "times as fast as PyTorch" in told.getvalue()
+  # Counted, not compiled: eight forward passes of the encoder, but for the
+  # gradient that the images do not get.
+  once = shallow.forward_operations(found_network(config), config.augment.size)
+  share = found["flops_of_a_device"] * jax.device_count() / (16 * once)
+  assert 7.5 < share < 8
+
+  for opponent, reason in (
+    (dying_update, "its process ended with -9"),
+    (greedy_update, "MemoryError: CUDA out of memory."),
+  ):
+    found = time_against(opponent)
+    assert found["pytorch"] == {"failed": reason}
+    assert "speed_up" not in found
+    assert f"pytorch    failed: {reason}\n" in told.getvalue()
+  assert not multiprocessing.active_children()
+
+
+def test_without_pytorch_it_is_told_how_to_install_it(monkeypatch):
+  # A finder that finds nothing.
   monkeypatch.setattr("sys.path", [])
   monkeypatch.delitem(sys.modules, "torch", raising=False)
   importlib.invalidate_caches()
-  with pytest.raises(UsageError, match="needs PyTorch"):
-    run(tmp_path, "step", "--against-torch")
+  with pytest.raises(UsageError, match="pip install torch"):
+    step.torch_update(byol_digits.get_config(), {}, 10)
+
+
+def found_network(config):
+  mesh = sharding.make_mesh()
+  built = program.build(config, mesh, num_examples=1437, num_classes=10)
+  return built.network
 
 
 @pytest.mark.slow
@@ -236,9 +304,6 @@ def test_a_step_that_augments_is_timed(tmp_path, device, cache):
 
 def test_the_network_in_pytorch_has_our_parameters():
   pytest.importorskip("torch")
-  import jax
-
-  from byol_flax import program, sharding
   from byol_flax.benchmarks import torch_byol
 
   config = byol_digits.get_config()

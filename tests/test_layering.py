@@ -35,6 +35,7 @@ ROWS = (
   "byol_flax.console",
   "byol_flax.trees byol_flax.slices byol_flax.sharding byol_flax.interrupts"
   " byol_flax.digest byol_flax.version byol_flax.roll_call byol_flax.devices"
+  " byol_flax.operations"
   " byol_flax.compilation byol_flax.records",
   "byol_flax.peers",
   "byol_flax.distributed",

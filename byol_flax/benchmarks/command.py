@@ -1,6 +1,5 @@
 """`byol benchmark`: measures, tells, and writes JSON."""
 
-import importlib.util
 import os
 from typing import Any, TextIO
 
@@ -49,10 +48,6 @@ def benchmark(
       "benchmark checkpoint saves beside --out, on a disk of this machine; "
       f"{out} is not on one."
     )
-  if against_torch and importlib.util.find_spec("torch") is None:
-    raise UsageError(
-      "--against-torch needs PyTorch: .venv/bin/python -m pip install torch"
-    )
   if against_torch and (config.augment.device, config.augment.cache) != (
     "host",
     "none",
@@ -63,7 +58,10 @@ def benchmark(
     )
   if what == "step":
     found = step.benchmark(
-      config, updates=updates, against_torch=against_torch, stream=stream
+      config,
+      updates=updates,
+      stream=stream,
+      against=step.torch_update if against_torch else None,
     )
   elif what == "input" and evaluation:
     found = input_evaluation.benchmark(config, stream=stream)

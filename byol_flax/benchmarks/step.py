@@ -1,17 +1,20 @@
 """`byol benchmark step`: how long an update takes on the devices at hand."""
 
 import dataclasses
+import importlib.util
+import os
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 import jax
 import numpy as np
 
-from byol_flax import inputs, program, sharding, slices
+from byol_flax import inputs, operations, program, sharding, slices
+from byol_flax.benchmarks import opponent
 from input_pipeline import augment, sources
 from input_pipeline import resident as resident_lib
+from input_pipeline.errors import UsageError
 
 _WARM_UP = 2  # updates before the clock starts; PyTorch compiles in the first
 # bfloat16 without sparsity, from NVIDIA's data sheets.
@@ -19,52 +22,93 @@ _PEAKS_OF_GPUS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 
 
 def benchmark(
-  config: Any, *, updates: int, against_torch: bool, stream: TextIO
+  config: Any,
+  *,
+  updates: int,
+  stream: TextIO,
+  against: opponent.MakeUpdate | None = None,
 ) -> dict[str, Any]:
   """Times updates on random images that lie on the devices already.
 
-  With `against_torch` updates of both take turns, so that whatever else the
-  machine does meets both.
+  An opponent runs in a process of its own, and updates of both take turns, so
+  that whatever else the machine does meets both. If it fails, that is told, and
+  our own figures stand.
 
   Args:
     config: as made by configs/byol.py.
     updates: timed updates, at least 1.
-    against_torch: time a plain PyTorch version of the same step as well.
     stream: console.
+    against: (config, batch, number of classes) -> a function that does one
+      update, such as `torch_update`.
 
   Returns:
     Seconds of an update (median and quartiles), images per second, and so on.
   """
+  if against:
+    # JAX would take most of a GPU's memory, whatever it needs.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   data = _facts_of(config)
   shape = None if data.images is None else data.images.shape
   batch = random_batch(config, data.classes, shape)
   ours, facts = _ours(config, batch, data)
-  runs = {"byol_flax": ours}
-  if against_torch:
-    from byol_flax.benchmarks import torch_byol
-
-    runs["pytorch"] = torch_byol.make_update(config, batch, data.classes)
-  first = {name: _seconds(update) for name, update in runs.items()}
-  times: dict[str, list[float]] = {name: [] for name in runs}
-  for turn in range(_WARM_UP - 1 + updates):
-    for name, update in runs.items():
-      seconds = _seconds(update)
-      if turn >= _WARM_UP - 1:
-        times[name].append(seconds)
+  times, failure = _take_turns(
+    ours, _WARM_UP + updates, against, (config, batch, data.classes)
+  )
   found: dict[str, Any] = {**facts, "batch_size": config.batch_size}
   stream.write(f"{facts['devices']}; batches of {config.batch_size}\n")
   for name, timed in times.items():
-    found[name] = _summary(timed, first[name], config.batch_size)
+    found[name] = _summary(timed, config.batch_size)
     stream.write(f"{name:10} {_words(found[name])}\n")
+  median = found["byol_flax"]["median_seconds"]
   if peak := peak_of(jax.devices()[0].device_kind):
-    median = found["byol_flax"]["median_seconds"]
     found["share_of_peak"] = facts["flops_of_a_device"] / median / peak
     stream.write(f"{found['share_of_peak']:.0%} of the peak\n")
-  if against_torch:
-    medians = [found[name]["median_seconds"] for name in runs]
-    found["speed_up"] = medians[1] / medians[0]
+  if failure:
+    found["pytorch"] = {"failed": failure}
+    stream.write(f"pytorch    failed: {failure}\n")
+  elif against:
+    found["speed_up"] = found["pytorch"]["median_seconds"] / median
     stream.write(f"{found['speed_up']:.2f} times as fast as PyTorch\n")
   return found
+
+
+def _take_turns(
+  ours: Callable[[], None],
+  updates: int,
+  against: opponent.MakeUpdate | None,
+  arguments: tuple[Any, ...],
+) -> tuple[dict[str, list[float]], str]:
+  """Seconds of each update by name; why the opponent has none, if it failed."""
+  times: dict[str, list[float]] = {"byol_flax": []}
+  failure, theirs = "", None
+  try:
+    for _ in range(updates):
+      times["byol_flax"].append(opponent.seconds(ours))
+      if against and not failure:
+        try:
+          # Begins once ours has taken the memory that it needs.
+          theirs = theirs or opponent.Opponent(against, *arguments)
+          times.setdefault("pytorch", []).append(theirs.update())
+        except opponent.OpponentError as error:
+          failure = str(error)
+          times.pop("pytorch", None)
+  finally:
+    if theirs:
+      theirs.close()
+  return times, failure
+
+
+def torch_update(
+  config: Any, batch: dict[str, np.ndarray], num_classes: int
+) -> Callable[[], None]:
+  """An opponent: `torch_byol.make_update`, where PyTorch is installed."""
+  if importlib.util.find_spec("torch") is None:
+    raise UsageError(
+      "PyTorch is not installed: .venv/bin/python -m pip install torch"
+    )
+  from byol_flax.benchmarks import torch_byol
+
+  return torch_byol.make_update(config, batch, num_classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +174,9 @@ def _ours(
   there = sharding.put_batch(mesh, batch)
   if facts.images is not None:
     there["images"] = sharding.put_everywhere(mesh, facts.images)
+  flops = operations.count(
+    built.step_fn, built.abstract_state, built.abstract_batch
+  )
   compiled = built.compile_step()
   state = built.create_state()
 
@@ -141,21 +188,12 @@ def _ours(
   return update, {
     "devices": sharding.describe(mesh),
     "kind": jax.devices()[0].device_kind,
-    # XLA counts the loop over micro-batches as if it ran once.
-    "flops_of_a_device": config.accumulation_steps
-    * compiled.cost_analysis()["flops"],
+    "flops_of_a_device": flops / mesh.size,
   }
 
 
-def _seconds(update: Callable[[], None]) -> float:
-  begun = time.perf_counter()
-  update()
-  return time.perf_counter() - begun
-
-
-def _summary(
-  seconds: list[float], first: float, batch_size: int
-) -> dict[str, float]:
+def _summary(times: list[float], batch_size: int) -> dict[str, float]:
+  seconds = times[_WARM_UP:]
   median = statistics.median(seconds)
   low, high = np.quantile(seconds, [0.25, 0.75])
   return {
@@ -164,7 +202,7 @@ def _summary(
     "third_quartile_seconds": float(high),
     "images_per_second": batch_size / median,
     "updates": len(seconds),
-    "first_update_seconds": first,
+    "first_update_seconds": times[0],
   }
 
 

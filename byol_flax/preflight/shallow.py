@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from byol_flax import program, sharding, trees
+from byol_flax import operations, program, sharding, trees
 from byol_flax.models import batch_norm, byol
 from byol_flax.preflight import compiler
 from byol_flax.preflight.compiler import Compiled
@@ -47,7 +47,9 @@ def extrapolate(
   part = compiler.compile_step(config, slice_, **data, tell=tell, blocks=blocks)
   shallow = program.build(config, mesh, **data, blocks=blocks)
   size = config.augment.size
-  work = operations(whole.network, size) / operations(shallow.network, size)
+  work = forward_operations(whole.network, size) / forward_operations(
+    shallow.network, size
+  )
   held = activations(whole.network, size) / activations(shallow.network, size)
   kept = kept_for_gradient(whole.network, size) / kept_for_gradient(
     shallow.network, size
@@ -114,17 +116,17 @@ def _handed_on(network: byol.ByolNetwork, size: int) -> dict[str, list[int]]:
   return parts
 
 
-def operations(network: byol.ByolNetwork, size: int) -> float:
+def forward_operations(network: byol.ByolNetwork, size: int) -> int:
   """Floating-point operations of a forward pass of one image."""
   variables = jax.eval_shape(
     lambda images: network.init(jax.random.key(0), images, train=False),
     _image(size),
   )
-  lowered = jax.jit(
-    lambda variables, images: network.apply(variables, images, train=False)
-  ).lower(variables, _image(size))
-  cost: Any = lowered.cost_analysis()
-  return float(cost["flops"])
+  return operations.count(
+    lambda variables, images: network.apply(variables, images, train=False),
+    variables,
+    _image(size),
+  )
 
 
 def _image(size: int) -> jax.ShapeDtypeStruct:

@@ -1,0 +1,91 @@
+"""Updates of another library, in a process of their own.
+
+Each side has the devices as it would alone, but for the memory that both keep;
+and what happens to the opponent leaves ours alone.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from input_pipeline import parents
+from input_pipeline.errors import UsageError
+
+MakeUpdate = Callable[..., Callable[[], None]]
+
+_SECONDS_TO_END = 5
+
+
+class OpponentError(Exception):
+  """The opponent failed; the text says why, in a line."""
+
+
+class Opponent:
+  """A process that does an update when it is told to; to be closed."""
+
+  def __init__(self, make_update: MakeUpdate, *arguments: Any) -> None:
+    """Starts the process, in which `make_update(*arguments)` is called."""
+    context = multiprocessing.get_context("spawn")
+    self._pipe, theirs = context.Pipe()
+    # No daemon, because it may start processes that compile.
+    self._process = context.Process(
+      target=_serve, args=(theirs, make_update, arguments)
+    )
+    self._process.start()
+    theirs.close()
+
+  def update(self) -> float:
+    """Seconds of one update; the first waits for the start.
+
+    Raises:
+      OpponentError: it failed or is gone.
+    """
+    try:
+      self._pipe.send(None)
+      answer = self._pipe.recv()
+    except (EOFError, OSError):
+      self._process.join(_SECONDS_TO_END)
+      raise OpponentError(
+        f"its process ended with {self._process.exitcode}"
+      ) from None
+    if isinstance(answer, str):
+      raise OpponentError(answer)
+    return answer
+
+  def close(self) -> None:
+    """Ends the process."""
+    self._process.kill()
+    self._process.join()
+    self._pipe.close()
+
+
+def _serve(
+  pipe: multiprocessing.connection.Connection,
+  make_update: MakeUpdate,
+  arguments: tuple[Any, ...],
+) -> None:
+  """In the process: answers each message with the seconds of an update."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # ours ends it
+  parents.end_with_parent()
+  try:
+    update = make_update(*arguments)
+    while True:
+      pipe.recv()
+      pipe.send(seconds(update))
+  except EOFError:
+    return
+  except UsageError as error:
+    pipe.send(str(error))
+  except Exception as error:
+    first_line = (str(error).splitlines() or ["no reason given"])[0]
+    pipe.send(f"{type(error).__name__}: {first_line[:200]}")
+
+
+def seconds(update: Callable[[], None]) -> float:
+  """How long an update takes."""
+  begun = time.perf_counter()
+  update()
+  return time.perf_counter() - begun
