@@ -32,13 +32,19 @@ class Machine:
   libtpu: bool
 
 
-def open_devices() -> None:
+def open_devices(*, shared: bool = False) -> None:
   """Starts JAX's backend; after `jax.distributed.initialize`, if that is due.
+
+  Args:
+    shared: another process needs memory of a GPU as well. JAX would take three
+      quarters of it at once, whatever it needs.
 
   Raises:
     UsageError: JAX_PLATFORMS asks for what is not there; or there is a GPU or a
       TPU that JAX cannot use for want of a package, and nobody asked for less.
   """
+  if shared:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   asked = jax.config.jax_platforms or ""  # type: ignore[attr-defined]
   machine = _look_around()
   if problem := missing_package(asked, machine):

@@ -58,7 +58,9 @@ def main(argv: Sequence[str]) -> int:
   if options.command in ("evaluate", "benchmark"):
     from byol_flax import devices
 
-    devices.open_devices()
+    devices.open_devices(
+      shared="against_torch" in options and options.against_torch
+    )
 
   if options.command == "train":
     _train(options, config, sigterms)

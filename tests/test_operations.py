@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_flax import operations
+from byol_flax import operations, program, sharding
+from byol_flax.preflight import shallow
+from configs import byol_digits
 
 RNG = np.random.default_rng(0)
 
@@ -57,3 +59,22 @@ def test_products_in_loops_and_in_what_is_computed_again():
   again = jax.grad(lambda a: jnp.sum(jax.checkpoint(jnp.matmul)(a, b) ** 2))
   # The product, and the gradient of `a`; that of `b` is not asked for.
   assert operations.count(again, a) in (2 * once, 3 * once)
+
+
+def test_an_update_is_eight_forward_passes():
+  """Two views of the target network, and thrice as much of the online one."""
+  config = byol_digits.get_config()
+  config.accumulation_steps = 2
+  mesh = sharding.make_mesh()
+  built = program.build(config, mesh, num_examples=1437, num_classes=10)
+  update = operations.count(
+    built.step_fn, built.abstract_state, built.abstract_batch
+  )
+  size, encoder = config.augment.size, built.network.encoder
+  once = shallow.forward_operations(built.network, size)
+  # Two gradients are wanted of no view: that of the images, and that of the
+  # representation by the classifier. Of padding the stem's taps meet none.
+  stem = encoder.architecture.stem_channels * int(encoder.width)
+  unwanted = 2 * ((3 * size - 2) ** 2 * 3 * stem + 128 * 10)
+  covariance = 2 * 32 * 32  # of the projections of view1, for the metrics
+  assert update == 64 * (8 * once - 2 * unwanted + covariance)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import os
 import statistics
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -44,14 +43,11 @@ def benchmark(
   Returns:
     Seconds of an update (median and quartiles), images per second, and so on.
   """
-  if against:
-    # JAX would take most of a GPU's memory, whatever it needs.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   data = _facts_of(config)
   shape = None if data.images is None else data.images.shape
   batch = random_batch(config, data.classes, shape)
   ours, facts = _ours(config, batch, data)
-  times, failure = _take_turns(
+  times, failure = take_turns(
     ours, _WARM_UP + updates, against, (config, batch, data.classes)
   )
   found: dict[str, Any] = {**facts, "batch_size": config.batch_size}
@@ -72,13 +68,24 @@ def benchmark(
   return found
 
 
-def _take_turns(
+def take_turns(
   ours: Callable[[], None],
   updates: int,
   against: opponent.MakeUpdate | None,
   arguments: tuple[Any, ...],
 ) -> tuple[dict[str, list[float]], str]:
-  """Seconds of each update by name; why the opponent has none, if it failed."""
+  """Does so many updates of ours and, in turns with them, of an opponent.
+
+  Args:
+    ours: does one update and waits for it.
+    updates: of each.
+    against: with `arguments` gives the like of `ours`, in another process.
+    arguments: of `against`.
+
+  Returns:
+    Seconds of each update by name, and why the opponent has none: "" unless it
+    failed.
+  """
   times: dict[str, list[float]] = {"byol_flax": []}
   failure, theirs = "", None
   try:
