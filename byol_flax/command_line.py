@@ -19,7 +19,7 @@ CONFIG_HELP = (
 )
 
 # What else than a config can be out of bounds.
-_BOUNDS: dict[str, Bound] = {
+BOUNDS: dict[str, Bound] = {
   "--workdir": Path(),
   "--init": Path(),
   "--init-encoder": Path(),
@@ -83,7 +83,7 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
 
   options, rest = parser.parse_known_args(argv)
-  for flag, bound in _BOUNDS.items():
+  for flag, bound in BOUNDS.items():
     value = getattr(options, flag.removeprefix("--").replace("-", "_"), None)
     if value is not None:
       bounds.check(flag, value, bound)

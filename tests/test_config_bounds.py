@@ -1,5 +1,6 @@
 """What a config and the command line may hold: one table, complete."""
 
+import ast
 import dataclasses
 import importlib
 import pathlib
@@ -8,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 
-from byol_flax import config_bounds, config_file, main
+from byol_flax import command_line, config_bounds, config_file, main
 from byol_flax.models import resnet
 from configs import byol, evaluate
 from input_pipeline import augment
@@ -181,6 +182,19 @@ def test_every_command_tells_of_it_before_it_looks_for_data(
 def test_impossible_options_are_told(words, message):
   with pytest.raises(UsageError, match=message):
     main.main(words)
+
+
+def test_every_option_that_is_a_number_has_bounds():
+  numbers = set()
+  source = pathlib.Path(command_line.__file__).read_text()
+  for node in ast.walk(ast.parse(source)):
+    match node:
+      case ast.Call(args=[ast.Constant(value=flag)], keywords=keywords):
+        kinds = {ast.unparse(x.value) for x in keywords if x.arg == "type"}
+        if kinds & {"int", "float"}:
+          numbers.add(flag)
+  assert "--count" in numbers
+  assert numbers <= command_line.BOUNDS.keys()
 
 
 def test_the_launcher_reads_configs_within_bounds():
