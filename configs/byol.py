@@ -113,7 +113,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.loader = {
     "data_dir": config_dict.placeholder(str),  # TFDS's own default if unset
     # Processes that read and augment; -1 is one per core. With cache="device"
-    # there are none: a thread draws.
+    # a thread draws instead. An evaluation of many images starts as many.
     "num_workers": -1,
     # In each worker. One keeps a core busy; storage far away needs more.
     "num_threads": 1,

@@ -13,6 +13,7 @@ import pytest
 
 from byol_flax import inputs, main, program, report, sharding, slices, trees
 from byol_flax.benchmarks import (
+  input_evaluation,
   input_stages,
   input_table,
   input_whole,
@@ -154,6 +155,23 @@ def test_the_input_is_timed_stage_by_stage(tmp_path, capsys, monkeypatch):
   assert "images of digits" in words
   assert "crop, resize, flip" in words
   assert "limit: " in words
+
+
+@pytest.mark.slow
+def test_the_input_of_evaluations_is_timed_beside_that_of_training(
+  tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setattr(input_evaluation, "_SECONDS", 0.1)
+  monkeypatch.setattr(input_evaluation, "_SETTLING", 0.1)
+  found = run(tmp_path, "input", "--evaluation")
+  rates = found["rates"]
+  assert rates["num_workers"] == 1
+  assert rates["one_worker"] == rates["all_workers"] > 0
+  assert min(rates["threads"], rates["training"]) > 0
+  assert found["chosen"].endswith(
+    "to start workers would take longer than to read these"
+  )
+  assert "evaluation / training" in capsys.readouterr().out
 
 
 def test_without_the_data_synthetic_photographs_are_measured():

@@ -111,6 +111,7 @@ def test_an_estimate_is_arithmetic():
     slices.find("v3-8"),
     accumulation_steps=4,
     images_per_core_second=20.0,
+    input_cores=96,
     price_per_device_hour=2.5,
   )
   assert found.images_per_device == 8
@@ -234,6 +235,7 @@ def test_estimates_follow_the_longer_time_and_bound_by_the_shorter():
     slices.find("v3-8"),
     accumulation_steps=1,
     images_per_core_second=20.0,
+    input_cores=96,
     price_per_device_hour=None,
   )
   assert (found.hours, found.least_hours) == pytest.approx((2, 1))

@@ -39,6 +39,7 @@ def test_augmentation_on_the_devices_is_a_part_of_the_step(tpu_compiler):
     slices.find("v3-8"),
     accumulation_steps=1,
     images_per_core_second=1.0,
+    input_cores=96,
     price_per_device_hour=None,
   )
   lines = estimate.words(

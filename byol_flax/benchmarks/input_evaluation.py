@@ -73,20 +73,21 @@ def benchmark(config: Any, *, stream: TextIO) -> dict[str, Any]:
   )
   stream.write(f"an evaluation would read {chosen}\n")
   rates = measure(source, config, reader)
+  most = rates.num_workers
   lines = {
     "threads of this process": rates.threads,
     "1 worker": rates.one_worker,
-    f"{rates.num_workers} workers": rates.all_workers,
   }
+  if most > 1:
+    lines[f"{most} workers"] = rates.all_workers
   if rates.training:
-    lines[f"training, {rates.num_workers} workers"] = rates.training
+    lines[f"training, {most} worker(s)"] = rates.training
   stream.write(f"{'':26}{'ms/image':>10}{'images/s':>12}\n")
   for name, rate in lines.items():
     stream.write(f"{name:26}{1000 / rate:10.4f}{rate:12,.0f}\n")
-  stream.write(
-    f"{rates.num_workers} workers / 1 worker: "
-    f"{rates.all_workers / rates.one_worker:.2f}\n"
-  )
+  if most > 1:
+    ratio = rates.all_workers / rates.one_worker
+    stream.write(f"{most} workers / 1 worker: {ratio:.2f}\n")
   if rates.training:
     ratio = rates.all_workers / rates.training
     stream.write(f"evaluation / training: {ratio:.2f}\n")
@@ -127,18 +128,20 @@ def measure(
       opened.callback(batches.close)
       return lambda: int(next(batches)["mask"].sum())
 
-    ways = {"threads": open_eval(0), "one": open_eval(1)}
-    begun = time.monotonic()
-    ways["all"] = open_eval(most) if most > 1 else ways["one"]
-    ways["all"]()
-    start_seconds = time.monotonic() - begun
+    ways = {"threads": open_eval(0)}
+    start_seconds = 0.0
+    for name, workers in [("one", 1), ("all", most)][: min(most, 2)]:
+      begun = time.monotonic()
+      ways[name] = open_eval(workers)
+      ways[name]()
+      start_seconds = time.monotonic() - begun
     if config.augment.cache == "none":
       ways["training"] = _open_training(config, readable, most, opened)
     rates = _in_turns(ways)
   return Rates(
     threads=rates["threads"],
     one_worker=rates["one"],
-    all_workers=rates["all"],
+    all_workers=rates.get("all", rates["one"]),
     num_workers=most,
     training=rates.get("training"),
     start_seconds=start_seconds,

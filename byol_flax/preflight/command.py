@@ -50,6 +50,10 @@ class _Question:
         self.slice_,
         accumulation_steps=config.accumulation_steps,
         images_per_core_second=self.images_per_core_second,
+        # Where the images lie on the devices, one thread draws.
+        input_cores=1
+        if config.augment.cache == "device"
+        else self.slice_.vcpus_per_host,
         price_per_device_hour=self.price,
       )
       lines = estimate.words(

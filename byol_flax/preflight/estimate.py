@@ -49,9 +49,19 @@ def estimate(
   *,
   accumulation_steps: int,
   images_per_core_second: float,
+  input_cores: int,
   price_per_device_hour: float | None,
 ) -> Estimate:
-  """Turns the compiler's numbers into those of a run; it must fit."""
+  """Turns the compiler's numbers into those of a run; it must fit.
+
+  Args:
+    compiled: what the compiler said.
+    slice_: for which it compiled.
+    accumulation_steps: micro-batches of an update.
+    images_per_core_second: that a core of this machine reads and augments.
+    input_cores: of a host that do so.
+    price_per_device_hour: in any currency; None leaves the cost out.
+  """
   shorter, longer = sorted((compiled.seconds, compiled.cycle_seconds))
   hours = longer * compiled.total_steps / 3600
   device_hours = hours * slice_.devices
@@ -64,7 +74,7 @@ def estimate(
     share_of_peak=floor / compiled.seconds,
     cycle_share_of_peak=floor / compiled.cycle_seconds,
     images_per_host_second=compiled.batch_size / (shorter * slice_.hosts),
-    input_images_per_host_second=images_per_core_second * slice_.vcpus_per_host,
+    input_images_per_host_second=images_per_core_second * input_cores,
     least_hours=shorter * compiled.total_steps / 3600,
     hours=hours,
     device_hours=device_hours,
