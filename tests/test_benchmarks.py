@@ -161,6 +161,7 @@ def test_the_input_is_timed_stage_by_stage(tmp_path, capsys, monkeypatch):
 def test_the_input_of_evaluations_is_timed_beside_that_of_training(
   tmp_path, capsys, monkeypatch
 ):
+  monkeypatch.setattr(input_evaluation, "_ROUNDS", 1)
   monkeypatch.setattr(input_evaluation, "_SECONDS", 0.1)
   monkeypatch.setattr(input_evaluation, "_SETTLING", 0.1)
   found = run(tmp_path, "input", "--evaluation")

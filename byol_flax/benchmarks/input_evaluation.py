@@ -12,9 +12,9 @@ from byol_flax.benchmarks import photographs
 from input_pipeline import augment, loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 
-_ROUNDS = 5
-_SETTLING = 1.5  # seconds in which what was finished beforehand is used up
-_SECONDS = 3.0
+_ROUNDS = 3
+_SETTLING = 2.0  # seconds, until every worker is at work
+_SECONDS = 5.0
 _CHUNKS = 4  # in a batch: few, so that many batches come in that time
 
 
@@ -103,57 +103,65 @@ def benchmark(config: Any, *, stream: TextIO) -> dict[str, Any]:
 def measure(
   source: sources.Source, config: Any, reader: pipeline.EvalReader
 ) -> Rates:
-  """Opens every way to read, and measures them in turns."""
+  """Opens one way to read after another, in rounds; only one is open."""
   most = config.loader.num_workers
   most = loading.available_cores() if most < 0 else max(1, most)
   readable = sources.ReadableSource(source)
-  with contextlib.ExitStack() as opened:
-
-    def open_eval(num_workers: int) -> Callable[[], int]:
-      how = dataclasses.replace(reader, num_workers=num_workers).how(source)
-      if num_workers:  # even where the rule would rather have threads
-        how = dataclasses.replace(
-          how, num_workers=num_workers, num_threads=reader.num_threads
-        )
-      rows = min(reader.batch_size, _CHUNKS * how.chunk_rows)
-      chunks = loading.ProcessChunks(
-        reader.stream(source).repeat(None),
-        rows=rows,
-        chunk_rows=how.chunk_rows,
-        process_index=0,
-        process_count=1,
-        start_step=0,
-      )
-      batches = loading.Batches(chunks, how, rows=rows)
-      opened.callback(batches.close)
-      return lambda: int(next(batches)["mask"].sum())
-
-    ways = {"threads": open_eval(0)}
-    start_seconds = 0.0
-    for name, workers in [("one", 1), ("all", most)][: min(most, 2)]:
-      begun = time.monotonic()
-      ways[name] = open_eval(workers)
-      ways[name]()
-      start_seconds = time.monotonic() - begun
-    if config.augment.cache == "none":
-      ways["training"] = _open_training(config, readable, most, opened)
-    rates = _in_turns(ways)
+  ways: dict[str, Callable[[], _Way]] = {
+    "threads": lambda: _open_evaluation(source, reader, 0),
+    "one": lambda: _open_evaluation(source, reader, 1),
+  }
+  if most > 1:
+    ways["all"] = lambda: _open_evaluation(source, reader, most)
+  if config.augment.cache == "none":
+    ways["training"] = lambda: _open_training(config, readable, most)
+  rates: dict[str, list[float]] = {name: [] for name in ways}
+  starts: dict[str, list[float]] = {name: [] for name in ways}
+  for _ in range(_ROUNDS):
+    for name, open_way in ways.items():
+      rate, start = _rate(open_way)
+      rates[name].append(rate)
+      starts[name].append(start)
+  found = {name: statistics.median(values) for name, values in rates.items()}
+  every = "all" if most > 1 else "one"
   return Rates(
-    threads=rates["threads"],
-    one_worker=rates["one"],
-    all_workers=rates.get("all", rates["one"]),
+    threads=found["threads"],
+    one_worker=found["one"],
+    all_workers=found[every],
     num_workers=most,
-    training=rates.get("training"),
-    start_seconds=start_seconds,
+    training=found.get("training"),
+    start_seconds=statistics.median(starts[every]),
   )
 
 
+# Batches, and how many images of one count.
+_Way = tuple[loading.Batches, Callable[[loading.Batch], int]]
+
+
+def _open_evaluation(
+  source: sources.Source, reader: pipeline.EvalReader, num_workers: int
+) -> _Way:
+  how = dataclasses.replace(reader, num_workers=num_workers).how(source)
+  if num_workers:  # even where the rule would rather have threads
+    how = dataclasses.replace(
+      how, num_workers=num_workers, num_threads=reader.num_threads
+    )
+  rows = min(reader.batch_size, _CHUNKS * how.chunk_rows)
+  chunks = loading.ProcessChunks(
+    reader.stream(source).repeat(None),
+    rows=rows,
+    chunk_rows=how.chunk_rows,
+    process_index=0,
+    process_count=1,
+    start_step=0,
+  )
+  batches = loading.Batches(chunks, how, rows=rows)
+  return batches, lambda batch: int(batch["mask"].sum())
+
+
 def _open_training(
-  config: Any,
-  readable: sources.ReadableSource,
-  num_workers: int,
-  opened: contextlib.ExitStack,
-) -> Callable[[], int]:
+  config: Any, readable: sources.ReadableSource, num_workers: int
+) -> _Way:
   read = inputs.open_inputs(config, readable, sharding.make_mesh())
   read = dataclasses.replace(
     read,
@@ -161,21 +169,19 @@ def _open_training(
     rows=min(read.rows, _CHUNKS * read.how.chunk_rows),
   )
   unreadable = UnreadableImages(readable, "/dev/null", 1)
-  batches = read.open_batches(0, unreadable)
-  opened.callback(batches.close)
-  return lambda: len(next(batches)["label"])
+  return read.open_batches(0, unreadable), lambda batch: len(batch["label"])
 
 
-def _in_turns(ways: dict[str, Callable[[], int]]) -> dict[str, float]:
-  """Images per second of each, the median of some rounds."""
-  rates: dict[str, list[float]] = {name: [] for name in ways}
-  for _ in range(_ROUNDS):
-    for name, take in ways.items():
-      settled = time.monotonic() + _SETTLING
-      while time.monotonic() < settled:
-        take()
-      begun, done = time.monotonic(), 0
-      while time.monotonic() < begun + _SECONDS:
-        done += take()
-      rates[name].append(done / (time.monotonic() - begun))
-  return {name: statistics.median(found) for name, found in rates.items()}
+def _rate(open_way: Callable[[], _Way]) -> tuple[float, float]:
+  """Images per second of a way to read, and seconds until its first batch."""
+  opened = time.monotonic()
+  batches, count = open_way()
+  with contextlib.closing(batches):
+    next(batches)
+    started = time.monotonic()
+    while time.monotonic() < started + _SETTLING:
+      next(batches)
+    begun, done = time.monotonic(), 0
+    while time.monotonic() < begun + _SECONDS:
+      done += count(next(batches))
+    return done / (time.monotonic() - begun), started - opened
