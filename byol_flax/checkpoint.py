@@ -17,7 +17,7 @@ from etils import epath
 
 from byol_flax import digest
 from byol_flax.distributed import Processes
-from input_pipeline import retries
+from input_pipeline import full_disk, retries
 from input_pipeline.errors import RunError, StorageError, UnreadableError
 
 Record = dict[str, Any]
@@ -130,20 +130,31 @@ class Checkpoints:
     )
 
   def due(self, step: int) -> bool:
-    """Whether to save after update `step`, by count."""
+    """Whether to save after update `step`, by count.
+
+    An error of a save that is under way is raised here, too.
+    """
+    self._manager.check_for_errors()
     return step % self._every_steps == 0
 
   def overdue(self) -> bool:
     """Whether to save now, by this process's clock."""
     return time.monotonic() - self._last_save >= self._every_seconds
 
+  def check_room(self, state: Any) -> None:
+    """Raises OSError if the disk has no room for `state`, or its shapes."""
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)]
+    full_disk.check_room(str(self.directory), sum(sizes))
+
   def save(self, step: int, state: Any, record: Record) -> None:
     """Starts to write; returns once the state is copied off the devices.
 
-    An error of the previous write is raised here.
+    An error of the previous write is raised here, and OSError if there is no
+    room for this one.
     """
     if self._manager.latest_step() == step:
       return
+    self.check_room(state)
     self._last_save = time.monotonic()
     record = {**record, "digest": digest.tree_digest(state)}
     self._manager.save(

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 from byol_flax import config_bounds, console, interrupts
 from byol_flax.command_line import parse_command
 from byol_flax.config_file import config_of_run, load_config
-from input_pipeline.errors import PreemptedError, RunError, UsageError
+from input_pipeline import full_disk
+from input_pipeline.errors import (
+  DiskFullError,
+  PreemptedError,
+  RunError,
+  UsageError,
+)
 
 # What takes time to import is imported where it is used: SIGTERM must meet a
 # handler within a moment of the start, and --help and mistakes an answer.
@@ -27,6 +33,16 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
   """Runs one command, returns the exit code; mistakes leave as UsageError."""
   options, config_args = parse_command(argv)
+  place = options.out if "out" in options else options.workdir
+  goes_on = (
+    "goes on where it stopped" if options.command == "prepare" else "works"
+  )
+  with full_disk.told(place, lambda: f"the same command then {goes_on}"):
+    return _run_command(options, config_args)
+
+
+def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
+  """`main` of a command that was understood."""
   sigterms: list[int] = []
   if options.command == "train":
     # Until JAX puts its own handler in this place, within a few seconds. A
@@ -48,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     )
   # Orbax and Grain log every save and every start; ours is the progress line.
   logging.set_verbosity(logging.ERROR)
+  full_disk.hush()
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when workers start.
   if "compilation_cache" in options:
@@ -183,7 +200,12 @@ def _train(
     ):
       if text is not None:
         begins_with = origin.parse(text, encoder_only)
-    with workdir_lib.taken(workdir):
+    with (
+      full_disk.told(
+        workdir, lambda: workdir_lib.way_on(workdir, options.restart)
+      ),
+      workdir_lib.taken(workdir),
+    ):
       train.train(
         config,
         workdir,
@@ -202,6 +224,10 @@ def run() -> None:
     sys.exit(main(sys.argv[1:]))
   except (UsageError, RunError) as error:
     sys.stderr.write(f"byol: {error}\n")
+    if isinstance(error, DiskFullError):
+      # Threads that were writing would go on while the interpreter ends.
+      sys.stderr.flush()
+      os._exit(1)
     sys.exit(2 if isinstance(error, UsageError) else 1)
   except PreemptedError:
     if interrupts.handed_on():

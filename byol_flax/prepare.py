@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from byol_flax.report import human_duration
 from input_pipeline import (
   collecting,
+  full_disk,
   leaks,
   loading,
   tfds_metadata,
@@ -106,6 +107,8 @@ def _prepare_split(*args: Any, **options: Any) -> Kept:
   try:
     return prepare_lib.prepare(*args, **options)
   except OSError as error:
+    if full_disk.problem(error):
+      raise
     raise RunError(
       f"The preparation ended: {error}. What is finished stays; the same "
       "command goes on."

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from input_pipeline import whole_files
+from input_pipeline import full_disk, whole_files
 from input_pipeline.errors import UsageError
 
 
@@ -254,6 +254,8 @@ def write_json(path: str, record: Mapping[str, Any]) -> None:
       path, json.dumps(record, indent=2, allow_nan=False) + "\n"
     )
   except OSError as error:
+    if full_disk.problem(error):
+      raise
     raise UsageError(
       f"Cannot write {path}: {error.strerror or error}."
     ) from None

@@ -130,6 +130,7 @@ def train(
     return
 
   # Input: of the update after the restored one; read while the step compiles.
+  checkpoints.check_room(program.abstract_state)
   began = time.monotonic()
   leads = jax.process_index() == 0
   unreadable = UnreadableImages(

@@ -3,7 +3,7 @@
 from typing import Any, TextIO
 
 from byol_flax import pictures, train
-from input_pipeline import sources
+from input_pipeline import full_disk, sources
 from input_pipeline.errors import UsageError
 
 
@@ -30,6 +30,8 @@ def draw(config: Any, out: str, count: int, *, stream: TextIO) -> None:
   try:
     pictures.save_png(out, grid)
   except OSError as error:
+    if full_disk.problem(error):
+      raise
     raise UsageError(f"Cannot write {out}: {error.strerror}.") from None
   stream.write(
     f"{unreadable} of the {count} images drawn could not be read\n"

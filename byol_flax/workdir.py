@@ -11,6 +11,7 @@ import jax
 from etils import epath
 
 from byol_flax import checkpoint, records, report, run_files
+from input_pipeline import full_disk
 from input_pipeline.errors import UsageError
 
 # Parts of the config that do not change what is learned: they may differ from
@@ -37,11 +38,25 @@ def check_writable(workdir: str) -> None:
     probe.unlink()
   # A bucket without permission raises classes of its storage library.
   except Exception as error:
+    if full_disk.problem(error):
+      raise
     reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
     raise UsageError(
       f"The workdir {workdir} cannot be written to ({reason}); give "
       "--workdir=DIR with a folder, or gs://BUCKET/PATH, of yours."
     ) from None
+
+
+def way_on(workdir: str, restart: bool) -> str:
+  """What the command of a run that could not go on does next time."""
+  steps = checkpoint.steps_in(workdir)
+  if not steps:
+    return "nothing was saved yet, so the same command begins the run anew"
+  without = ", without --restart," if restart else ""
+  return (
+    f"the same command{without} resumes from checkpoint {steps[-1]}, which is "
+    "kept"
+  )
 
 
 @contextlib.contextmanager

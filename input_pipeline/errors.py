@@ -21,5 +21,9 @@ class StorageError(RunError):
   """What keeps the data cannot be reached, however often it was tried."""
 
 
+class DiskFullError(RunError):
+  """A disk takes no more data; see `full_disk`."""
+
+
 class UnreadableError(Exception):
   """A file is at fault itself: absent, forbidden or damaged."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from array_record.python import array_record_module
 
+from input_pipeline import full_disk
 from input_pipeline.errors import RunError
 
 Value = bytes | int
@@ -26,7 +27,8 @@ def encode(example: Mapping[str, Value]) -> bytes:
 def write(path: str, records: Iterable[bytes]) -> int:
   """Writes an ArrayRecord file, whole or not at all; returns its bytes.
 
-  RunError if there is no room for it.
+  RunError if it cannot be written, and what `full_disk` knows if there is no
+  room for it.
 
   One record a group, for random access, and uncompressed: images are already.
   """
@@ -42,7 +44,8 @@ def write(path: str, records: Iterable[bytes]) -> int:
     with contextlib.suppress(OSError):
       os.remove(temporary)
     # ArrayRecord's; ours come of reading the images.
-    if isinstance(error, RuntimeError) and not isinstance(error, RunError):
+    known = isinstance(error, RunError) or full_disk.problem(error)
+    if isinstance(error, RuntimeError) and not known:
       raise RunError(f"Cannot write {path}: {error}") from None
     raise
   size = os.path.getsize(temporary)

@@ -17,7 +17,7 @@ ROWS = (
   "configs",
   "input_pipeline.errors input_pipeline.parents input_pipeline.loops"
   " input_pipeline.paths input_pipeline.image_limits",
-  "byol_flax.bounds",
+  "byol_flax.bounds input_pipeline.full_disk",
   "input_pipeline.other_formats",
   "input_pipeline.jpeg input_pipeline.file_names",
   "input_pipeline.image_ops input_pipeline.decoding input_pipeline.whole_files"
