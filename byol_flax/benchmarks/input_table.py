@@ -133,7 +133,8 @@ def limit(stages: list[Stage], rates: Rates, cores: int) -> tuple[str, str]:
     return name, f"--config.loader.num_workers={cores} uses all cores."
   fixes = {
     "read": "Faster storage, or `byol prepare` for files in few shards.",
-    "decode": "Images of fewer pixels, more cores, or "
+    "decode": "Images of fewer pixels (`byol prepare --longest-side=N`), "
+    "--config.augment.scaled_decoding=true for large JPEGs, more cores, or "
     "--config.augment.cache=device for a set that fits the devices.",
     "draw": "More cores.",
   }
