@@ -201,15 +201,24 @@ def _open_evaluation(
 ) -> tuple[Evaluate, str]:
   """The evaluation of a config, which goes on while it trains; who reads it.
 
-  Without labels there is nothing to count, and it does nothing.
+  Without labels there is nothing to count, and without folders of splits
+  nothing to count it on; then it does nothing.
 
   Raises:
     UsageError: a split that cannot be opened, or has no labels.
   """
-  if not program.network.num_classes:
-    return lambda state: {}, "none, because the images have no labels"
   name, data_dir = config.data.name, config.loader.data_dir
   settings = config.evaluation
+  if not program.network.num_classes:
+    return lambda state: {}, "none, because the images have no labels"
+  if sources.is_whole_folder(name, config.data.split) and (
+    not sources.is_whole_folder(name, settings.split)
+  ):
+    return lambda state: {}, (
+      f"none, because data.split={config.data.split} takes the whole folder; "
+      "to have one, put images to test on into a sub-folder test/ and the "
+      "others into train/, and take data.split=train"
+    )
 
   def open_split(setting: str) -> sources.Source:
     try:
