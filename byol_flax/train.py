@@ -31,7 +31,7 @@ from byol_flax import workdir as workdir_lib
 from byol_flax.distributed import Processes
 from byol_flax.evaluation import online
 from byol_flax.version import code_version
-from input_pipeline import augment, labels, pipeline, sources
+from input_pipeline import augment, folders, labels, pipeline, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
@@ -211,9 +211,11 @@ def _open_evaluation(
   settings = config.evaluation
   if not program.network.num_classes:
     return lambda state: {}, "none, because the images have no labels"
-  if sources.is_whole_folder(name, config.data.split) and (
-    not sources.is_whole_folder(name, settings.split)
-  ):
+  whole = [
+    folders.is_whole(name, split)
+    for split in (config.data.split, settings.split)
+  ]
+  if whole == [True, False]:
     return lambda state: {}, (
       f"none, because data.split={config.data.split} takes the whole folder; "
       "to have one, put images to test on into a sub-folder test/ and the "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import file_names, retries
+from input_pipeline import file_names, paths, retries
 from input_pipeline.errors import UsageError
 
 
@@ -202,6 +202,14 @@ def _classes(splits: list[str], others: Iterable[str]) -> list[str]:
       if any(image_files(os.path.join(split, folder), file_names.Ignored()))
     }
   )
+
+
+def is_whole(name: str, split: str) -> bool:
+  """Whether a split, or what it is a slice of, is all of a `folder:PATH`."""
+  kind, _, path = name.partition(":")
+  if kind not in paths.FOLDERS or split.partition("[")[0] != "all":
+    return False
+  return not os.path.isdir(os.path.join(path, "all"))
 
 
 def image_files(root: str, ignored: file_names.Ignored) -> Iterator[str]:

@@ -5,7 +5,6 @@ send to Grain's worker processes.
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -113,18 +112,6 @@ def open_source(
     raise UsageError(f"{name} cannot be opened: {error}.") from error
   examples = _range(name, split, first, last, len(source))
   return Part(source, split, examples.start, examples.stop)
-
-
-def is_whole_folder(name: str, split: str) -> bool:
-  """Whether a split, or what it is a slice of, is all of a `folder:PATH`."""
-  kind, _, path = name.partition(":")
-  whole = _parse_split(split)[0]
-  folder_of_split = os.path.join(path, whole)
-  return (
-    kind in paths.FOLDERS
-    and whole == "all"
-    and not os.path.isdir(folder_of_split)
-  )
 
 
 def size_of(

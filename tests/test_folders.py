@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import collecting, retries, sources
+from input_pipeline import collecting, folders, retries, sources
 from input_pipeline.decoding import decode_image
 from input_pipeline.errors import StorageError, UsageError
 from input_pipeline.folders import FolderSource
@@ -220,3 +220,13 @@ def test_folders_of_imagenets_size_are_cheap_to_send(tmp_path):
   classes = sorted({file.split("/")[0] for file in files})
   source = FolderSource("folder:x", "all", str(tmp_path), files, classes)
   assert len(cloudpickle.dumps(source)) < 40 * len(files)
+
+
+def test_a_whole_folder_is_told_from_one_with_a_split_of_that_name(tmp_path):
+  name = f"folder:{tmp_path}"
+  assert folders.is_whole(name, "all")
+  assert folders.is_whole(name, "all[:90%]")
+  assert not folders.is_whole(name, "test")
+  assert not folders.is_whole("digits", "all")
+  (tmp_path / "all").mkdir()
+  assert not folders.is_whole(name, "all")
