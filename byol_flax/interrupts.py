@@ -134,7 +134,8 @@ def _end(pipe: int) -> None:
   """
   # Apart, because a terminal that is stopped, or a dead host, may hold it up.
   speaker = threading.Thread(target=_take_leave, daemon=True)
-  speaker.start()
+  with contextlib.suppress(RuntimeError):  # the interpreter ends already
+    speaker.start()
   until = time.monotonic() + _SECONDS
   while speaker.is_alive() and time.monotonic() < until:
     again, _, _ = select.select([pipe], [], [], 0.02)

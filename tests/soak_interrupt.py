@@ -7,8 +7,8 @@ of its own, and sends SIGINT to the group at a moment drawn evenly from the time
 that a whole run takes, measured before. Half of the runs find their
 compilations in a cache, every second pair has an input worker. Checked each
 time: status 130 within two seconds (--within: more on a machine that is busy),
-the one sentence and nothing else on standard error but the lines of progress,
-and no process left behind. Ends with 0 if all were so, else with 1.
+the one sentence after the lines of progress, no traceback or warning, and no
+process left behind. Ends with 0 if all were so, else with 1.
 """
 
 import argparse
@@ -30,11 +30,8 @@ UPDATES = 12
 # takes less than this, or longer where other work keeps the machine busy.
 EARLIEST = 0.1
 SENTENCE = "byol: interrupted; the same command goes on from the last"
-# All that a run may say besides.
-PROGRESS = re.compile(
-  r"[\d,]+ images of |input: |[\d,]+ parameters in |first update done |step "
-  r"|The devices wait for data |Done: "
-)
+# What no run may say that was interrupted.
+FAULTS = re.compile("Traceback|Exception|Error|Warning|Interrupt|core dumped")
 # What a run is at, once it has said so.
 PHASES = (
   ("", "importing, reading data"),
@@ -53,14 +50,10 @@ def start(workdir, log, *, cache, workers):
     "JAX_NUM_CPU_DEVICES": "1",
     # Half of the time of a compilation, and nothing of what is tested.
     "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
   }
-  environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-  if cache:
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
   command = [sys.executable, "-m", "byol_flax.main", "train"]
   command += [*soak.flags(UPDATES), "--config.warmup_epochs=0.1"]
-  command += [f"--workdir={workdir}"]
+  command += [f"--workdir={workdir}", f"--compilation-cache={cache}"]
   return subprocess.Popen(
     [*command, f"--config.loader.num_workers={workers}"],
     cwd=trainers.ROOT,
@@ -95,8 +88,8 @@ def strike(folder, share, length, within, **given):
     time.sleep(0.05)
   left = [processes.command(pid) for pid in group if processes.lives(pid)]
   text = log.read_text()
-  words = [line for line in text.splitlines() if not PROGRESS.match(line)]
-  told = len(words) == 1 and words[0].startswith(SENTENCE)
+  words = [line for line in text.splitlines() if line.startswith("byol: ")]
+  told = len(words) == 1 and text.splitlines()[-1].startswith(SENTENCE)
   # A run that is over, all but its last lines, may end by itself.
   over = code == 0 and not words and "Done: " in text
   return {
@@ -105,6 +98,7 @@ def strike(folder, share, length, within, **given):
     "seconds": ended - struck,
     "code": code,
     "good": ((code == 130 and told) or over)
+    and not FAULTS.search(text)
     and ended - struck < within
     and not left,
     "left": left,
@@ -116,7 +110,11 @@ def soak_interrupts(folder, *, events, at_once, within, seed, say=print):
   """Strikes so often, prints what went wrong, returns rows."""
   cache = folder / "cache"
   lengths = {}
-  for name in (cache, cache, None):  # the second finds what the first compiled
+  for name in (
+    cache,
+    cache,
+    "none",
+  ):  # the second finds what the first compiled
     begun = time.monotonic()
     with (folder / "whole.log").open("wb") as log:
       code = start(folder / "whole", log, cache=name, workers=1).wait(600)
@@ -127,7 +125,7 @@ def soak_interrupts(folder, *, events, at_once, within, seed, say=print):
   rng = random.Random(seed)
 
   def event(number):
-    cached = (cache, None)[number % 2]
+    cached = (cache, "none")[number % 2]
     row = strike(
       folder / str(number),
       rng.random(),
