@@ -62,7 +62,7 @@ class Item(NamedTuple):
     return retries.patiently(self._read, self.path)
 
   def _read(self) -> bytes:
-    with open(self.path, "rb") as file:
+    with retries.naming(self.path), open(self.path, "rb") as file:
       file.seek(self.offset)
       data = file.read(self.size)
     if len(data) != self.size:

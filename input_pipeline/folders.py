@@ -86,8 +86,9 @@ class FolderSource:
     return len(self._files)
 
   def __getitem__(self, i: int) -> dict[str, Any]:
+    path = self.example_name(i)
     try:
-      with open(self.example_name(i), "rb") as file:
+      with retries.naming(path), open(path, "rb") as file:
         return {"image": file.read(), "label": self._labels[i]}
     except FileNotFoundError:
       if os.path.isdir(self._root):

@@ -6,13 +6,14 @@ about a minute, and then ends the run. A file that is absent, forbidden or
 damaged is so at the next try, too.
 """
 
+import contextlib
 import enum
 import errno
 import os
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from input_pipeline.errors import (
@@ -87,6 +88,17 @@ def fault_of(error: Exception) -> Fault:
 
 def _fault_of_number(number: int) -> Fault:
   return Fault.FILE if number in _OF_THE_FILE else Fault.STORAGE
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+  """Adds the path to errors of reads, which unlike those of open lack it."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno is not None and error.filename is None:
+      error.filename = path
+    raise
 
 
 def patiently(

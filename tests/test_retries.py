@@ -7,6 +7,8 @@ import pytest
 from input_pipeline import retries
 from input_pipeline.errors import StorageError, UnreadableError, UsageError
 from input_pipeline.retries import Fault, fault_of, patiently
+from input_pipeline.sources import ReadableSource, open_source
+from tests.test_folders import make_folder
 
 SOON = (0.001, 0.002)
 
@@ -108,3 +110,20 @@ def test_faults_of_a_program_pass_through(kind):
 
 def test_the_wait_is_about_a_minute():
   assert 60 <= sum(retries.DELAYS) <= 70
+
+
+def test_the_file_of_a_read_that_fails_is_named(tmp_path):
+  name = make_folder(tmp_path, ["a/1.png"])
+  # Opens, but cannot be read at its beginning.
+  (tmp_path / "a/2.png").symlink_to("/proc/self/mem")
+  source = ReadableSource(open_source(name, "all"), delays=SOON)
+  with pytest.raises(
+    StorageError, match=r"output error: '.*/a/2\.png'\. It was"
+  ):
+    source[1]
+  # All of the folder is gone: it is not the file's fault.
+  (tmp_path / "a/1.png").rename(tmp_path.parent / "1.png")
+  assert not source.readable(0)
+  tmp_path.rename(tmp_path.with_name("unmounted"))
+  with pytest.raises(StorageError, match="[Ss]tale"):
+    source.readable(0)
