@@ -303,3 +303,23 @@ def test_pickled_data_sets_are_small_and_open_nothing(cifar10_dir):
   assert copy.example_name(9) == "cifar10 test record 11"
   np.testing.assert_array_equal(copy[9]["image"], last["image"])
   assert copy[9]["label"] == last["label"]
+
+
+def test_a_shard_that_is_cut_is_damage_and_not_the_storage(tmp_path):
+  noise = np.random.default_rng(0).integers(0, 256, (9, 99, 99, 3), np.uint8)
+  features = {
+    "image": tfds.features.Image(),
+    "label": tfds.features.ClassLabel(num_classes=9),
+  }
+  images = [cv2.imencode(".png", image)[1].tobytes() for image in noise]
+  examples = [{"image": image, "label": -1} for image in images]
+  name = store(tmp_path, features, examples)
+  source = ReadableSource(open_source(name, "holdout", str(tmp_path)))
+  assert source.readable(0)
+  assert source.file_of(0) is None
+  assert source.unlabelled().tolist() == list(range(9))  # as by the labels
+  (shard,) = tmp_path.rglob("*.array_record*")
+  os.truncate(shard, shard.stat().st_size // 3)
+  assert not source.readable(8)
+  again = ReadableSource(open_source(name, "holdout", str(tmp_path)))
+  assert not again.readable(8)
