@@ -70,6 +70,7 @@ def test_a_run_leaves_everything_it_promises(run):
     "metrics.jsonl",
     "parameters.txt",
     "run.lock",
+    "byol-run.json",
     "starts.jsonl",
     "tensorboard",
     "views.png",
