@@ -21,6 +21,10 @@ from typing import Any, NoReturn
 from byol_flax import roll_call
 from byol_flax.roll_call import BEAT_SECONDS, Peer
 
+# That process 0 stays behind the others, whom it tells to end or who tell it so
+# and stay for a beat. JAX's service goes with it, and aborts whoever is there.
+_LAST_SECONDS = 1.5 * BEAT_SECONDS
+
 # What a process can be at within one update, in this order.
 ACTIVITIES = (
   "setting up",
@@ -134,7 +138,7 @@ class Peers:
     for peer in there:
       peer.send({"stop": told, "code": code})
     if there:  # the last words must leave before the process
-      time.sleep(BEAT_SECONDS)
+      time.sleep(BEAT_SECONDS if self._index else _LAST_SECONDS)
 
   def close(self) -> None:
     """Leaves in order; the others go on."""
@@ -227,9 +231,7 @@ class Peers:
     if self._index == 0:
       for peer in self._peers:
         peer.send({"stop": sentence, "code": code})
-      # They lose JAX's service together with this process, and should hear of
-      # the reason first.
-      time.sleep(BEAT_SECONDS / 2)
+      time.sleep(_LAST_SECONDS)
     self._end(sentence, code)
 
 
