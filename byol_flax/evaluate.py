@@ -6,7 +6,7 @@ from typing import Any, TextIO
 import jax
 from etils import epath
 
-from byol_flax import checkpoint, program, records, report, sharding
+from byol_flax import checkpoint, out_files, program, records, sharding
 from byol_flax.evaluation import frozen
 from byol_flax.version import code_version
 from input_pipeline import augment, labels, pipeline, sources
@@ -105,7 +105,7 @@ def evaluate(
   stream.write(frozen.table(rows, config.neighbours) + "\n")
   summary = _summary(config, restored, rows)
   path = epath.Path(workdir, "summary.json")
-  report.write_json(str(path), summary)
+  out_files.write_json(str(path), summary)
   stream.write(f"Written to {path}\n")
 
 

@@ -18,8 +18,7 @@ from typing import Any, Protocol
 
 import jax
 
-from byol_flax import interrupts
-from byol_flax import report as report_lib
+from byol_flax import interrupts, metrics_log, progress_line
 from byol_flax.checkpoint import Checkpoints, Record
 from byol_flax.distributed import Processes
 from input_pipeline.errors import (
@@ -83,8 +82,8 @@ class Outlets:
   checkpoints: Checkpoints
   make_record: Callable[[int, float], Record]
   evaluate: Callable[[Any], dict[str, float]]
-  report: report_lib.Report
-  progress: report_lib.Progress
+  report: metrics_log.MetricsLog
+  progress: progress_line.Progress
   processes: Processes
   starved: Callable[[], str]
 

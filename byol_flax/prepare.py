@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from byol_flax.report import human_duration
+from byol_flax.progress_line import human_duration
 from input_pipeline import (
   collecting,
   full_disk,

@@ -16,10 +16,11 @@ from byol_flax import (
   initial_state,
   inputs,
   loop,
+  metrics_log,
   origin,
   pictures,
+  progress_line,
   records,
-  report,
   run_files,
   same_data,
   sharding,
@@ -30,6 +31,7 @@ from byol_flax import program as program_lib
 from byol_flax import workdir as workdir_lib
 from byol_flax.distributed import Processes
 from byol_flax.evaluation import online
+from byol_flax.metrics_log import MetricsLog
 from byol_flax.version import code_version
 from input_pipeline import augment, folders, labels, pipeline, sources
 from input_pipeline.errors import UsageError
@@ -100,7 +102,7 @@ def train(
     position = {"seed": config.seed, "next_update": step}
     return {**saved, "data_position": position, "seconds": seconds}
 
-  progress = report.Progress(
+  progress = progress_line.Progress(
     total_steps=program.total_steps, batch_size=config.batch_size, stream=stream
   )
   evaluate, evaluation_input = _open_evaluation(
@@ -145,7 +147,7 @@ def train(
   progress.note(f"input of evaluations: {evaluation_input}")
 
   with (
-    report.Report(workdir, writes=leads, resume_step=start_step) as out,
+    MetricsLog(workdir, writes=leads, resume_step=start_step) as out,
     unreadable.watching(),
   ):
     try:
@@ -254,7 +256,7 @@ def _open_evaluation(
 
 
 def _show_views(
-  out: report.Report,
+  out: MetricsLog,
   workdir: str,
   step: int,
   config: Any,
@@ -321,7 +323,7 @@ def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
 
 
 def _end(
-  progress: report.Progress,
+  progress: progress_line.Progress,
   workdir: str,
   total_steps: int,
   seconds: float,
@@ -333,8 +335,8 @@ def _end(
       f"{workdir}/metrics.jsonl", f"{workdir}/curves.png"
     )
   progress.note(
-    f"Done: {total_steps:,} updates in {report.human_duration(seconds)}; "
-    f"results in {workdir}"
+    f"Done: {total_steps:,} updates in "
+    f"{progress_line.human_duration(seconds)}; results in {workdir}"
   )
   if unreadable.indices:
     progress.note(unreadable.sentence())
@@ -347,7 +349,7 @@ def _evaluation_missing(workdir: str, step: int) -> bool:
   """
   if step == 0 or jax.process_index():
     return False
-  return not report.evaluated(epath.Path(workdir, "metrics.jsonl"), step)
+  return not metrics_log.evaluated(epath.Path(workdir, "metrics.jsonl"), step)
 
 
 def _log_digests(

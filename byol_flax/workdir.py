@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from byol_flax import checkpoint, records, report, run_files
+from byol_flax import checkpoint, metrics_log, records, run_files
 from input_pipeline import full_disk
 from input_pipeline.errors import UsageError
 
@@ -124,7 +124,7 @@ def check_same_run(
   def meaning(run: checkpoint.Record) -> dict[str, Any]:
     return {
       name: value
-      for name, value in report.flatten(run["config"]).items()
+      for name, value in metrics_log.flatten(run["config"]).items()
       if not f"{name}.".startswith(MAY_CHANGE)
     }
 

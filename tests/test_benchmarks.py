@@ -11,7 +11,7 @@ import time
 import jax
 import pytest
 
-from byol_flax import inputs, main, program, report, sharding, slices, trees
+from byol_flax import inputs, main, out_files, program, sharding, slices, trees
 from byol_flax.benchmarks import (
   input_evaluation,
   input_stages,
@@ -64,7 +64,7 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
   ):
     run(tmp_path, "step", "--updates=0")
   with pytest.raises(UsageError, match="Cannot write"):
-    report.write_json(str(tmp_path / "no" / "out.json"), {})
+    out_files.write_json(str(tmp_path / "no" / "out.json"), {})
   cached = "--config.augment.cache=device"
   with pytest.raises(UsageError, match=r"leave augment\.device at host"):
     run(tmp_path, "step", "--against-torch", cached)

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from byol_flax import main, report
+from byol_flax import main, out_files
 from input_pipeline import full_disk, records
 from input_pipeline.errors import DiskFullError, RunError
 from tests import trainers
@@ -147,7 +147,7 @@ def test_room_is_asked_for_before_anything_is_written(tmp_path):
 
 def test_results_are_not_refused_as_a_mistake_of_usage(tmp_path):
   (tmp_path / "out.json.tmp").symlink_to("/dev/full")
-  found = error_of(report.write_json, str(tmp_path / "out.json"), {"a": 1})
+  found = error_of(out_files.write_json, str(tmp_path / "out.json"), {"a": 1})
   assert full_disk.problem(found) == errno.ENOSPC
 
 

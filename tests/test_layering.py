@@ -39,7 +39,8 @@ ROWS = (
   " byol_flax.compilation byol_flax.records",
   "byol_flax.peers",
   "byol_flax.distributed",
-  "byol_flax.losses byol_flax.schedules byol_flax.report byol_flax.pictures",
+  "byol_flax.losses byol_flax.schedules byol_flax.metrics_log"
+  " byol_flax.progress_line byol_flax.out_files byol_flax.pictures",
   "byol_flax.optimizers byol_flax.metrics",
   "byol_flax.models byol_flax.augmentation",
   "byol_flax.inputs",
@@ -65,7 +66,7 @@ HOMES = {
   " input_pipeline.other_formats input_pipeline.shrinking",
   "absl": "byol_flax.config_file byol_flax.main",
   "array_record": "input_pipeline.records",
-  "clu": "byol_flax.metrics byol_flax.report",
+  "clu": "byol_flax.metrics byol_flax.metrics_log",
   "configs": "configs",
   "flax": "byol_flax",
   "grain": "input_pipeline",
@@ -77,7 +78,7 @@ HOMES = {
   "orbax": "byol_flax.checkpoint",
   "pillow_heif": "input_pipeline.other_formats",
   "simplejpeg": "input_pipeline.jpeg",
-  "tensorboard": "byol_flax.report",
+  "tensorboard": "byol_flax.metrics_log",
   "tensorflow": "byol_flax.benchmarks.tf_data",
   "tensorflow_datasets": "input_pipeline.tfds_sources"
   " input_pipeline.tfds_metadata",
@@ -259,7 +260,7 @@ def test_a_sound_repository_passes(tmp_path):
     ("byol_flax/train.py", "import ml_collections", "at home in configs"),
     ("byol_flax/main.py", "import configs.byol", "at home in configs"),
     (
-      "byol_flax/report.py",
+      "byol_flax/metrics_log.py",
       "import tensorflow",
       "at home in byol_flax.benchmarks.tf_data",
     ),

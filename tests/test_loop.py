@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from byol_flax import checkpoint, distributed, loop, report
+from byol_flax import checkpoint, distributed, loop, metrics_log, progress_line
 from input_pipeline.errors import StorageError, UsageError
 
 
@@ -59,7 +59,9 @@ def run(
   state = Counter(
     step=jnp.int32(start), total=jnp.float32(start * (start + 1) / 2)
   )
-  with report.Report(str(workdir), writes=True, resume_step=start) as out:
+  with metrics_log.MetricsLog(
+    str(workdir), writes=True, resume_step=start
+  ) as out:
     try:
       state, seconds = loop.run(
         state,
@@ -73,7 +75,7 @@ def run(
           make_record=lambda step, seconds: {"step": step, "seconds": seconds},
           evaluate=evaluation,
           report=out,
-          progress=report.Progress(
+          progress=progress_line.Progress(
             total_steps=total, batch_size=4, stream=stream
           ),
           processes=distributed.Processes(),

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from byol_flax import config_file, records, report, workdir
+from byol_flax import config_file, metrics_log, records, workdir
 from configs import byol, byol_digits
 from input_pipeline.errors import UsageError
 from tests import test_older_records
@@ -26,7 +26,7 @@ def format_1():
 
 
 def keys(config):
-  return set(report.flatten(config))
+  return set(metrics_log.flatten(config))
 
 
 @pytest.mark.parametrize("module", [byol, byol_digits])

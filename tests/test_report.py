@@ -9,11 +9,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.util import tensor_util
 
-from byol_flax import report
+from byol_flax import metrics_log, progress_line
 
 PARAMS = {
   "encoder": {"kernel": np.zeros((3, 3, 3, 8)), "bias": np.zeros(8)},
@@ -63,7 +64,7 @@ def run_python(code):
 
 
 def test_scalars_reach_the_record_and_tensorboard(tmp_path):
-  with report.Report(str(tmp_path), writes=True, resume_step=0) as run:
+  with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
     run.scalars(10, {"train/byol_loss": 1.5, "train/top1": np.float32(0.25)})
     # The record is complete before the call returns.
     assert [line["step"] for line in lines_of(tmp_path)] == [10]
@@ -80,7 +81,7 @@ def test_scalars_reach_the_record_and_tensorboard(tmp_path):
 
 def test_values_that_are_not_finite_leave_the_record_strict_json(tmp_path):
   values = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.0}
-  with report.Report(str(tmp_path), writes=True, resume_step=0) as run:
+  with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
     run.scalars(1, values)
   (line,) = lines_of(tmp_path)
   assert {name: line[name] for name in values} == {
@@ -97,7 +98,7 @@ def test_values_that_are_not_finite_leave_the_record_strict_json(tmp_path):
 
 def test_images_arrive_unchanged(tmp_path):
   images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
-  with report.Report(str(tmp_path), writes=True, resume_step=0) as run:
+  with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
     run.images(7, {"views": images})
     run.text(7, {"note": "two **views**"})
   events = events_of(tmp_path)
@@ -113,14 +114,14 @@ def test_images_arrive_unchanged(tmp_path):
 
 def test_hyperparameters_are_nested_in_json_and_dotted_elsewhere(tmp_path):
   config = {"model": {"depth": 50, "sizes": (3, 4)}, "path": None, "on": True}
-  with report.Report(str(tmp_path), writes=True, resume_step=0) as run:
+  with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
     run.hyperparameters(config)
   assert json.loads((tmp_path / "config.json").read_text()) == {
     "model": {"depth": 50, "sizes": [3, 4]},
     "path": None,
     "on": True,
   }
-  assert report.flatten(config) == {
+  assert metrics_log.flatten(config) == {
     "model.depth": 50,
     "model.sizes": "(3, 4)",
     "path": "None",
@@ -133,7 +134,7 @@ def test_hyperparameters_are_nested_in_json_and_dotted_elsewhere(tmp_path):
 
 
 def test_parameter_overview_counts_and_shows_every_parameter(tmp_path):
-  with report.Report(str(tmp_path), writes=True, resume_step=0) as run:
+  with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
     assert run.parameter_overview(PARAMS) == PARAMETER_COUNT
   table = (tmp_path / "parameters.txt").read_text()
   for name in ("encoder/kernel", "encoder/bias", "projector/kernel"):
@@ -145,17 +146,19 @@ def test_parameter_overview_counts_and_shows_every_parameter(tmp_path):
 
 def test_parameter_overview_takes_shapes_alone(tmp_path):
   shapes = jax.eval_shape(lambda: {"kernel": jax.numpy.zeros((6, 7))})
-  with report.Report(str(tmp_path), writes=True, resume_step=0) as run:
+  with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
     assert run.parameter_overview(shapes) == 42
   assert "(6, 7)" in (tmp_path / "parameters.txt").read_text()
 
 
 @pytest.mark.parametrize(("resume_step", "kept"), [(0, [0]), (20, [0, 10, 20])])
 def test_resume_drops_the_steps_to_be_run_again(tmp_path, resume_step, kept):
-  with report.Report(str(tmp_path), writes=True, resume_step=0) as run:
+  with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
     for number in range(0, 50, 10):
       run.scalars(number, {"train/byol_loss": float(number)})
-  with report.Report(str(tmp_path), writes=True, resume_step=resume_step):
+  with metrics_log.MetricsLog(
+    str(tmp_path), writes=True, resume_step=resume_step
+  ):
     assert [line["step"] for line in lines_of(tmp_path)] == kept
   assert [line["train/byol_loss"] for line in lines_of(tmp_path)] == kept
 
@@ -163,7 +166,9 @@ def test_resume_drops_the_steps_to_be_run_again(tmp_path, resume_step, kept):
 def test_resume_drops_a_torn_line_and_appends_after_it(tmp_path):
   whole = '{"step": 10, "wall_time": 1.0, "a": 2.0}\n'
   (tmp_path / "metrics.jsonl").write_text(whole + '{"step": 20, "wall_ti')
-  with report.Report(str(tmp_path), writes=True, resume_step=20) as run:
+  with metrics_log.MetricsLog(
+    str(tmp_path), writes=True, resume_step=20
+  ) as run:
     assert (tmp_path / "metrics.jsonl").read_text() == whole
     run.scalars(20, {"a": 3.0})
   assert [line["a"] for line in lines_of(tmp_path)] == [2.0, 3.0]
@@ -171,14 +176,14 @@ def test_resume_drops_a_torn_line_and_appends_after_it(tmp_path):
 
 @pytest.mark.parametrize("torn", [b"4", b'{"st', b"\xff\x00\n", b"\n", b'"a"'])
 def test_only_whole_records_survive(tmp_path, torn):
-  path = report.epath.Path(tmp_path) / "metrics.jsonl"
+  path = epath.Path(tmp_path) / "metrics.jsonl"
   path.write_bytes(b'{"step": 1}\n' + torn)
-  report.drop_after(path, 5)
+  metrics_log.drop_after(path, 5)
   assert path.read_bytes() == b'{"step": 1}\n'
 
 
 def test_the_record_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-  path = report.epath.Path(tmp_path) / "metrics.jsonl"
+  path = epath.Path(tmp_path) / "metrics.jsonl"
   before = '{"step": 1}\n{"step": 9}\n'
   path.write_text(before)
 
@@ -187,7 +192,7 @@ def test_the_record_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, "replace", killed)
   with pytest.raises(KeyboardInterrupt):
-    report.drop_after(path, 5)
+    metrics_log.drop_after(path, 5)
   assert path.read_text() == before
 
 
@@ -195,8 +200,8 @@ def test_other_processes_write_nothing_and_load_no_tensorflow(tmp_path):
   workdir = tmp_path / "absent"
   code = f"""
 import sys, numpy
-from byol_flax import report
-with report.Report({str(workdir)!r}, writes=False, resume_step=3) as run:
+from byol_flax.metrics_log import MetricsLog
+with MetricsLog({str(workdir)!r}, writes=False, resume_step=3) as run:
   run.scalars(1, {{"a": 1.0}})
   run.images(1, {{"a": numpy.zeros((1, 2, 2, 3), "uint8")}})
   run.text(1, {{"a": "b"}})
@@ -211,8 +216,8 @@ print([name for name in ("tensorflow", "clu") if name in sys.modules])
 
 def test_opening_a_report_says_nothing_on_the_console(tmp_path):
   code = f"""
-from byol_flax import report
-with report.Report({str(tmp_path)!r}, writes=True, resume_step=0) as run:
+from byol_flax.metrics_log import MetricsLog
+with MetricsLog({str(tmp_path)!r}, writes=True, resume_step=0) as run:
   run.scalars(1, {{"a": 1.0}})
 """
   assert run_python(code) == ("", "")
@@ -226,7 +231,7 @@ def test_tensorflow_is_quiet_unless_the_user_wants_to_hear_it(
   monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", before or "")
   if before is None:
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
-  with report.Report(str(tmp_path), writes=True, resume_step=0):
+  with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0):
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == after
 
 
@@ -243,7 +248,7 @@ class Clock:
 
 
 def make_progress(stream, total_steps=22_400, clock=lambda: 0.0):
-  return report.Progress(
+  return progress_line.Progress(
     total_steps=total_steps, batch_size=8, stream=stream, clock=clock
   )
 
@@ -366,4 +371,4 @@ def test_a_log_gets_the_first_the_last_and_a_line_now_and_then():
   ],
 )
 def test_durations_read_like_speech(seconds, text):
-  assert report.human_duration(seconds) == text
+  assert progress_line.human_duration(seconds) == text

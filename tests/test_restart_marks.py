@@ -2,7 +2,7 @@
 
 import re
 
-from byol_flax import report
+from byol_flax import metrics_log
 from tests.test_report import PARAMS, events_of
 
 
@@ -22,7 +22,9 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
   old.close()
   for attempt, (resumed, last) in enumerate([(2, 6), (3, 5), (3, 7)], 2):
     make_older()
-    killed = report.Report(str(tmp_path), writes=True, resume_step=resumed)
+    killed = metrics_log.MetricsLog(
+      str(tmp_path), writes=True, resume_step=resumed
+    )
     killed.parameter_overview(PARAMS)
     for step in range(resumed + 1, last + 1):
       killed.scalars(step, {"loss": float(attempt)})
@@ -33,7 +35,9 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
   # One that was killed before its first save begins anew.
   for loss in (5.0, 6.0):
     make_older()
-    with report.Report(str(tmp_path), writes=True, resume_step=0) as run:
+    with metrics_log.MetricsLog(
+      str(tmp_path), writes=True, resume_step=0
+    ) as run:
       run.parameter_overview(PARAMS)
       run.scalars(1, {"loss": loss})
   assert events_of(tmp_path)["loss"] == [(1, 6.0)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from byol_flax import distributed, pictures, report, run_files, workdir
+from byol_flax import distributed, out_files, pictures, run_files, workdir
 from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 from tests.test_older_records import unpack
@@ -127,9 +127,9 @@ def test_out_is_written_over_only_if_byol_wrote_it(tmp_path):
     path = tmp_path / "result.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"result\.json: .*not written by"):
-      report.check_writable(str(path))
-  report.write_json(str(path), {"code_version": "x"})
-  report.check_writable(str(path))
+      out_files.check_writable(str(path))
+  out_files.write_json(str(path), {"code_version": "x"})
+  out_files.check_writable(str(path))
 
   picture = tmp_path / "views.png"
   pixels = np.zeros((4, 5, 3), np.uint8)

@@ -9,7 +9,7 @@ from byol_flax.benchmarks import (
   input_table,
   step,
 )
-from byol_flax.report import check_writable, write_json
+from byol_flax.out_files import check_writable, write_json
 from byol_flax.version import code_version
 from input_pipeline.errors import UsageError
 

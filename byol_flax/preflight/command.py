@@ -6,9 +6,9 @@ from typing import Any, TextIO
 
 from byol_flax import inputs, slices
 from byol_flax.benchmarks import input_stages, photographs
+from byol_flax.out_files import check_writable, write_json
 from byol_flax.preflight import advice, apart, compiler, estimate, shallow
 from byol_flax.preflight.compiler import Compiled
-from byol_flax.report import check_writable, write_json
 from byol_flax.slices import Slice
 from byol_flax.version import code_version
 from input_pipeline import sources

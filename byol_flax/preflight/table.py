@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from byol_flax.preflight.estimate import amount
-from byol_flax.report import human_duration
+from byol_flax.progress_line import human_duration
 from byol_flax.slices import GIB
 
 _HEADER = (

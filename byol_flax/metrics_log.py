@@ -1,29 +1,25 @@
-"""What a run says: JSONL, TensorBoard and the line on the console.
+"""The metrics of a run: JSONL, the record of truth, and TensorBoard.
 
-`metrics.jsonl` is the record of truth; TensorBoard shows the same numbers to
-people. This module is the one home of CLU's writers and of TensorBoard.
+This module is the one home of CLU's writers and of TensorBoard.
 """
 
 import json
 import math
 import os
-import shutil
 import socket
-import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self, TextIO
+from collections.abc import Mapping
+from typing import Any, Self
 
 import jax
 import numpy as np
 from etils import epath
 
-from input_pipeline import full_disk, whole_files
-from input_pipeline.errors import UsageError
+from input_pipeline import whole_files
 
 
-class Report:
+class MetricsLog:
   """Writes the metrics of one run into its workdir, from one process.
 
   Values go to `metrics.jsonl` before a call returns and to `tensorboard/` from
@@ -208,59 +204,6 @@ def _step_of(line: bytes) -> float:
     return math.inf
 
 
-def check_writable(path: str) -> None:
-  """Asks before the work whether `write_json` may write there; local paths.
-
-  Only what `byol` wrote is written over: a JSON object with a "code_version".
-
-  Raises:
-    UsageError: it could not, or what is there is something else.
-  """
-  if path.startswith("gs://"):
-    return
-  folder = os.path.dirname(os.path.abspath(path))
-  if os.path.isdir(path):
-    reason = "it is a folder"
-  elif not os.path.isdir(folder):
-    reason = f"there is no folder {folder}"
-  elif not os.access(folder, os.W_OK):
-    reason = f"{folder} may not be written to"
-  elif os.path.exists(path) and not _has_code_version(path):
-    reason = (
-      "that file is there and was not written by byol; move it away, or give "
-      "another --out"
-    )
-  else:
-    return
-  raise UsageError(f"Cannot write {path}: {reason}.")
-
-
-def _has_code_version(path: str) -> bool:
-  try:
-    with open(path, "rb") as file:
-      return "code_version" in json.load(file)
-  except (OSError, ValueError, TypeError):
-    return False
-
-
-def write_json(path: str, record: Mapping[str, Any]) -> None:
-  """Writes a JSON file, local or gs://, whole or not at all.
-
-  Raises:
-    UsageError: it cannot be written there.
-  """
-  try:
-    whole_files.write_text(
-      path, json.dumps(record, indent=2, allow_nan=False) + "\n"
-    )
-  except OSError as error:
-    if full_disk.problem(error):
-      raise
-    raise UsageError(
-      f"Cannot write {path}: {error.strerror or error}."
-    ) from None
-
-
 def flatten(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
   """Dotted names to values; what TensorBoard cannot show becomes a string."""
   flat: dict[str, bool | int | float | str] = {}
@@ -272,120 +215,3 @@ def flatten(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
       shown = isinstance(value, bool | int | float | str)
       flat[name] = value if shown else str(value)
   return flat
-
-
-class Progress:
-  """The console line of a run.
-
-  On a terminal one line is rewritten in place. Anywhere else, where that would
-  fill a log, plain lines appear: the first, the last, and between them at most
-  one every `every_seconds`.
-
-  Args:
-    total_steps: the step at which the run ends.
-    batch_size: global, images per step.
-    stream: where the line goes, standard error unless given.
-    clock: seconds from any origin.
-    every_seconds: shortest time between two plain lines.
-  """
-
-  def __init__(
-    self,
-    *,
-    total_steps: int,
-    batch_size: int,
-    stream: TextIO | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    every_seconds: float = 30.0,
-  ):
-    self._total_steps = total_steps
-    self._batch_size = batch_size
-    self._stream = sys.stderr if stream is None else stream
-    self._clock = clock
-    self._every_seconds = every_seconds
-    self._in_place = self._stream.isatty()
-    self._line = ""  # what stands on the terminal now
-    self._noted: set[str] = set()
-    self._next_time = -math.inf
-
-  def update(
-    self,
-    step: int,
-    *,
-    loss: float,
-    images_per_second: float,
-    data_wait_fraction: float,
-  ) -> None:
-    """Shows that `step` updates are done; `data_wait_fraction` in [0, 1]."""
-    remaining = (self._total_steps - step) * self._batch_size
-    eta = remaining / images_per_second if images_per_second else math.nan
-    digits = 0 if images_per_second >= 10 else 1
-    line = " | ".join(
-      (
-        f"step {step:,}/{self._total_steps:,} "
-        f"{100 * step // self._total_steps:>2}%",
-        f"{images_per_second:,.{digits}f} images/s",
-        f"ETA {human_duration(eta)}",
-        f"loss {loss:.3f}",
-        f"data wait {data_wait_fraction:.0%}",
-      )
-    )
-    if self._in_place:
-      self._redraw(line)
-    elif step >= self._total_steps or self._clock() >= self._next_time:
-      self._next_time = self._clock() + self._every_seconds
-      self._write(line + "\n")
-
-  def note(self, text: str) -> None:
-    """Prints `text` on a line of its own, above the line in place."""
-    self._write(self._over(text) + "\n")
-    if self._line:
-      self._write(self._line)
-
-  def notes(self, texts: Iterable[str]) -> None:
-    """`note` for each that is not empty."""
-    for text in filter(None, texts):
-      self.note(text)
-
-  def note_once(self, topic: str, text: str) -> None:
-    """`note`, unless something was noted under this topic before."""
-    if topic not in self._noted:
-      self._noted.add(topic)
-      self.note(text)
-
-  def close(self) -> None:
-    """Ends the line in place, so that what follows starts on a new one."""
-    if self._line:
-      self._line = ""
-      self._write("\n")
-
-  def _redraw(self, line: str) -> None:
-    """Puts `line` in place of the line shown."""
-    # A line that wraps cannot be rewritten: `\r` goes back one row only.
-    line = line[: shutil.get_terminal_size().columns - 1]
-    self._write(self._over(line))
-    self._line = line
-
-  def _over(self, text: str) -> str:
-    """`text`, made to cover the line shown, if there is one."""
-    return ("\r" + text.ljust(len(self._line))) if self._in_place else text
-
-  def _write(self, text: str) -> None:
-    self._stream.write(text)
-    self._stream.flush()
-
-
-def human_duration(seconds: float) -> str:
-  """Two units at most: "12s", "3m 40s", "5h 02m", "3d 04h"; "?" if unknown."""
-  if not math.isfinite(seconds):
-    return "?"
-  minutes, second = divmod(round(seconds), 60)
-  hours, minute = divmod(minutes, 60)
-  days, hour = divmod(hours, 24)
-  if days:
-    return f"{days}d {hour:02d}h"
-  if hours:
-    return f"{hours}h {minute:02d}m"
-  if minutes:
-    return f"{minutes}m {second:02d}s"
-  return f"{second}s"

@@ -1,0 +1,62 @@
+"""JSON files that a command leaves where `--out` says."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from input_pipeline import full_disk, whole_files
+from input_pipeline.errors import UsageError
+
+
+def check_writable(path: str) -> None:
+  """Asks before the work whether `write_json` may write there; local paths.
+
+  Only what `byol` wrote is written over: a JSON object with a "code_version".
+
+  Raises:
+    UsageError: it could not, or what is there is something else.
+  """
+  if path.startswith("gs://"):
+    return
+  folder = os.path.dirname(os.path.abspath(path))
+  if os.path.isdir(path):
+    reason = "it is a folder"
+  elif not os.path.isdir(folder):
+    reason = f"there is no folder {folder}"
+  elif not os.access(folder, os.W_OK):
+    reason = f"{folder} may not be written to"
+  elif os.path.exists(path) and not _has_code_version(path):
+    reason = (
+      "that file is there and was not written by byol; move it away, or give "
+      "another --out"
+    )
+  else:
+    return
+  raise UsageError(f"Cannot write {path}: {reason}.")
+
+
+def _has_code_version(path: str) -> bool:
+  try:
+    with open(path, "rb") as file:
+      return "code_version" in json.load(file)
+  except (OSError, ValueError, TypeError):
+    return False
+
+
+def write_json(path: str, record: Mapping[str, Any]) -> None:
+  """Writes a JSON file, local or gs://, whole or not at all.
+
+  Raises:
+    UsageError: it cannot be written there.
+  """
+  try:
+    whole_files.write_text(
+      path, json.dumps(record, indent=2, allow_nan=False) + "\n"
+    )
+  except OSError as error:
+    if full_disk.problem(error):
+      raise
+    raise UsageError(
+      f"Cannot write {path}: {error.strerror or error}."
+    ) from None
