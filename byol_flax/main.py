@@ -192,6 +192,7 @@ def _train(
     devices.open_devices()
     from byol_flax import origin, train
     from byol_flax import workdir as workdir_lib
+    from byol_flax.evaluation import online
 
     begins_with = None
     for text, encoder_only in (
@@ -211,6 +212,7 @@ def _train(
         workdir,
         restart=options.restart,
         begins_with=begins_with,
+        open_evaluation=online.open_evaluation,
         processes=processes,
         stream=nowhere if cluster.index else sys.stderr,
       )

@@ -30,16 +30,21 @@ from byol_flax import (
 from byol_flax import program as program_lib
 from byol_flax import workdir as workdir_lib
 from byol_flax.distributed import Processes
-from byol_flax.evaluation import online
 from byol_flax.metrics_log import MetricsLog
+from byol_flax.models import byol
 from byol_flax.version import code_version
-from input_pipeline import augment, folders, labels, pipeline, sources
+from input_pipeline import pipeline, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
 _GRID_COLUMNS = 8
 
 Evaluate = Callable[[train_state.ByolState], dict[str, float]]
+# (config, network, mesh, processes, tell) -> evaluation, and who reads for it.
+OpenEvaluation = Callable[
+  [Any, byol.ByolNetwork, Mesh, Processes, Callable[[str], None]],
+  tuple[Evaluate, str],
+]
 
 
 def train(
@@ -48,6 +53,7 @@ def train(
   *,
   restart: bool,
   begins_with: origin.Origin | None,
+  open_evaluation: OpenEvaluation,
   processes: Processes,
   stream: TextIO,
 ) -> None:
@@ -59,6 +65,7 @@ def train(
       `workdir.taken`.
     restart: set an existing run aside and begin anew.
     begins_with: where the first weights come from, random if None.
+    open_evaluation: what is measured while the network trains.
     processes: all that take part; each calls this with the same arguments.
     stream: console.
 
@@ -105,8 +112,8 @@ def train(
   progress = progress_line.Progress(
     total_steps=program.total_steps, batch_size=config.batch_size, stream=stream
   )
-  evaluate, evaluation_input = _open_evaluation(
-    config, program, mesh, processes, progress.note
+  evaluate, evaluation_input = open_evaluation(
+    config, program.network, mesh, processes, progress.note
   )
 
   # State: restored, or new.
@@ -135,12 +142,7 @@ def train(
   checkpoints.check_room(program.abstract_state)
   began = time.monotonic()
   leads = jax.process_index() == 0
-  unreadable = UnreadableImages(
-    source,
-    f"{workdir}/unreadable-{jax.process_index()}.txt",
-    config.loader.max_unreadable_share,
-    opened.found_unreadable,
-  )
+  unreadable = _open_unreadable(config, source, opened, workdir)
   batches = read.open_batches(start_step, unreadable)
   advice = () if start_step else inputs.on_sizes(config, source)
   progress.notes((*unreadable.changes, *advice, f"input: {read.how}"))
@@ -194,65 +196,19 @@ def train(
   _end(progress, workdir, program.total_steps, seconds, unreadable)
 
 
-def _open_evaluation(
+def _open_unreadable(
   config: Any,
-  program: program_lib.Program,
-  mesh: Mesh,
-  processes: Processes,
-  tell: Callable[[str], None],
-) -> tuple[Evaluate, str]:
-  """The evaluation of a config, which goes on while it trains; who reads it.
-
-  Without labels there is nothing to count, and without folders of splits
-  nothing to count it on; then it does nothing.
-
-  Raises:
-    UsageError: a split that cannot be opened, or has no labels.
-  """
-  name, data_dir = config.data.name, config.loader.data_dir
-  settings = config.evaluation
-  if not program.network.num_classes:
-    return lambda state: {}, "none, because the images have no labels"
-  whole = [
-    folders.is_whole(name, split)
-    for split in (config.data.split, settings.split)
-  ]
-  if whole == [True, False]:
-    return lambda state: {}, (
-      f"none, because data.split={config.data.split} takes the whole folder; "
-      "to have one, put images to test on into a sub-folder test/ and the "
-      "others into train/, and take data.split=train"
-    )
-
-  def open_split(setting: str) -> sources.Source:
-    try:
-      source = sources.open_source(name, settings[setting], data_dir)
-    except UsageError as error:
-      raise UsageError(f"evaluation.{setting}: {error}") from None
-    named = f"evaluation.{setting}={settings[setting]}"
-    if some := labels.check_labelled(source, named):
-      tell(some)
-    return source
-
-  source, bank = open_split("split"), open_split("bank_split")
-  reader = pipeline.EvalReader(
-    crop=augment.EvalCrop(size=config.augment.size, ratio=settings.crop_ratio),
-    batch_size=settings.batch_size,
-    num_workers=config.loader.num_workers,
-    num_threads=config.loader.num_threads,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+  source: sources.ReadableSource,
+  opened: same_data.Opened,
+  workdir: str,
+) -> UnreadableImages:
+  """What counts the images of this process that cannot be read."""
+  return UnreadableImages(
+    source,
+    f"{workdir}/unreadable-{jax.process_index()}.txt",
+    config.loader.max_unreadable_share,
+    opened.found_unreadable,
   )
-  evaluate = online.make_evaluation(
-    program.network,
-    mesh,
-    source=source,
-    bank=bank,
-    reader=reader,
-    neighbours=settings.neighbours,
-    part_done=processes.part_done,
-  )
-  return evaluate, reader.describe(source, bank)
 
 
 def _show_views(

@@ -1,16 +1,81 @@
 """What is measured while pre-training goes on."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import metrics
+from byol_flax.distributed import Processes
 from byol_flax.evaluation import features, knn
 from byol_flax.models import byol
 from byol_flax.train_state import ByolState
-from input_pipeline import pipeline, sources
+from input_pipeline import augment, folders, labels, pipeline, sources
+from input_pipeline.errors import UsageError
+
+
+def open_evaluation(
+  config: Any,
+  network: byol.ByolNetwork,
+  mesh: Mesh,
+  processes: Processes,
+  tell: Callable[[str], None],
+) -> tuple[Callable[[ByolState], dict[str, float]], str]:
+  """The evaluation of a config, which goes on while it trains; who reads it.
+
+  Without labels there is nothing to count, and without folders of splits
+  nothing to count it on; then it does nothing.
+
+  Raises:
+    UsageError: a split that cannot be opened, or has no labels.
+  """
+  name, data_dir = config.data.name, config.loader.data_dir
+  settings = config.evaluation
+  if not network.num_classes:
+    return lambda state: {}, "none, because the images have no labels"
+  whole = [
+    folders.is_whole(name, split)
+    for split in (config.data.split, settings.split)
+  ]
+  if whole == [True, False]:
+    return lambda state: {}, (
+      f"none, because data.split={config.data.split} takes the whole folder; "
+      "to have one, put images to test on into a sub-folder test/ and the "
+      "others into train/, and take data.split=train"
+    )
+
+  def open_split(setting: str) -> sources.Source:
+    try:
+      source = sources.open_source(name, settings[setting], data_dir)
+    except UsageError as error:
+      raise UsageError(f"evaluation.{setting}: {error}") from None
+    named = f"evaluation.{setting}={settings[setting]}"
+    if some := labels.check_labelled(source, named):
+      tell(some)
+    return source
+
+  source, bank = open_split("split"), open_split("bank_split")
+  reader = pipeline.EvalReader(
+    crop=augment.EvalCrop(size=config.augment.size, ratio=settings.crop_ratio),
+    batch_size=settings.batch_size,
+    num_workers=config.loader.num_workers,
+    num_threads=config.loader.num_threads,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  evaluate = make_evaluation(
+    network,
+    mesh,
+    source=source,
+    bank=bank,
+    reader=reader,
+    neighbours=settings.neighbours,
+    part_done=processes.part_done,
+  )
+  return evaluate, reader.describe(source, bank)
 
 
 def make_evaluation(
