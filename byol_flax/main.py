@@ -13,9 +13,16 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from byol_flax import config_bounds, console, interrupts
-from byol_flax.command_line import parse_command
-from byol_flax.config_file import config_of_run, load_config
+from byol_flax.commands import config_bounds
+from byol_flax.commands.command_line import parse_command
+from byol_flax.commands.config_file import (
+  config_of_run,
+  load_config,
+)
+from byol_flax.runs import (
+  console,
+  interrupts,
+)
 from input_pipeline import full_disk
 from input_pipeline.errors import (
   DiskFullError,
@@ -68,12 +75,12 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when workers start.
   if "compilation_cache" in options:
-    from byol_flax import compilation
+    from byol_flax.runs import compilation
 
     compilation.keep_programs(options.compilation_cache)
 
   if options.command in ("evaluate", "benchmark"):
-    from byol_flax import devices
+    from byol_flax.runs import devices
 
     devices.open_devices(
       shared="against_torch" in options and options.against_torch
@@ -82,7 +89,7 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
   if options.command == "train":
     _train(options, config, sigterms)
   elif options.command == "evaluate":
-    from byol_flax import evaluate
+    from byol_flax.commands import evaluate
 
     record = evaluate.read_run(options.workdir)
     evaluate.evaluate(
@@ -93,15 +100,15 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
       stream=sys.stdout,
     )
   elif options.command == "views":
-    from byol_flax import views
+    from byol_flax.commands import views
 
     views.draw(config, options.out, options.count, stream=sys.stdout)
   elif options.command == "preflight":
     return _preflight(options, config)
   elif options.command == "benchmark":
-    from byol_flax.benchmarks import command
+    from byol_flax.commands import benchmark
 
-    command.benchmark(
+    benchmark.benchmark(
       options.what,
       config,
       updates=options.updates,
@@ -116,7 +123,7 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-  from byol_flax import prepare
+  from byol_flax.commands import prepare
 
   prepare.prepare(
     options.source,
@@ -146,9 +153,9 @@ def _preflight(options: argparse.Namespace, config: "ConfigDict") -> int:
   os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # no metadata server to ask
   os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # two preflights at once
   os.environ["TPU_LOG_DIR"] = "disabled"
-  from byol_flax.preflight import command
+  from byol_flax.commands import preflight
 
-  return command.preflight(
+  return preflight.preflight(
     config,
     options.slice,
     price=options.price,
@@ -162,12 +169,13 @@ def _train(
   options: argparse.Namespace, config: "ConfigDict", sigterms: list[int]
 ) -> None:
   """Gathers the processes of the run and trains."""
-  from byol_flax import distributed, peers
+  from byol_flax.runs import distributed
+  from byol_flax.runs.peers import watch
 
   cluster = distributed.find_cluster(
     options.coordinator, options.process_count, options.process_index
   )
-  deadlines = peers.Deadlines(**config.deadlines)
+  deadlines = watch.Deadlines(**config.deadlines)
   workdir = options.workdir
   identity = " ".join(
     str(said)
@@ -187,12 +195,15 @@ def _train(
     ) as processes,
   ):
     # Imported within, so that a signal meets JAX's handler at once.
-    from byol_flax import devices
+    from byol_flax.runs import devices
 
     devices.open_devices()
-    from byol_flax import origin, train
-    from byol_flax import workdir as workdir_lib
     from byol_flax.evaluation import online
+    from byol_flax.pretrain import (
+      origin,
+      train,
+    )
+    from byol_flax.runs import workdir as workdir_lib
 
     begins_with = None
     for text, encoder_only in (
@@ -241,10 +252,10 @@ def run() -> None:
 
 def _way_on(verb: str) -> str:
   """How a command that was cut off is taken up again; true at any moment."""
-  command = sys.argv[1] if sys.argv[1:] else ""
-  if command == "prepare":
+  benchmark = sys.argv[1] if sys.argv[1:] else ""
+  if benchmark == "prepare":
     return "; the same command goes on where it stopped"
-  if command != "train":
+  if benchmark != "train":
     return ""
   way = f"the same command {verb} from the last checkpoint, if there is one"
   if "--restart" in sys.argv:

@@ -120,7 +120,7 @@ check_config() {
   (cd "${repository}" && "${python}" - "${trainer_arguments[@]}" <<'PYTHON'
 import sys
 
-from byol_flax import config_file
+from byol_flax.commands import config_file
 from input_pipeline.errors import UsageError
 
 try:

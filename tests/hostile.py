@@ -28,7 +28,7 @@ from input_pipeline import (
   sources,
 )
 from input_pipeline.unreadable import UnreadableImages
-from tests.test_pipeline import VIEW
+from tests.input_pipeline.test_pipeline import VIEW
 
 BATCH = 16
 SIZE = 64

@@ -10,8 +10,8 @@ import argparse
 import multiprocessing
 import os
 
-from byol_flax import inputs
 from byol_flax.benchmarks import memory, photographs
+from byol_flax.pretrain import inputs
 from configs import byol
 from input_pipeline import loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages

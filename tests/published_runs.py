@@ -14,9 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_flax import losses, sharding, slices
+from byol_flax import (
+  sharding,
+  slices,
+)
 from byol_flax.models import byol, resnet
 from byol_flax.preflight import compiler
+from byol_flax.pretrain import losses
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,10 @@ from byol_flax import main
 
 
 def arrange(place):
-  from byol_flax import checkpoint, distributed
+  from byol_flax.runs import (
+    checkpoint,
+    distributed,
+  )
 
   if place == "start":
     find = distributed.find_cluster

@@ -6,8 +6,12 @@ import pathlib
 import jax
 import pytest
 
-from byol_flax import inputs, program, sharding
+from byol_flax import sharding
 from byol_flax.models import resnet
+from byol_flax.pretrain import (
+  build,
+  inputs,
+)
 from configs import byol, byol_digits, common
 from input_pipeline.errors import UsageError
 
@@ -40,9 +44,7 @@ def test_every_run_builds(name):
   config = load(name)
   examples, classes = DATA[config.data.name]
   mesh = sharding.make_mesh()
-  built = program.build(
-    config, mesh, num_examples=examples, num_classes=classes
-  )
+  built = build.build(config, mesh, num_examples=examples, num_classes=classes)
   inputs.make_two_views(config)
   online = built.abstract_state.online.params
   assert online["classifier"]["kernel"].shape[1] == classes
@@ -65,7 +67,7 @@ def test_steps_of_the_base_run():  # paper.md §3.3
     config = byol.get_config(f"epochs={epochs}")
     mesh = sharding.make_mesh(jax.devices()[:1])
     config.model.encoder.architecture = "resnet18"
-    built = program.build(config, mesh, num_examples=1281167, num_classes=1000)
+    built = build.build(config, mesh, num_examples=1281167, num_classes=1000)
     assert built.total_steps == steps
 
 
@@ -75,7 +77,7 @@ def test_dtype_float64_is_that_of_everything():
 
   def build():
     mesh = sharding.make_mesh()
-    return program.build(config, mesh, num_examples=1437, num_classes=10)
+    return build.build(config, mesh, num_examples=1437, num_classes=10)
 
   with jax.enable_x64(True):
     built = build()

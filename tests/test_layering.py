@@ -15,70 +15,39 @@ PACKAGES = ("configs", "input_pipeline", "byol_flax")
 # stands for all its modules, which may import each other.
 ROWS = (
   "configs",
-  "input_pipeline.errors input_pipeline.parents input_pipeline.loops"
-  " input_pipeline.paths input_pipeline.image_limits",
-  "byol_flax.bounds input_pipeline.full_disk",
-  "input_pipeline.other_formats",
-  "input_pipeline.jpeg input_pipeline.file_names",
-  "input_pipeline.image_ops input_pipeline.decoding input_pipeline.whole_files"
-  " input_pipeline.open_files input_pipeline.retries"
-  " input_pipeline.records input_pipeline.pool",
-  "input_pipeline.folders input_pipeline.tfds_metadata input_pipeline.likeness",
-  "input_pipeline.tfds_sources input_pipeline.collecting input_pipeline.leaks",
-  "input_pipeline.sources input_pipeline.plans input_pipeline.shrinking",
-  "input_pipeline.augment input_pipeline.unreadable input_pipeline.handover",
-  "input_pipeline.scaled",
-  "input_pipeline.labels input_pipeline.workers input_pipeline.chunk_draws",
-  "input_pipeline.loading",
-  "input_pipeline.pipeline",
-  "input_pipeline.resident input_pipeline.prepare",
-  "byol_flax.console",
-  "byol_flax.trees byol_flax.slices byol_flax.sharding byol_flax.interrupts"
-  " byol_flax.digest byol_flax.version byol_flax.roll_call byol_flax.devices"
-  " byol_flax.operations"
-  " byol_flax.compilation byol_flax.records",
-  "byol_flax.peers",
-  "byol_flax.distributed",
-  "byol_flax.losses byol_flax.schedules byol_flax.metrics_log"
-  " byol_flax.progress_line byol_flax.out_files byol_flax.pictures",
-  "byol_flax.optimizers byol_flax.metrics",
-  "byol_flax.models byol_flax.augmentation",
-  "byol_flax.inputs",
-  "byol_flax.train_state",
-  "byol_flax.train_step byol_flax.checkpoint byol_flax.weights",
-  "byol_flax.run_files byol_flax.loop byol_flax.origin byol_flax.same_data",
-  "byol_flax.workdir byol_flax.initial_state",
-  "byol_flax.program",
-  "byol_flax.train",
+  "input_pipeline",
+  "byol_flax.bounds byol_flax.trees byol_flax.sharding byol_flax.slices",
+  "byol_flax.models",
+  "byol_flax.runs byol_flax.reports",
+  "byol_flax.pretrain byol_flax.weights",
   "byol_flax.evaluation",
-  "byol_flax.evaluate byol_flax.views byol_flax.prepare",
   "byol_flax.benchmarks",
   "byol_flax.preflight",
-  "byol_flax.command_line byol_flax.config_bounds",
-  "byol_flax.config_file",
+  "byol_flax.commands",
   "byol_flax.main",
 )
 ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
 
 # What may be imported in a few places only, and those places.
 HOMES = {
-  "PIL": "byol_flax.pictures input_pipeline.decoding input_pipeline.jpeg"
-  " input_pipeline.other_formats input_pipeline.shrinking",
-  "absl": "byol_flax.config_file byol_flax.main",
-  "array_record": "input_pipeline.records",
-  "clu": "byol_flax.metrics byol_flax.metrics_log",
+  "PIL": "byol_flax.reports.pictures input_pipeline.decoding"
+  " input_pipeline.jpeg input_pipeline.other_formats"
+  " input_pipeline.prepare.shrinking",
+  "absl": "byol_flax.commands.config_file byol_flax.main",
+  "array_record": "input_pipeline.prepare.array_records",
+  "clu": "byol_flax.pretrain.metrics byol_flax.runs.metrics_log",
   "configs": "configs",
   "flax": "byol_flax",
   "grain": "input_pipeline",
   "jax": "byol_flax",
-  "matplotlib": "byol_flax.pictures",
-  "ml_collections": "configs byol_flax.config_file byol_flax.main",
+  "matplotlib": "byol_flax.reports.pictures",
+  "ml_collections": "configs byol_flax.commands.config_file byol_flax.main",
   "numba": "input_pipeline.loops",
   "optax": "byol_flax",
-  "orbax": "byol_flax.checkpoint",
+  "orbax": "byol_flax.runs.checkpoint",
   "pillow_heif": "input_pipeline.other_formats",
   "simplejpeg": "input_pipeline.jpeg",
-  "tensorboard": "byol_flax.metrics_log",
+  "tensorboard": "byol_flax.runs.metrics_log",
   "tensorflow": "byol_flax.benchmarks.tf_data",
   "tensorflow_datasets": "input_pipeline.tfds_sources"
   " input_pipeline.tfds_metadata",
@@ -222,9 +191,10 @@ def test_a_sound_repository_passes(tmp_path):
     tmp_path,
     {
       "byol_flax/__init__.py": "",
-      "byol_flax/main.py": "import byol_flax.train\nimport ml_collections",
-      "byol_flax/train.py": "import os\nfrom byol_flax import loop, trees",
-      "byol_flax/train_step.py": "from input_pipeline.errors import UsageError",
+      "byol_flax/main.py": "import byol_flax.commands\nimport ml_collections",
+      "byol_flax/pretrain/train.py": "import os\nfrom byol_flax import trees\n"
+      "from byol_flax.runs import loop\nfrom byol_flax.pretrain import losses",
+      "byol_flax/runs/loop.py": "from input_pipeline.errors import UsageError",
       "byol_flax/preflight.py": "def f():\n  import libtpu",
       "byol_flax/models/byol.py": "from byol_flax.models import heads",
       "byol_flax/models/heads.py": "import jax.numpy as jnp",
@@ -240,9 +210,21 @@ def test_a_sound_repository_passes(tmp_path):
 @pytest.mark.parametrize(
   ("path", "source", "finding"),
   [
-    ("byol_flax/losses.py", "from byol_flax import train", "a row above"),
-    ("byol_flax/losses.py", "import byol_flax.metrics", "a row above"),
-    ("byol_flax/loop.py", "def f():\n  import byol_flax.main", "a row above"),
+    (
+      "byol_flax/pretrain/losses.py",
+      "from byol_flax.evaluation import knn",
+      "a row above",
+    ),
+    (
+      "byol_flax/reports/pictures.py",
+      "import byol_flax.runs.loop",
+      "a row above",
+    ),
+    (
+      "byol_flax/runs/loop.py",
+      "def f():\n  import byol_flax.main",
+      "a row above",
+    ),
     (
       "input_pipeline/augment.py",
       "from byol_flax.trees import mask",
@@ -250,17 +232,25 @@ def test_a_sound_repository_passes(tmp_path):
     ),
     (
       "byol_flax/models/resnet.py",
-      "import importlib\nimportlib.import_module('byol_flax.train')",
+      "import importlib\nimportlib.import_module('byol_flax.pretrain.train')",
       "a row above",
     ),
     ("byol_flax/stray.py", "", "stray is in no row"),
-    ("byol_flax/loop.py", "from byol_flax import stray", "stray, which is in"),
-    ("byol_flax/__init__.py", "from byol_flax import loop", "imports nothing"),
+    (
+      "byol_flax/runs/loop.py",
+      "from byol_flax import stray",
+      "stray, which is in",
+    ),
+    ("byol_flax/__init__.py", "from byol_flax import runs", "imports nothing"),
     ("input_pipeline/sources.py", "import jax.numpy", "at home in byol_flax"),
-    ("byol_flax/train.py", "import ml_collections", "at home in configs"),
+    (
+      "byol_flax/pretrain/train.py",
+      "import ml_collections",
+      "at home in configs",
+    ),
     ("byol_flax/main.py", "import configs.byol", "at home in configs"),
     (
-      "byol_flax/metrics_log.py",
+      "byol_flax/runs/metrics_log.py",
       "import tensorflow",
       "at home in byol_flax.benchmarks.tf_data",
     ),

@@ -11,9 +11,19 @@ import sys
 
 import pytest
 
-from byol_flax import command_line, config_file, main
-from tests import test_older_records
-from tests.test_prepare import WORDNET, development_kit, jpeg, tar, write
+from byol_flax import main
+from byol_flax.commands import (
+  command_line,
+  config_file,
+)
+from tests.input_pipeline.prepare.test_prepare import (
+  WORDNET,
+  development_kit,
+  jpeg,
+  tar,
+  write,
+)
+from tests.runs import test_older_records
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCKS = re.findall(

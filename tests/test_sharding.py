@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_flax import digest, program, sharding
+from byol_flax import sharding
+from byol_flax.pretrain import build
+from byol_flax.runs import digest
 from configs import byol_digits
 
 
@@ -34,7 +36,7 @@ def test_weights_are_cut_into_whole_tiles(shape, part):
 
 def test_most_of_the_state_of_a_real_network_is_cut():
   config = byol_digits.get_config()
-  built = program.build(
+  built = build.build(
     config, sharding.make_mesh(), num_examples=1437, num_classes=10
   )
   leaves = jax.tree.leaves(built.abstract_state)

@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
-from byol_flax import augmentation
 from byol_flax.models import byol, heads, resnet
+from byol_flax.pretrain import device_augment
 
 SIZE = 8  # pixels
 CLASSES = 4
 
-stack_views = augmentation.make_views(device="host", cache="none", size=SIZE)
+stack_views = device_augment.make_views(device="host", cache="none", size=SIZE)
 
 
 def make_network(num_classes=CLASSES, dtype=jnp.float32):

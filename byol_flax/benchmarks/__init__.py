@@ -1,0 +1,1 @@
+"""What a step, the input and a save take on the machine at hand."""

@@ -8,9 +8,14 @@ from typing import Any, TextIO
 
 import jax
 
-from byol_flax import checkpoint, interrupts, program, sharding
+from byol_flax import sharding
 from byol_flax.benchmarks import memory
-from byol_flax.distributed import Processes
+from byol_flax.pretrain import build
+from byol_flax.runs import (
+  checkpoint,
+  interrupts,
+)
+from byol_flax.runs.distributed import Processes
 from byol_flax.slices import GIB
 from input_pipeline import sources
 
@@ -34,9 +39,7 @@ def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
     config.data.name, config.data.split, config.loader.data_dir
   )
   mesh = sharding.make_mesh()
-  built = program.build(
-    config, mesh, num_examples=examples, num_classes=classes
-  )
+  built = build.build(config, mesh, num_examples=examples, num_classes=classes)
   state = jax.block_until_ready(built.create_state())
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
   found: dict[str, Any] = {

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from byol_flax import inputs, sharding
+from byol_flax import sharding
 from byol_flax.benchmarks import photographs
+from byol_flax.pretrain import inputs
 from input_pipeline import augment, loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 

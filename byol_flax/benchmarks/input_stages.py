@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from byol_flax import inputs
+from byol_flax.pretrain import inputs
 from input_pipeline import (
   augment,
   decoding,

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from byol_flax import inputs, sharding
+from byol_flax import sharding
 from byol_flax.benchmarks import memory
+from byol_flax.pretrain import inputs
 from input_pipeline import loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 

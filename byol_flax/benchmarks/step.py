@@ -9,8 +9,15 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from byol_flax import inputs, operations, program, sharding, slices
-from byol_flax.benchmarks import opponent
+from byol_flax import (
+  sharding,
+  slices,
+)
+from byol_flax.benchmarks import operations, opponent
+from byol_flax.pretrain import (
+  build,
+  inputs,
+)
 from input_pipeline import augment, sources
 from input_pipeline import resident as resident_lib
 from input_pipeline.errors import UsageError
@@ -171,7 +178,7 @@ def _ours(
 ) -> tuple[Callable[[], None], dict[str, Any]]:
   mesh = sharding.make_mesh()
   shape = None if facts.images is None else facts.images.shape
-  built = program.build(
+  built = build.build(
     config,
     mesh,
     num_examples=facts.examples,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_flax import losses
+from byol_flax.pretrain import losses
 
 # Queries handled at once: bounds the [queries, bank] table of similarities.
 _TILE = 256

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from byol_flax import metrics
-from byol_flax.distributed import Processes
 from byol_flax.evaluation import features, knn
 from byol_flax.models import byol
-from byol_flax.train_state import ByolState
+from byol_flax.pretrain import metrics
+from byol_flax.pretrain.train_state import ByolState
+from byol_flax.runs.distributed import Processes
 from input_pipeline import augment, folders, labels, pipeline, sources
 from input_pipeline.errors import UsageError
 

@@ -1,0 +1,4 @@
+"""Networks: the encoder, its heads, and the BYOL network made of them.
+
+Pure Linen modules; nothing here knows of data, losses or devices.
+"""

@@ -1,0 +1,1 @@
+"""What a run would take on a TPU slice, found out without one."""

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from byol_flax import interrupts
 from byol_flax.preflight.compiler import Compiled
+from byol_flax.runs import interrupts
 from byol_flax.slices import Slice
 from input_pipeline import parents
 from input_pipeline.errors import RunError, UsageError

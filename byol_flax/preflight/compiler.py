@@ -17,8 +17,12 @@ from typing import Any
 
 import jax
 
-from byol_flax import program, sharding, trees
+from byol_flax import (
+  sharding,
+  trees,
+)
 from byol_flax.preflight import hlo
+from byol_flax.pretrain import build
 from byol_flax.slices import Slice
 from input_pipeline.errors import RunError, UsageError
 
@@ -128,7 +132,7 @@ def compile_step(
     UsageError: the config does not suit the slice.
   """
   mesh = sharding.make_mesh(devices_of(slice_))
-  built = program.build(
+  built = build.build(
     config,
     mesh,
     num_examples=num_examples,
@@ -191,7 +195,7 @@ def _too_large(
   )
 
 
-def _numbers(built: program.Program) -> dict[str, Any]:
+def _numbers(built: build.Program) -> dict[str, Any]:
   """What is known without compiling."""
   return {
     "parameters": trees.count(built.abstract_state.online.params),

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from byol_flax.preflight.compiler import Compiled
-from byol_flax.progress_line import human_duration
+from byol_flax.runs.progress_line import human_duration
 from byol_flax.slices import GIB, Slice
 
 # What published runs of ResNet-50 on TPU v3 took, over the cycles that the

@@ -8,10 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from byol_flax import operations, program, sharding, trees
+from byol_flax import (
+  sharding,
+  trees,
+)
+from byol_flax.benchmarks import operations
 from byol_flax.models import batch_norm, byol
 from byol_flax.preflight import compiler
 from byol_flax.preflight.compiler import Compiled
+from byol_flax.pretrain import build
 from byol_flax.slices import Slice
 
 SAID = (
@@ -42,10 +47,10 @@ def extrapolate(
     "resident": resident,
   }
   mesh = sharding.make_mesh(compiler.devices_of(slice_))
-  whole = program.build(config, mesh, **data)
+  whole = build.build(config, mesh, **data)
   blocks = (1,) * len(whole.network.encoder.architecture.blocks)
   part = compiler.compile_step(config, slice_, **data, tell=tell, blocks=blocks)
-  shallow = program.build(config, mesh, **data, blocks=blocks)
+  shallow = build.build(config, mesh, **data, blocks=blocks)
   size = config.augment.size
   work = forward_operations(whole.network, size) / forward_operations(
     shallow.network, size

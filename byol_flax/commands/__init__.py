@@ -1,0 +1,1 @@
+"""The verbs of the `byol` command, and the words it understands."""

@@ -1,0 +1,251 @@
+"""The words that the `byol` command understands."""
+
+import argparse
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+from byol_flax import bounds
+from byol_flax.bounds import Bound, Path, Real, Whole
+from input_pipeline import paths
+
+# Beside this package, in a checkout as where a wheel was installed.
+SHIPPED_CONFIGS = str(pathlib.Path(__file__).absolute().parents[2] / "configs")
+CONFIG_HELP = (
+  "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
+  "configs/byol.py:epochs=100; --config.key=value overrides one value. Those "
+  f"of this project are in {SHIPPED_CONFIGS}, and are found from any folder."
+)
+
+# What else than a config can be out of bounds.
+BOUNDS: dict[str, Bound] = {
+  "--workdir": Path(),
+  "--init": Path(),
+  "--init-encoder": Path(),
+  "--count": Whole(1, 16),  # columns that a person can still take in
+  "--updates": Whole(1),
+  "--longest-side": Whole(1, 65_535),
+  "--price": Real(0),
+  "--workers": Whole(-1, 10_000, ", -1 for one per core"),
+  "--process-count": Whole(1),
+  "--process-index": Whole(0),
+}
+
+
+def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  """Splits the command line into command with options, and config flags.
+
+  Paths are absolute, and gs://BUCKET/PATH stays.
+
+  Raises:
+    UsageError: a number or path that cannot be; argparse tells of all else.
+  """
+  parser = argparse.ArgumentParser(
+    prog="byol",
+    description="Bootstrap Your Own Latent in JAX and Flax.",
+    allow_abbrev=False,
+  )
+  commands = parser.add_subparsers(dest="command", required=True)
+
+  def add(name: str, text: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+      name, help=text, description=text, epilog=CONFIG_HELP, allow_abbrev=False
+    )
+
+  _add_train(add)
+  command = add(
+    "evaluate",
+    "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
+    "labels, with --config=configs/evaluate.py.",
+  )
+  command.add_argument(
+    "--workdir", type=paths.absolute, required=True, help="folder of the run"
+  )
+  command = add("views", "Draw images and their two views, before any run.")
+  command.add_argument(
+    "--out", type=paths.absolute, default="views.png", help="PNG to write"
+  )
+  command.add_argument(
+    "--count", type=int, default=8, help="how many images, up to 16"
+  )
+
+  _add_measuring(add)
+  _add_prepare(add)
+  for name in ("train", "evaluate", "benchmark"):
+    commands.choices[name].add_argument(
+      "--compilation-cache",
+      type=lambda given: given if given == "none" else paths.absolute(given),
+      metavar="DIR",
+      help="where compiled programs are kept for the next start; `none` keeps "
+      "nothing; by default JAX_COMPILATION_CACHE_DIR, else "
+      "~/.cache/byol-flax/compiled",
+    )
+
+  options, rest = parser.parse_known_args(argv)
+  for flag, bound in BOUNDS.items():
+    value = getattr(options, flag.removeprefix("--").replace("-", "_"), None)
+    if value is not None:
+      bounds.check(flag, value, bound)
+  for flag in rest:
+    if options.command == "prepare" or not flag.startswith(
+      ("--config=", "--config.")
+    ):
+      parser.error(
+        f"unknown argument {flag}; config flags are written --config=FILE and "
+        f"--config.key=value; see byol {options.command} --help"
+      )
+  return options, rest
+
+
+def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """The command that pre-trains."""
+  command = add("train", "Pre-train, or resume in an existing workdir.")
+  command.add_argument(
+    "--workdir",
+    type=paths.absolute,
+    required=True,
+    help="folder of the run; made if absent",
+  )
+  command.add_argument(
+    "--restart",
+    action="store_true",
+    help="set an existing run in the workdir aside and begin anew",
+  )
+  weights = command.add_mutually_exclusive_group()
+  weights.add_argument(
+    "--init",
+    type=paths.absolute,
+    metavar="WORKDIR[@STEP]",
+    help="begin a new run with the weights of another one: both networks with "
+    "their heads, and BatchNorm's averages; STEP is the newest if not given",
+  )
+  weights.add_argument(
+    "--init-encoder",
+    type=paths.absolute,
+    metavar="WORKDIR[@STEP]",
+    help="the same with the online encoder alone, for both networks",
+  )
+  for name, kind, text in (
+    ("coordinator", str, "HOST:PORT of process 0, with the next port free too"),
+    ("process-count", int, "how many processes train together"),
+    ("process-index", int, "which of them this is, from 0"),
+  ):
+    command.add_argument(
+      f"--{name}",
+      type=kind,
+      default=os.environ.get(f"BYOL_{name.upper().replace('-', '_')}") or None,
+      help=f"{text}; found by itself on TPU VMs",
+    )
+
+
+def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """The commands that tell what a run takes."""
+  command = add(
+    "preflight",
+    "Compile the training step for a TPU slice, without one: does it fit, how "
+    "fast can it be, what does the run cost, what should be changed. Exit code "
+    "0 if it fits, 3 if not.",
+  )
+  command.add_argument("--slice", required=True, help="such as v3-512")
+  command.add_argument(
+    "--price", type=float, help="of one device and hour, in any currency"
+  )
+  command.add_argument(
+    "--fast", action="store_true", help="a guess in a minute"
+  )
+  command.add_argument(
+    "--out",
+    type=paths.absolute,
+    default="preflight.json",
+    help="JSON file to write",
+  )
+  command = add(
+    "benchmark",
+    "Measure on this machine: `step`, an update on images that lie on the "
+    "devices already; `input`, every stage from the files to the devices; "
+    "`checkpoint`, what a save costs.",
+  )
+  command.add_argument("what", choices=("step", "input", "checkpoint"))
+  command.add_argument(
+    "--updates", type=int, default=20, help="timed updates of `step`"
+  )
+  command.add_argument(
+    "--against-torch",
+    action="store_true",
+    help="in turns with the same step in plain PyTorch (extra [bench])",
+  )
+  command.add_argument(
+    "--against-tf-data",
+    action="store_true",
+    help="of `input`: beside tf.data, which decodes, crops and resizes only",
+  )
+  command.add_argument(
+    "--evaluation",
+    action="store_true",
+    help="of `input`: how evaluations read, beside how training does",
+  )
+  command.add_argument(
+    "--image-size",
+    metavar="WIDTHxHEIGHT",
+    help="of `input`: measure synthetic photographs of that size, such as "
+    "4000x3000",
+  )
+  command.add_argument(
+    "--out",
+    type=paths.absolute,
+    default="benchmark.json",
+    help="JSON file to write",
+  )
+
+
+def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """The command that takes no config."""
+  command = add(
+    "prepare",
+    "Images of any kind into shards that training reads, in OUT/NAME/VERSION; "
+    "after a kill the same command goes on where it stopped. SOURCE is a "
+    "folder (its subfolders train, test and val are splits, its folders "
+    "classes), a list of files (.txt or .tsv: path, tab, class) or a tar file, "
+    "also of tar files, as ImageNet comes.",
+  )
+  command.epilog = None
+  command.add_argument("source", type=paths.absolute, metavar="SOURCE")
+  command.add_argument(
+    "out", type=paths.absolute, metavar="OUT", help="TFDS's data_dir"
+  )
+  command.add_argument(
+    "--name", help="of the data set; that of SOURCE if not given"
+  )
+  command.add_argument("--version", default="1.0.0", help="of the data set")
+  command.add_argument(
+    "--split", default="train", help="of a source without splits"
+  )
+  command.add_argument(
+    "--labels",
+    type=paths.absolute,
+    help="classes in the order of the images' names: one a line, or ImageNet's "
+    "ILSVRC2012_devkit_t12.tar.gz",
+  )
+  command.add_argument(
+    "--longest-side",
+    type=int,
+    metavar="N",
+    help="make larger images smaller, to N pixels on their longer side "
+    "(Lanczos filter, JPEG of quality 95), for faster training",
+  )
+  command.add_argument(
+    "--keep-duplicates",
+    action="store_true",
+    help="write images whose bytes came before, too; they are reported",
+  )
+  command.add_argument(
+    "--against",
+    type=paths.of_split,
+    action="append",
+    default=[],
+    metavar="FOLDER:SPLIT",
+    help="another prepared split, to report images that occur in both",
+  )
+  command.add_argument(
+    "--workers", type=int, default=-1, help="processes; one per core by default"
+  )

@@ -1,0 +1,196 @@
+"""From a config to the functions of a run; shared by all that run the step."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from byol_flax import sharding
+from byol_flax.bounds import MOST_WHOLE
+from byol_flax.models import byol
+from byol_flax.pretrain import (
+  device_augment,
+  optimizers,
+  schedules,
+  train_state,
+  train_step,
+)
+from input_pipeline.errors import UsageError
+
+_DTYPES = {
+  "bfloat16": jnp.bfloat16,
+  "float32": jnp.float32,
+  "float64": jnp.float64,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What a config means on a mesh, without data and without arrays.
+
+  Attributes:
+    network: online and target network.
+    create_state: () -> ByolState on the mesh.
+    abstract_state: its shapes and shardings.
+    abstract_batch: shapes and shardings of a batch.
+    make_views: batch -> views, the first part of the step.
+    step_fn: (state, batch) -> (state, metrics); jitted, donates the state.
+    total_steps: updates of the run.
+  """
+
+  network: byol.ByolNetwork
+  create_state: Any
+  abstract_state: train_state.ByolState
+  abstract_batch: dict[str, jax.ShapeDtypeStruct]
+  make_views: Any
+  step_fn: Any
+  total_steps: int
+
+  def compile_step(self) -> Any:
+    """`step_fn`, compiled, before there is a batch to call it with."""
+    lowered = self.step_fn.lower(self.abstract_state, self.abstract_batch)
+    return lowered.compile()
+
+
+def build(
+  config: Any,
+  mesh: Mesh,
+  *,
+  num_examples: int,
+  num_classes: int,
+  resident: tuple[int, ...] | None = None,
+  blocks: tuple[int, ...] | None = None,
+) -> Program:
+  """Turns a pre-training config into functions; compiles nothing.
+
+  Args:
+    config: as made by configs/byol.py.
+    mesh: devices to train on.
+    num_examples: size of the training split, which turns epochs into steps.
+    num_classes: of the online classifier, 0 without labels.
+    resident: shape of the images that lie on the devices, if they do.
+    blocks: of each group of the encoder, in place of its architecture's, for
+      an estimate of what the whole would take.
+
+  Raises:
+    UsageError: the config asks for something unknown or impossible.
+  """
+  sharding.check_batch_size(
+    config.batch_size,
+    devices=mesh.size,
+    accumulation_steps=config.accumulation_steps,
+  )
+  total_steps = int(config.epochs * num_examples / config.batch_size)
+  warmup_steps = int(config.warmup_epochs * num_examples / config.batch_size)
+  if not warmup_steps < total_steps <= MOST_WHOLE:
+    raise UsageError(
+      f"{config.epochs:g} epochs of {num_examples} images in batches of "
+      f"{config.batch_size} are {total_steps} updates, of which "
+      f"{warmup_steps} warm up; there must be more, up to {MOST_WHOLE:,}. Take "
+      "another batch_size, epochs or warmup_epochs."
+    )
+  network = byol.make_network(
+    **config.model.to_dict(),
+    num_classes=num_classes,
+    **_types(config.dtype, mesh),
+  )
+  if blocks:
+    architecture = dataclasses.replace(
+      network.encoder.architecture, blocks=blocks
+    )
+    network = network.clone(
+      encoder=network.encoder.clone(architecture=architecture)
+    )
+  learning_rate = schedules.learning_rate_schedule(
+    base_learning_rate=config.base_learning_rate,
+    batch_size=config.batch_size,
+    warmup_steps=warmup_steps,
+    total_steps=total_steps,
+  )
+  target_decay = schedules.target_decay_schedule(
+    base_target_decay=config.base_target_decay, total_steps=total_steps
+  )
+  tx = optimizers.lars(learning_rate, **config.optimizer)
+
+  def abstract_state() -> train_state.ByolState:
+    return train_state.create_byol_state(
+      network,
+      tx,
+      seed=config.seed,
+      image_size=config.augment.size,
+      target_init=config.target_init,
+    )
+
+  place = {name: config.augment[name] for name in ("device", "cache", "size")}
+  batch = device_augment.abstract_batch(
+    mesh, batch_size=config.batch_size, resident=resident, **place
+  )
+  make_views = device_augment.make_views(**place)
+  shapes = jax.eval_shape(abstract_state)
+  kept = jax.tree.map(lambda x: sharding.cut(mesh, x.shape), shapes)
+  whole = sharding.replicated(mesh)
+  # One program for both networks: half of what there is to compile.
+  init = jax.jit(
+    functools.partial(
+      train_state.init_variables,
+      network,
+      seed=config.seed,
+      image_size=config.augment.size,
+    ),
+    out_shardings=kept.online.variables,
+  )
+  join = jax.jit(
+    functools.partial(train_state.join, network, tx),
+    donate_argnums=(0, 1),
+    out_shardings=kept,
+  )
+
+  def create_state() -> train_state.ByolState:
+    second = 0 if config.target_init == "copy" else 1
+    return join(init(np.int32(0)), init(np.int32(second)))
+
+  return Program(
+    network=network,
+    create_state=create_state,
+    abstract_state=jax.tree.map(
+      lambda x, how: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=how),
+      shapes,
+      kept,
+    ),
+    abstract_batch=batch,
+    make_views=make_views,
+    step_fn=jax.jit(
+      train_step.make_train_step(
+        network,
+        learning_rate=learning_rate,
+        target_decay=target_decay,
+        accumulation_steps=config.accumulation_steps,
+        mesh=mesh,
+        make_views=make_views,
+      ),
+      donate_argnums=0,
+      in_shardings=(kept, {name: x.sharding for name, x in batch.items()}),
+      out_shardings=(kept, whole),
+    ),
+    total_steps=total_steps,
+  )
+
+
+def _types(name: str, mesh: Mesh) -> dict[str, Any]:
+  """Types of the activations and of the parameters."""
+  if name == "auto":
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    name = "float32" if on_cpu else "bfloat16"
+  if name != "float64":
+    return {"dtype": _DTYPES[name], "param_dtype": jnp.float32}
+  # JAX would go on in float32, without an error.
+  if jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
+    raise UsageError(
+      "dtype is float64, which JAX has only where JAX_ENABLE_X64=1 stands in "
+      "the environment of every process; set it, or take another dtype."
+    )
+  return {"dtype": jnp.float64, "param_dtype": jnp.float64}

@@ -1,0 +1,43 @@
+"""LARS as BYOL's authors wrote it (paper §3.3; their utils/optimizers.py)."""
+
+import optax
+
+from byol_flax import trees
+from byol_flax.pretrain import schedules
+
+
+def lars(
+  learning_rate: schedules.Schedule,
+  *,
+  weight_decay: float,
+  momentum: float,
+  trust_coefficient: float,
+) -> optax.GradientTransformation:
+  """LARS with the learning rate outside the momentum.
+
+  For a weight w with gradient g, and λ, η, μ of the arguments:
+
+    u = g + λ w;  u ← η |w| / |u| · u;  m ← μ m + u;  w ← w - lr · m
+
+  The ratio is 1 where |w| or |u| is 0. Biases and BatchNorm parameters take
+  neither decay nor ratio. This is not `optax.lars`, which multiplies by the
+  learning rate before the momentum: the two part when the rate changes.
+
+  Args:
+    learning_rate: step -> rate.
+    weight_decay: λ.
+    momentum: μ, heavy ball.
+    trust_coefficient: η.
+
+  Returns:
+    An optax transformation that needs the parameters in `update`.
+  """
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay, mask=trees.is_matrix),
+    optax.masked(
+      optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient),
+      trees.is_matrix,
+    ),
+    optax.trace(decay=momentum),
+    optax.scale_by_learning_rate(learning_rate),
+  )

@@ -1,0 +1,341 @@
+"""Pre-training, from a config to a trained encoder, top to bottom."""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from byol_flax import (
+  sharding,
+  trees,
+)
+from byol_flax.models import byol
+from byol_flax.pretrain import build as program_lib
+from byol_flax.pretrain import (
+  initial_state,
+  inputs,
+  origin,
+  train_state,
+)
+from byol_flax.reports import pictures
+from byol_flax.runs import (
+  checkpoint,
+  loop,
+  metrics_log,
+  progress_line,
+  records,
+  run_files,
+  same_data,
+)
+from byol_flax.runs import workdir as workdir_lib
+from byol_flax.runs.distributed import Processes
+from byol_flax.runs.metrics_log import MetricsLog
+from byol_flax.runs.version import code_version
+from input_pipeline import pipeline, sources
+from input_pipeline.errors import UsageError
+from input_pipeline.unreadable import UnreadableImages
+
+_GRID_COLUMNS = 8
+
+Evaluate = Callable[[train_state.ByolState], dict[str, float]]
+# (config, network, mesh, processes, tell) -> evaluation, and who reads for it.
+OpenEvaluation = Callable[
+  [Any, byol.ByolNetwork, Mesh, Processes, Callable[[str], None]],
+  tuple[Evaluate, str],
+]
+
+
+def train(
+  config: Any,
+  workdir: str,
+  *,
+  restart: bool,
+  begins_with: origin.Origin | None,
+  open_evaluation: OpenEvaluation,
+  processes: Processes,
+  stream: TextIO,
+) -> None:
+  """Pre-trains, or resumes pre-training, in `workdir`.
+
+  Args:
+    config: as made by configs/byol.py.
+    workdir: absolute path of the run's folder, or gs://BUCKET/PATH; it is
+      `workdir.taken`.
+    restart: set an existing run aside and begin anew.
+    begins_with: where the first weights come from, random if None.
+    open_evaluation: what is measured while the network trains.
+    processes: all that take part; each calls this with the same arguments.
+    stream: console.
+
+  Raises:
+    UsageError: before anything is compiled, for all that a user can mend.
+    loop.NonFiniteError: training diverged.
+    PreemptedError: a process was told to end; all is saved.
+  """
+  _check_evaluation_batch(config)
+
+  # The run that is in the workdir; --restart moves it when all is in order.
+  open_checkpoints = functools.partial(
+    checkpoint.Checkpoints, workdir, processes=processes, **config.checkpoint
+  )
+  checkpoints = None if restart else open_checkpoints()
+  before = checkpoints.newest_record() if checkpoints else None
+  workdir_lib.check_same_run(before, {"config": _plain(config)}, workdir)
+
+  # Data: training split, evaluation split, and the bank of kNN.
+  opened = same_data.open_images(config, before, workdir)
+  source = sources.ReadableSource(opened.source)
+  mesh = sharding.make_mesh()
+  read = inputs.open_inputs(config, source, mesh)
+
+  program = program_lib.build(
+    config,
+    mesh,
+    num_examples=len(source),
+    num_classes=source.num_classes,
+    resident=read.resident,
+  )
+  beginning = initial_state.open_beginning(
+    begins_with, program.abstract_state, mesh, workdir, restart, processes
+  )
+  if checkpoints is None:
+    run_files.set_aside(workdir, processes)
+    checkpoints = open_checkpoints()
+  saved = {**_describe(config, source), "init": beginning.record}
+
+  def make_record(step: int, seconds: float) -> checkpoint.Record:
+    position = {"seed": config.seed, "next_update": step}
+    return {**saved, "data_position": position, "seconds": seconds}
+
+  progress = progress_line.Progress(
+    total_steps=program.total_steps, batch_size=config.batch_size, stream=stream
+  )
+  evaluate, evaluation_input = open_evaluation(
+    config, program.network, mesh, processes, progress.note
+  )
+
+  # State: restored, or new.
+  restored, notes = _restore(checkpoints, program, workdir, processes)
+  start_step = int(restored.state.step) if restored else 0
+  seconds = restored.record["seconds"] if restored else 0.0
+  devices = sharding.describe(mesh)
+  progress.notes(notes)
+  progress.note(
+    f"{sources.summary(source)}; {devices}; "
+    f"update {start_step:,} of {program.total_steps:,} in {workdir}"
+  )
+  progress.notes((beginning.sentence, *opened.moved))
+  intervals = loop.Intervals(
+    report=config.report.every_steps, evaluate=config.evaluation.every_steps
+  )
+  due = intervals.due(start_step, 0, program.total_steps)[1]
+  missing = due and processes.any(_evaluation_missing(workdir, start_step))
+  if start_step >= program.total_steps and not missing:
+    progress.note("This run is complete; nothing to do.")
+    progress.note(workdir_lib.to_train_longer(workdir))
+    checkpoints.close()
+    return
+
+  # Input: of the update after the restored one; read while the step compiles.
+  checkpoints.check_room(program.abstract_state)
+  began = time.monotonic()
+  leads = jax.process_index() == 0
+  unreadable = _open_unreadable(config, source, opened, workdir)
+  batches = read.open_batches(start_step, unreadable)
+  advice = () if start_step else inputs.on_sizes(config, source)
+  progress.notes((*unreadable.changes, *advice, f"input: {read.how}"))
+  progress.note(f"input of evaluations: {evaluation_input}")
+
+  with (
+    MetricsLog(workdir, writes=leads, resume_step=start_step) as out,
+    unreadable.watching(),
+  ):
+    try:
+      about = {"code_version": saved["code_version"], "devices": devices}
+      out.start({**about, "init": saved["init"]})
+      out.hyperparameters(config.to_dict())
+      state = (
+        restored.state if restored else beginning.enter(program.create_state())
+      )
+      parameters = out.parameter_overview(state.online.params)
+      progress.note(
+        f"{trees.count(state.online.params['encoder']):,} parameters in the "
+        f"encoder, {parameters:,} in all; compiling the first update"
+      )
+      if leads:
+        _show_views(out, workdir, start_step, config, source)
+      logged: Iterable[pipeline.Batch] = batches
+      if config.report.view_hashes:
+        logged = _log_digests(batches, workdir, start_step)
+      state, seconds = loop.run(
+        state,
+        program.compile_step(),
+        sharding.prefetch(mesh, logged, read.put_images(mesh)),
+        total_steps=program.total_steps,
+        batch_size=config.batch_size,
+        intervals=intervals,
+        outlets=loop.Outlets(
+          checkpoints=checkpoints,
+          make_record=make_record,
+          evaluate=evaluate,
+          report=out,
+          progress=progress,
+          processes=processes,
+          starved=read.advice,
+        ),
+        seconds_before=seconds,
+        evaluate_first=missing,
+        began=began,
+      )
+    finally:
+      progress.close()
+      batches.close()
+      checkpoints.close()
+  _end(progress, workdir, program.total_steps, seconds, unreadable)
+
+
+def _open_unreadable(
+  config: Any,
+  source: sources.ReadableSource,
+  opened: same_data.Opened,
+  workdir: str,
+) -> UnreadableImages:
+  """What counts the images of this process that cannot be read."""
+  return UnreadableImages(
+    source,
+    f"{workdir}/unreadable-{jax.process_index()}.txt",
+    config.loader.max_unreadable_share,
+    opened.found_unreadable,
+  )
+
+
+def _show_views(
+  out: MetricsLog,
+  workdir: str,
+  step: int,
+  config: Any,
+  source: sources.ReadableSource,
+) -> None:
+  """Leaves a picture of the first views in the workdir and TensorBoard."""
+  grid, _ = view_grid(source, config, _GRID_COLUMNS)
+  pictures.save_png(f"{workdir}/views.png", grid)
+  if not step:
+    out.images(step, {"views": grid[None]})
+
+
+def view_grid(
+  source: sources.ReadableSource, config: Any, count: int
+) -> tuple[np.ndarray, int]:
+  """Picture, uint8 [H, W, 3], of the first images of a run and their views.
+
+  Returns:
+    The picture, and how many of the images could not be read: in their place
+    are their neighbours.
+  """
+  originals = list(pipeline.example_stream(source, config.seed)[:count])
+  views = pipeline.view_stream(
+    source,
+    inputs.make_two_views(config),
+    config.seed,
+    scaled_decoding=config.augment.scaled_decoding,
+  )
+  drawn = list(views[:count])
+  picture = pictures.view_grid(
+    [example["image"] for example in originals],
+    np.stack([example["view1"] for example in drawn]),
+    np.stack([example["view2"] for example in drawn]),
+  )
+  return picture, sum(example["unreadable"] >= 0 for example in originals)
+
+
+def _restore(
+  checkpoints: checkpoint.Checkpoints,
+  program: program_lib.Program,
+  workdir: str,
+  processes: Processes,
+) -> tuple[checkpoint.Restored | None, tuple[str, ...]]:
+  """The newest sound checkpoint, if there is one, and what to say of it."""
+  restored = checkpoints.restore(program.abstract_state)
+  if restored:
+    return restored, restored.damaged
+  return None, run_files.set_aside_unsaved(workdir, processes)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+  """As it comes back from JSON."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
+  """What a checkpoint records of the run as a whole."""
+  return {
+    "format": records.FORMAT,
+    "config": _plain(config),
+    **same_data.describe(source),
+    "code_version": code_version(),
+  }
+
+
+def _end(
+  progress: progress_line.Progress,
+  workdir: str,
+  total_steps: int,
+  seconds: float,
+  unreadable: UnreadableImages,
+) -> None:
+  """Draws how training went, and tells what was done."""
+  if jax.process_index() == 0:
+    pictures.training_curves(
+      f"{workdir}/metrics.jsonl", f"{workdir}/curves.png"
+    )
+  progress.note(
+    f"Done: {total_steps:,} updates in "
+    f"{progress_line.human_duration(seconds)}; results in {workdir}"
+  )
+  if unreadable.indices:
+    progress.note(unreadable.sentence())
+
+
+def _evaluation_missing(workdir: str, step: int) -> bool:
+  """A preemption may come between a save and the evaluation after it.
+
+  Only process 0 looks: what it writes others may see later.
+  """
+  if step == 0 or jax.process_index():
+    return False
+  return not metrics_log.evaluated(epath.Path(workdir, "metrics.jsonl"), step)
+
+
+def _log_digests(
+  batches: Iterable[pipeline.Batch], workdir: str, start_step: int
+) -> Iterator[pipeline.Batch]:
+  """Appends the digest of each update's rows to a JSONL file, as it is read."""
+  path = epath.Path(workdir, f"view_hashes-{jax.process_index()}.jsonl")
+  for step, batch in enumerate(batches, start_step + 1):
+    first_row = jax.process_index() * len(batch["label"])
+    digest = pipeline.batch_digest(batch, first_row)
+    line = {
+      "step": step,
+      "digest": f"{digest:016x}",
+      "processes": jax.process_count(),
+    }
+    with path.open("a") as file:
+      file.write(json.dumps(line) + "\n")
+    yield batch
+
+
+def _check_evaluation_batch(config: Any) -> None:
+  """Raises UsageError unless the devices can share a batch of evaluation."""
+  devices = jax.device_count()
+  batch_size = config.evaluation.batch_size
+  if batch_size % devices:
+    raise UsageError(
+      f"evaluation.batch_size {batch_size} must be a multiple of the "
+      f"{devices} device(s)."
+    )

@@ -1,0 +1,190 @@
+"""One update of BYOL (paper.md §1.7): forward, loss, LARS, target average."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import einops
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from byol_flax import (
+  sharding,
+  trees,
+)
+from byol_flax.models import byol
+from byol_flax.pretrain import (
+  losses,
+  metrics,
+  schedules,
+)
+from byol_flax.pretrain.train_state import (
+  ByolState,
+  update_target,
+)
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+StepFn = Callable[[ByolState, Batch], tuple[ByolState, Metrics]]
+
+
+def objective(
+  network: byol.ByolNetwork,
+  online_params: Any,
+  target_params: Any,
+  batch_stats: Mapping[str, Any],
+  images: jax.Array,
+  labels: jax.Array,
+) -> tuple[jax.Array, tuple[dict[str, Any], Metrics]]:
+  """BYOL's loss plus that of the online classifier (paper.md §1.2, §1.6).
+
+  Args:
+    network: both networks.
+    online_params: the only argument that receives a gradient.
+    target_params: of the target network.
+    batch_stats: {"online", "target"}: running averages.
+    images: uint8 [B, 2, H, W, 3], view1 and view2.
+    labels: int32 [B]; -1 is no label.
+
+  Returns:
+    Loss [], and the new running averages and the metrics.
+  """
+
+  def forward(params: Any, side: str) -> tuple[byol.Outputs, Any]:
+    outputs, updated = network.apply(
+      {"params": params, "batch_stats": batch_stats[side]},
+      images,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return outputs, updated["batch_stats"]
+
+  online, online_stats = forward(online_params, "online")
+  target, target_stats = forward(target_params, "target")
+  loss = jnp.mean(
+    losses.symmetric_byol_loss(online.prediction, target.projection)
+  )
+  view1 = online.projection[:, 0]
+  report = {
+    "train/byol_loss": loss,
+    "train/projection_std": metrics.projection_std(view1),
+    "train/effective_rank": metrics.effective_rank(view1),
+  }
+  if network.num_classes:
+    logits = online.logits[:, 0]  # view1 only
+    classifier_loss = metrics.labelled_mean(
+      losses.cross_entropy(logits, labels), labels
+    )
+    loss += classifier_loss
+    report["train/classifier_loss"] = classifier_loss
+    for k in (1, 5):
+      report[f"train/top{k}"] = metrics.labelled_mean(
+        metrics.in_top_k(logits, labels, k), labels
+      )
+  return loss, ({"online": online_stats, "target": target_stats}, report)
+
+
+def _whole(params: Any, dtype: Any, mesh: Mesh) -> Any:
+  """Weights as the networks take them: gathered, in the activations' type.
+
+  Cast before they are gathered, and once for all uses. The others stay in their
+  own type.
+  """
+  return jax.tree.map(
+    lambda x: jax.lax.with_sharding_constraint(
+      x.astype(dtype) if x.ndim > 1 else x, sharding.replicated(mesh)
+    ),
+    params,
+  )
+
+
+def _parts(grads: Any, params: Any, mesh: Mesh) -> Any:
+  """Gradients as the update takes them: each device its part of the sum."""
+  return jax.tree.map(
+    lambda g, p: jax.lax.with_sharding_constraint(
+      g, sharding.cut(mesh, g.shape)
+    ).astype(p.dtype),
+    grads,
+    params,
+  )
+
+
+def make_train_step(
+  network: byol.ByolNetwork,
+  *,
+  learning_rate: schedules.Schedule,
+  target_decay: schedules.Schedule,
+  accumulation_steps: int,
+  mesh: Mesh,
+  make_views: Callable[[Batch], jax.Array],
+) -> StepFn:
+  """Returns (state, batch) -> (state, metrics), to be jitted.
+
+  The batch holds "label", int32 [B], with B the global batch, and what
+  `make_views` turns into views, uint8 [B, 2, H, W, 3]. With accumulation these
+  are cut into `accumulation_steps` micro-batches; each has its own BatchNorm
+  statistics, their gradients are averaged, and optimizer, target and schedules
+  move once (paper.md §9.1).
+
+  On the devices of `mesh` the state lies as `sharding.cut` says: the networks
+  gather the weights, and each device moves its part of them.
+
+  The metrics are global scalars under the names of the vocabulary. Loss and
+  gradient are those before the update, τ and learning rate those of the
+  update, the distance is that after it.
+  """
+  gradient = jax.grad(objective, argnums=1, has_aux=True)
+
+  def train_step(state: ByolState, batch: Batch) -> tuple[ByolState, Metrics]:
+    online, target = state.online, state.target
+    images = make_views(batch)
+    # Neighbours go to different micro-batches, so that a device that holds
+    # consecutive rows keeps an equal part of every micro-batch.
+    micro_batches = jax.tree.map(
+      lambda x: einops.rearrange(
+        x, "(b a) ... -> a b ...", a=accumulation_steps
+      ),
+      (images, batch["label"]),
+    )
+
+    def accumulate(
+      carry: tuple[Any, Any], micro_batch: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Any, Any], Metrics]:
+      batch_stats, total = carry
+      grads, (batch_stats, report) = gradient(
+        network, online_params, target_params, batch_stats, *micro_batch
+      )
+      grads = _parts(grads, online.params, mesh)
+      return (batch_stats, jax.tree.map(jnp.add, total, grads)), report
+
+    online_params = _whole(online.params, network.dtype, mesh)
+    target_params = _whole(target.params, network.dtype, mesh)
+    batch_stats = {"online": online.batch_stats, "target": target.batch_stats}
+    zeros = jax.tree.map(jnp.zeros_like, online.params)
+    if accumulation_steps == 1:
+      # No loop: XLA's CPU convolutions run some ten times slower inside one.
+      only = jax.tree.map(lambda x: x[0], micro_batches)
+      (batch_stats, total), reports = accumulate((batch_stats, zeros), only)
+    else:
+      (batch_stats, total), reports = jax.lax.scan(
+        accumulate, (batch_stats, zeros), micro_batches
+      )
+    grads = jax.tree.map(lambda g: g / accumulation_steps, total)
+
+    step, decay = state.step, target_decay(state.step)
+    online = online.apply_gradients(
+      grads=grads, batch_stats=batch_stats["online"]
+    )
+    target = update_target(target, online, decay, batch_stats["target"])
+    report = {
+      **jax.tree.map(jnp.mean, reports),
+      "train/grad_norm": jnp.sqrt(trees.squared_norm(grads)),
+      "train/learning_rate": learning_rate(step),
+      "train/target_decay": decay,
+      "train/online_target_distance": trees.relative_distance(
+        target.params, online.params
+      ),
+    }
+    return ByolState(online=online, target=target), report
+
+  return train_step

@@ -1,0 +1,1 @@
+"""What people look at: pictures of views and of how training went."""

@@ -1,0 +1,337 @@
+"""Checkpoints: state and record of a run, together or not at all.
+
+The one home of Orbax. A checkpoint is labelled with the completed updates. It
+holds the state (`ByolState`) and a record, a JSON object with the config, the
+data position and the code version.
+"""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from byol_flax.runs import digest
+from byol_flax.runs.distributed import Processes
+from input_pipeline import full_disk, retries
+from input_pipeline.errors import RunError, StorageError, UnreadableError
+
+Record = dict[str, Any]
+_managers = ocp.checkpoint_managers
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """A checkpoint that was read back.
+
+  Attributes:
+    state: in the shape and sharding that was asked for.
+    record: the JSON object saved with it.
+    damaged: sentences about newer checkpoints that could not be read.
+  """
+
+  state: Any
+  record: Record
+  damaged: tuple[str, ...]
+
+
+class _Manager(ocp.CheckpointManager):
+  """Saves when it is told to, and leaves preemption to `Processes`.
+
+  Orbax would ask JAX for a preemption too, with the number of the update. JAX
+  keeps one counter of all questions; two sequences in it can miss the point at
+  which all processes agreed to stop.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
+
+
+class Checkpoints:
+  """The checkpoints of one workdir, `workdir/checkpoints/<step>`.
+
+  Attributes:
+    directory: where they are.
+    save_on_interrupt: whether the first Ctrl-C saves, or ends at once.
+  """
+
+  def __init__(
+    self,
+    workdir: str,
+    *,
+    every_steps: int,
+    every_minutes: float,
+    keep_last: int,
+    keep_every: int,
+    processes: Processes,
+    save_on_interrupt: bool = False,
+    read_only: bool = False,
+  ) -> None:
+    """Opens or creates the folder; leftovers of a kill are removed.
+
+    Args:
+      workdir: absolute path, or gs://BUCKET/PATH.
+      every_steps: save after so many updates ...
+      every_minutes: ... and after so many minutes; the first that comes.
+      keep_last: newest checkpoints kept, at least 2, so that one remains when
+        the newest is damaged.
+      keep_every: checkpoints whose step is a multiple are kept for good; 0
+        keeps none of them.
+      processes: all that hold the state; each calls every method.
+      save_on_interrupt: for whoever runs the updates.
+      read_only: look, while another process may be writing: nothing is
+        created, cleaned up or moved.
+    """
+    self.directory = epath.Path(workdir) / "checkpoints"
+    self.save_on_interrupt = save_on_interrupt
+    self._processes = processes
+    self._read_only = read_only
+    self._every_steps = every_steps
+    self._every_seconds = 60 * every_minutes
+    self._last_save = time.monotonic()
+    policies: list[Any] = [_managers.LatestN(keep_last)]
+    if keep_every:
+      policies.append(_managers.EveryNSteps(keep_every))
+    self._manager = _Manager(
+      self.directory,
+      item_names=("state", "record"),
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=_managers.AnyPreservationPolicy(policies),
+        # `due` decides when to save; Orbax saves whenever it is asked.
+        save_decision_policy=_managers.FixedIntervalPolicy(1),
+        atomicity_options=ocp.options.AtomicityOptions(
+          mode=atomicity_mode(workdir, _mounts())
+        ),
+        cleanup_tmp_directories=not read_only,
+        create=not read_only,
+        read_only=read_only,
+      ),
+    )
+
+  @classmethod
+  def reader(cls, workdir: str, processes: Processes | None = None) -> Self:
+    """Opens the checkpoints of `workdir` to be looked at only.
+
+    `processes` are all that will `restore` together, this one if not given.
+    """
+    return cls(
+      workdir,
+      every_steps=1,
+      every_minutes=1,
+      keep_last=2,
+      keep_every=0,
+      processes=processes or Processes(),
+      read_only=True,
+    )
+
+  def due(self, step: int) -> bool:
+    """Whether to save after update `step`, by count.
+
+    An error of a save that is under way is raised here, too.
+    """
+    self._manager.check_for_errors()
+    return step % self._every_steps == 0
+
+  def overdue(self) -> bool:
+    """Whether to save now, by this process's clock."""
+    return time.monotonic() - self._last_save >= self._every_seconds
+
+  def check_room(self, state: Any) -> None:
+    """Raises OSError if the disk has no room for `state`, or its shapes."""
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)]
+    full_disk.check_room(str(self.directory), sum(sizes))
+
+  def save(self, step: int, state: Any, record: Record) -> None:
+    """Starts to write; returns once the state is copied off the devices.
+
+    An error of the previous write is raised here, and OSError if there is no
+    room for this one.
+    """
+    if self._manager.latest_step() == step:
+      return
+    self.check_room(state)
+    self._last_save = time.monotonic()
+    record = {**record, "digest": digest.tree_digest(state)}
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+      ),
+    )
+
+  def steps(self) -> list[int]:
+    """Labels of the committed checkpoints, in order."""
+    return sorted(self._manager.all_steps(read=True))
+
+  def newest_record(self) -> Record | None:
+    """The record of the newest checkpoint that can be read, or None."""
+    for label in reversed(self.steps()):
+      try:
+        return self.record(label)
+      except StorageError:
+        raise
+      except Exception:  # any damage: `restore` tells of it
+        continue
+    return None
+
+  def record(self, step: int) -> Record:
+    """The record of checkpoint `step`; raises what its damage leads to."""
+    record = _patiently(
+      lambda: ocp.JsonCheckpointHandler().restore(
+        self.directory / str(step) / "record", args=ocp.args.JsonRestore()
+      )
+    )
+    return dict(record)
+
+  def shapes(self, step: int) -> dict[str, Any]:
+    """What the state of checkpoint `step` is made of; reads no array.
+
+    Returns:
+      Nested dict of `jax.ShapeDtypeStruct`; raises what damage leads to.
+    """
+    metadata = _patiently(
+      lambda: ocp.StandardCheckpointHandler().metadata(
+        self.directory / str(step) / "state"
+      )
+    )
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), metadata.tree
+    )
+
+  def restore(
+    self, abstract_state: Any, step: int | None = None
+  ) -> Restored | None:
+    """Reads the newest sound checkpoint; None when there is none.
+
+    A checkpoint that cannot be read, or whose content differs from the digest
+    saved with it, is moved to `checkpoints-damaged/` and the one before it is
+    tried: it must neither be used nor stand in the way of the next save.
+
+    Args:
+      abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted.
+      step: read this checkpoint and no other.
+    """
+    damaged: list[str] = []
+    for label in reversed(self.steps() if step is None else [step]):
+      state, record, problem = self._read(label, abstract_state)
+      if not self._processes.any(bool(problem)):
+        if digest.tree_digest(state) == record["digest"]:
+          return Restored(state, record, tuple(damaged))
+        problem = "its content differs from the digest saved with it"
+      elif self._processes.any(not problem):
+        raise RunError(
+          f"Checkpoint {label} can be read by some processes and not by others "
+          f"(here: {problem or 'it can'}); every host must see all of "
+          f"{self.directory}."
+        )
+      if self._read_only:
+        damaged.append(f"Checkpoint {label} is damaged ({problem}).")
+      else:
+        moved = self._set_aside(label)
+        damaged.append(
+          f"Checkpoint {label} is damaged ({problem}); moved to {moved}."
+        )
+    if damaged:
+      raise DamagedError(" ".join(damaged))
+    return None
+
+  def _read(self, label: int, abstract_state: Any) -> tuple[Any, Record, str]:
+    """State, record and, should it fail, why.
+
+    By Orbax's handlers and not its manager, in which all processes wait for
+    each other: one that cannot read would leave the others waiting.
+    """
+    try:
+      record = self.record(label)
+      state = _patiently(
+        lambda: ocp.StandardCheckpointHandler().restore(
+          self.directory / str(label) / "state",
+          args=ocp.args.StandardRestore(abstract_state),
+        )
+      )
+    # The devices or the storage, not the file.
+    except (jax.errors.JaxRuntimeError, StorageError):
+      raise
+    except UnreadableError as error:
+      return None, {}, str(error)[:200]
+    # Damage shows as whatever the storage layer stumbles over.
+    except Exception as error:
+      first_line = f"{type(error).__name__}: {error}".splitlines()[0]
+      return None, {}, first_line[:200]
+    return state, record, ""
+
+  def wait(self) -> None:
+    """Returns when the last save is committed."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits for the last save and frees the threads."""
+    self._manager.close()
+
+  def _set_aside(self, step: int) -> epath.Path:
+    folder = self.directory.parent / "checkpoints-damaged"
+    moved = folder / f"{step}-{time.time_ns()}"
+    if jax.process_index() == 0:
+      folder.mkdir(exist_ok=True)
+      (self.directory / str(step)).rename(moved)
+    self._processes.wait(f"set aside {step}")
+    self._manager.reload()
+    return moved
+
+
+def _patiently(read: Callable[[], Any]) -> Any:
+  """Damage shows as anything: only what is surely the storage's is retried."""
+  return retries.patiently(read, "the checkpoints", unknown=retries.Fault.FILE)
+
+
+def steps_in(workdir: str) -> list[int]:
+  """Labels of the committed checkpoints of `workdir`, [] if it is no run."""
+  if not (epath.Path(workdir) / "checkpoints").is_dir():
+    return []
+  reader = Checkpoints.reader(workdir)
+  steps = reader.steps()
+  reader.close()
+  return steps
+
+
+def atomicity_mode(path: str, mounts: str) -> ocp.options.AtomicityMode:
+  """How a checkpoint under `path` becomes whole at one moment.
+
+  A local folder is renamed when it is complete. An object store cannot rename:
+  there a file in the folder, written last, says that it is complete. A bucket
+  mounted with gcsfuse looks like a local folder, so the mounts are asked.
+
+  Args:
+    path: absolute path or gs://BUCKET/PATH.
+    mounts: text of /proc/mounts, empty where there is none.
+  """
+  modes = ocp.options.AtomicityMode
+  if path.startswith("gs://"):
+    return modes.COMMIT_FILE
+  mounted, deepest = "", -1
+  for line in mounts.splitlines():
+    fields = line.split(" ")
+    if len(fields) < 3:
+      continue
+    point = pathlib.PurePath(fields[1].replace("\\040", " "))
+    depth = len(point.parts)
+    # Of two mounts on one point the later one is seen.
+    if pathlib.PurePath(path).is_relative_to(point) and depth >= deepest:
+      mounted, deepest = f"{fields[0]} {fields[2]}", depth
+  return modes.COMMIT_FILE if "gcsfuse" in mounted else modes.ATOMIC_RENAME
+
+
+def _mounts() -> str:
+  try:
+    return pathlib.Path("/proc/mounts").read_text()
+  except OSError:
+    return ""
+
+
+class DamagedError(RunError):
+  """There are checkpoints, but none can be read."""

@@ -1,0 +1,151 @@
+"""Ctrl-C and a closed terminal, heard by a thread of their own.
+
+Python answers Ctrl-C by an exception, raised wherever the main thread is: in a
+callback whose exceptions are ignored, which loses it, or not before a compiler
+returns. Here the handler does nothing. What counts is the byte that Python's C
+code writes into a pipe the moment the signal comes (`signal.set_wakeup_fd`),
+whatever the main thread is at; a thread reads it and ends the process.
+
+So nothing is unwound: what must be done before the end is a callback
+(`when_leaving`). The state is the module's because a process has one set of
+handlers.
+"""
+
+import contextlib
+import dataclasses
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from byol_flax.runs import console
+
+EXIT_CODE = 130  # what shells report of a command that SIGINT ended
+_SECONDS = 1.5  # for the callbacks; the process ends within two
+
+
+@dataclasses.dataclass
+class _State:
+  """What this process does when it is interrupted.
+
+  Attributes:
+    listening: a thread waits for signals.
+    sentence: its last words.
+    callbacks: called before the end, the newest first.
+    saves: the first Ctrl-C is handed on as SIGTERM.
+    handed_on: it was.
+  """
+
+  listening: bool = False
+  sentence: str = ""
+  callbacks: list[Callable[[], object]] = dataclasses.field(
+    default_factory=list
+  )
+  saves: bool = False
+  handed_on: bool = False
+
+
+_state = _State()
+
+
+def listen(sentence: str) -> None:
+  """From now on Ctrl-C ends this process within two seconds, with status 130.
+
+  A second Ctrl-C ends it at once. A process that was started with SIGINT
+  ignored, as jobs in the background of a script are, goes on ignoring it.
+
+  Args:
+    sentence: told then.
+  """
+  _state.listening, _state.sentence = True, sentence
+  # Python's helper removes the semaphores of a process that ended like this,
+  # and would complain of them.
+  others = os.environ.get("PYTHONWARNINGS")
+  hushed = "ignore:resource_tracker"
+  os.environ["PYTHONWARNINGS"] = f"{others},{hushed}" if others else hushed
+  pipe, write_end = os.pipe()
+  os.set_blocking(write_end, False)
+  signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+  _hear(signal.SIGINT)
+  threading.Thread(
+    target=_wait, args=(pipe,), daemon=True, name="signals"
+  ).start()
+
+
+def terminate_on_hangup() -> None:
+  """From now on a closed terminal counts as SIGTERM, unless under `nohup`."""
+  if _state.listening:
+    _hear(signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def when_leaving(*callbacks: Callable[[], object]) -> Iterator[None]:
+  """Within, Ctrl-C calls these, in another thread, before the process ends.
+
+  They get one and a half seconds together.
+  """
+  _state.callbacks.extend(callbacks)
+  try:
+    yield
+  finally:
+    for callback in callbacks:
+      _state.callbacks.remove(callback)
+
+
+def hand_on(wanted: bool) -> None:
+  """From now on, if wanted, the first Ctrl-C counts as SIGTERM, which saves."""
+  _state.saves = wanted
+
+
+def handed_on() -> bool:
+  """Whether a preemption of this process was a Ctrl-C."""
+  return _state.handed_on
+
+
+def _hear(number: signal.Signals) -> None:
+  if signal.getsignal(number) is not signal.SIG_IGN:
+    signal.signal(number, lambda *_: None)
+
+
+def _wait(pipe: int) -> None:
+  """Reads the numbers of signals that came, for ever."""
+  while True:
+    for number in os.read(pipe, 64):
+      if number == signal.SIGHUP:
+        os.kill(os.getpid(), signal.SIGTERM)
+      elif number == signal.SIGINT and _state.saves and not _state.handed_on:
+        _state.handed_on = True
+        console.say(
+          "interrupted; saving after the update under way. Ctrl-C again ends "
+          "at once."
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
+      elif number == signal.SIGINT:
+        _end(pipe)
+
+
+def _end(pipe: int) -> None:
+  """Ends this process, after the callbacks unless they take too long.
+
+  Not by way of the interpreter's end: a compilation that still goes on in
+  XLA's threads would crash there.
+  """
+  # Apart, because a terminal that is stopped, or a dead host, may hold it up.
+  speaker = threading.Thread(target=_take_leave, daemon=True)
+  with contextlib.suppress(RuntimeError):  # the interpreter ends already
+    speaker.start()
+  until = time.monotonic() + _SECONDS
+  while speaker.is_alive() and time.monotonic() < until:
+    again, _, _ = select.select([pipe], [], [], 0.02)
+    if again and signal.SIGINT in os.read(pipe, 64):
+      break
+  os._exit(EXIT_CODE)
+
+
+def _take_leave() -> None:
+  console.say(_state.sentence)
+  for callback in reversed(_state.callbacks):
+    with contextlib.suppress(Exception):
+      callback()

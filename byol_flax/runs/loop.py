@@ -1,0 +1,314 @@
+"""The one training loop: pre-training and every evaluation that trains use it.
+
+Order within an update, which must not change:
+  1. the batch of update k meets the state after k updates;
+  2. metrics are checked before the state they belong to is saved, so that no
+     checkpoint holds the outcome of a non-finite update;
+  3. evaluation sees the state that a checkpoint of the same label holds;
+  4. a preemption is looked for before an update begins and between the batches
+     of an evaluation, when `state` holds whole updates.
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+
+from byol_flax.runs import (
+  interrupts,
+  metrics_log,
+  progress_line,
+)
+from byol_flax.runs.checkpoint import (
+  Checkpoints,
+  Record,
+)
+from byol_flax.runs.distributed import Processes
+from input_pipeline.errors import (
+  PreemptedError,
+  RunError,
+  StorageError,
+  UsageError,
+)
+
+# Updates that may run on the devices while the next batch is awaited. More
+# would hide from the clock what the loop waits for.
+_IN_FLIGHT = 2
+
+_TOO_LONG = 0.05  # share of the time that devices may wait for data unnoticed
+
+StepFn = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
+
+
+class NonFiniteError(RunError):
+  """A metric became NaN or infinite."""
+
+
+class HasStep(Protocol):
+  """A state that counts its updates."""
+
+  @property
+  def step(self) -> Any:
+    """Completed updates."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+  """After how many updates to report and to evaluate (0: only at the end)."""
+
+  report: int
+  evaluate: int
+
+  def due(self, step: int, first: int, last: int) -> tuple[bool, bool]:
+    """Whether to report and to evaluate after update `step`."""
+    reporting = step in (first, last) or step % self.report == 0
+    evaluating = step == last or bool(
+      self.evaluate and step % self.evaluate == 0
+    )
+    return reporting, evaluating
+
+
+@dataclasses.dataclass(frozen=True)
+class Outlets:
+  """Where a run leaves what it has to say and to keep.
+
+  Attributes:
+    checkpoints: when and where to save.
+    make_record: (step, seconds) -> what is saved beside the state.
+    evaluate: state -> metrics.
+    report: where metrics go.
+    progress: the console line.
+    processes: all that take part.
+    starved: () -> what to do when the devices wait for data.
+  """
+
+  checkpoints: Checkpoints
+  make_record: Callable[[int, float], Record]
+  evaluate: Callable[[Any], dict[str, float]]
+  report: metrics_log.MetricsLog
+  progress: progress_line.Progress
+  processes: Processes
+  starved: Callable[[], str]
+
+  def save_due(self, step: int, reporting: bool) -> bool:
+    """Whether to save after update `step`, the same on all processes."""
+    if self.checkpoints.due(step):
+      return True
+    # Clocks differ: the processes agree, where they meet for metrics anyway.
+    return reporting and self.processes.any(self.checkpoints.overdue())
+
+  def save(self, step: int, state: Any, seconds: float) -> None:
+    """Starts to save the state after update `step`."""
+    self.processes.at(step, "saving")
+    record = self.make_record(step, seconds)
+    self.checkpoints.save(step, state, record)
+
+  def hand_on_interrupts(self, unsaved: bool) -> None:
+    """Lets the first Ctrl-C save what is `unsaved`, if the config wants it."""
+    interrupts.hand_on(unsaved and self.checkpoints.save_on_interrupt)
+
+  def run_evaluation(self, step: int, state: Any) -> None:
+    """Evaluates the state after update `step` and reports."""
+    self.processes.at(step, "evaluating")
+    self.report.scalars(step, self.evaluate(state))
+
+
+def run(
+  state: Any,
+  step_fn: StepFn,
+  batches: Iterator[Mapping[str, Any]],
+  *,
+  total_steps: int,
+  batch_size: int,
+  intervals: Intervals,
+  outlets: Outlets,
+  seconds_before: float,
+  evaluate_first: bool,
+  began: float | None = None,
+) -> tuple[Any, float]:
+  """Trains until `total_steps` updates are done.
+
+  Args:
+    state: has `step`, the updates already done; donated to `step_fn`.
+    step_fn: (state, batch) -> (state, metrics), jitted.
+    batches: the batch of update `state.step` comes first.
+    total_steps: where to stop.
+    batch_size: images per update, for the rates reported.
+    intervals: when to report and evaluate.
+    outlets: what happens then.
+    seconds_before: training time of earlier starts of this run.
+    evaluate_first: the evaluation due after the last update is missing.
+    began: `time.monotonic()` when the first update began to be prepared.
+
+  Returns:
+    The final state, and the seconds of training of all starts together.
+
+  Raises:
+    NonFiniteError: names step and metric; the last good checkpoint is kept.
+    PreemptedError: after the last whole update was saved.
+    UsageError, StorageError: of the input; saved too, if this process is alone.
+  """
+  first = int(state.step) + 1
+  done = 0  # the last update of this start
+  begun = (began or time.monotonic()) - seconds_before
+  window = _Window(began)
+  pending: list[tuple[int, dict[str, jax.Array]]] = []
+  values: dict[str, float] = {}
+  try:
+    if evaluate_first:
+      outlets.run_evaluation(first - 1, state)
+    for step in range(first, total_steps + 1):
+      outlets.processes.at(step, "waiting for input")
+      outlets.processes.check_preempted()
+      with window.clock("waiting"):
+        batch = next(batches)
+      outlets.processes.at(step, "updating")
+      state, metrics = step_fn(state, batch)
+      done = step
+      outlets.hand_on_interrupts(step < total_steps)
+      window.updates += 1
+      pending.append((step, metrics))
+      if len(pending) >= _IN_FLIGHT:
+        jax.block_until_ready(pending[-_IN_FLIGHT][1])
+
+      reporting, evaluating = intervals.due(step, first, total_steps)
+      saving = step == total_steps or outlets.save_due(step, reporting)
+      if reporting or saving or evaluating:
+        values = _checked(pending, values)
+        pending.clear()
+      if reporting:
+        times = window.first() if step == first else window.rates(batch_size)
+        _tell(outlets, step, values, times)
+        window = _Window()
+      with window.clock("paused"):
+        if saving:
+          outlets.save(step, state, time.monotonic() - begun)
+        if evaluating:
+          outlets.run_evaluation(step, state)
+  except (PreemptedError, UsageError, StorageError) as error:
+    # A save takes all processes; the input ends on one of them alone.
+    if outlets.processes.alone or isinstance(error, PreemptedError):
+      _keep(outlets, done, state, pending, values, time.monotonic() - begun)
+    raise
+  outlets.processes.at(total_steps, "ending")
+  outlets.checkpoints.wait()
+  return state, time.monotonic() - begun
+
+
+def _keep(
+  outlets: Outlets,
+  done: int,
+  state: Any,
+  pending: list[tuple[int, dict[str, jax.Array]]],
+  before: dict[str, float],
+  seconds: float,
+) -> None:
+  """Saves the last whole update, `done`, unless there was none or it is bad."""
+  if done:
+    _checked(pending, before)
+    outlets.save(done, state, seconds)
+  outlets.checkpoints.wait()
+
+
+def _tell(
+  outlets: Outlets,
+  step: int,
+  values: dict[str, float],
+  times: dict[str, float],
+) -> None:
+  """Reports and shows the metrics of an update."""
+  outlets.report.scalars(step, {**values, **times})
+  progress = outlets.progress
+  if "time/first_step_seconds" in times:
+    seconds = times["time/first_step_seconds"]
+    progress.note(f"first update done after {seconds:.1f} s")
+  else:
+    progress.update(
+      step,
+      loss=values["train/byol_loss"],
+      images_per_second=times["time/images_per_second"],
+      data_wait_fraction=times["time/data_wait_fraction"],
+    )
+    if times["time/data_wait_fraction"] > _TOO_LONG:
+      progress.note_once(
+        "data wait",
+        "The devices wait for data more than "
+        f"{_TOO_LONG:.0%} of the time. {outlets.starved()}",
+      )
+
+
+class _Window:
+  """Clock over the updates since the last report."""
+
+  def __init__(self, began: float | None = None) -> None:
+    self.updates = 0
+    self._begun = began or time.monotonic()
+    self._seconds = {"waiting": 0.0, "paused": 0.0}
+
+  @contextlib.contextmanager
+  def clock(self, what: str) -> Iterator[None]:
+    """Times a wait for data ("waiting") or a pause in training ("paused")."""
+    begun = time.monotonic()
+    yield
+    self._seconds[what] += time.monotonic() - begun
+
+  def first(self) -> dict[str, float]:
+    """Metric of a window that holds the first update only.
+
+    That is mostly compilation and would spoil the rates.
+    """
+    return {"time/first_step_seconds": time.monotonic() - self._begun}
+
+  def rates(self, batch_size: int) -> dict[str, float]:
+    """Metrics of the window so far; pauses do not count."""
+    elapsed = time.monotonic() - self._begun - self._seconds["paused"]
+    return {
+      "time/step_ms": 1000 * elapsed / self.updates,
+      "time/images_per_second": batch_size * self.updates / elapsed,
+      "time/data_wait_fraction": self._seconds["waiting"] / elapsed,
+    }
+
+
+def _checked(
+  pending: list[tuple[int, dict[str, jax.Array]]], before: dict[str, float]
+) -> dict[str, float]:
+  """Fetches the metrics of updates; returns those of the last.
+
+  Args:
+    pending: updates and their metrics.
+    before: metrics of the update before them; empty if this start has none.
+
+  Raises:
+    NonFiniteError: at the first metric that is not finite.
+  """
+  values = before
+  # All on their way at once: one round trip, however many updates wait.
+  for step, metrics in jax.device_get(pending):
+    last, values = values, {name: float(x) for name, x in metrics.items()}
+    for name, value in values.items():
+      if not math.isfinite(value):
+        raise NonFiniteError(
+          f"{name} became {value} in update {step}. The run stops here and the "
+          f"last checkpoint before it is kept. {_seen_before(step, last)}"
+        )
+  return values
+
+
+def _seen_before(step: int, last: dict[str, float]) -> str:
+  """What the metrics `last` say of the cause of a failure in update `step`."""
+  if not last:
+    return (
+      "This start made no update before it; a learning rate that is too high "
+      "for this batch size shows so."
+    )
+  told = ", ".join(f"{name} {value:.3g}" for name, value in last.items())
+  return (
+    f"Update {step - 1} had {told}. A loss or gradient that had grown points "
+    "to a learning rate that is too high for this batch size; a deviation near "
+    "0 or a rank near 1, to a collapse, for which a slower target or a longer "
+    "warm-up are the usual cures."
+  )

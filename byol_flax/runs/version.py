@@ -1,0 +1,29 @@
+"""Which code is running: written into checkpoints and summaries."""
+
+import importlib.metadata
+import pathlib
+import subprocess
+
+
+def code_version() -> str:
+  """The commit of the source tree ("-dirty" if changed), or the release.
+
+  A tree that was shipped without its history tells in the file COMMIT.
+  """
+  root = pathlib.Path(__file__).resolve().parents[2]
+  shipped = root / "COMMIT"
+  if shipped.exists():
+    return shipped.read_text().strip()
+  try:
+    described = subprocess.run(
+      ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+      cwd=root,
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=10,
+      process_group=0,  # signals to ours, such as a preemption, spare it
+    )
+    return described.stdout.strip()
+  except (OSError, subprocess.SubprocessError):
+    return "release " + importlib.metadata.version("byol-flax")

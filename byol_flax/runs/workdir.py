@@ -1,0 +1,155 @@
+"""The folder of a run: may it be written to, and is it the same run?"""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from etils import epath
+
+from byol_flax.runs import (
+  checkpoint,
+  metrics_log,
+  records,
+  run_files,
+)
+from input_pipeline import full_disk
+from input_pipeline.errors import UsageError
+
+# Parts of the config that do not change what is learned: they may differ from
+# those of the checkpoint that a run resumes from.
+MAY_CHANGE = (
+  "data.name.",
+  "loader.",
+  "checkpoint.",
+  "report.",
+  "evaluation.",
+  "deadlines.",
+  "model.encoder.recompute.",
+  "augment.device.",
+  "augment.cache.",
+)
+
+
+def check_writable(workdir: str) -> None:
+  """Makes the folder if absent; raises UsageError unless it takes files."""
+  probe = epath.Path(workdir) / f".writable-{jax.process_index()}"
+  try:
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.write_text("")
+    probe.unlink()
+  # A bucket without permission raises classes of its storage library.
+  except Exception as error:
+    if full_disk.problem(error):
+      raise
+    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+    raise UsageError(
+      f"The workdir {workdir} cannot be written to ({reason}); give "
+      "--workdir=DIR with a folder, or gs://BUCKET/PATH, of yours."
+    ) from None
+
+
+def way_on(workdir: str, restart: bool) -> str:
+  """What the command of a run that could not go on does next time."""
+  steps = checkpoint.steps_in(workdir)
+  if not steps:
+    return "nothing was saved yet, so the same command begins the run anew"
+  without = ", without --restart," if restart else ""
+  return (
+    f"the same command{without} resumes from checkpoint {steps[-1]}, which is "
+    "kept"
+  )
+
+
+@contextlib.contextmanager
+def taken(workdir: str) -> Iterator[None]:
+  """Makes the folder, and keeps other runs out of it.
+
+  The kernel lets go of the lock when the process ends, however it ends. A
+  bucket and some network file systems cannot be locked; there nothing is.
+
+  Raises:
+    UsageError: the folder cannot be written to, holds what is no run's, or
+      another run has it.
+  """
+  check_writable(workdir)
+  if jax.process_index():
+    yield
+    return
+  run_files.check_ours(workdir)
+  if workdir.startswith("gs://"):
+    run_files.mark(workdir)
+    yield
+    return
+  with open(f"{workdir}/{run_files.LOCK}", "a+") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise UsageError(
+        f"Another run ({file.read().strip()}) is writing to {workdir}; end it "
+        "first, or give another --workdir."
+      ) from None
+    except OSError:
+      pass
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    run_files.mark(workdir)
+    yield
+
+
+def to_train_longer(workdir: str) -> str:
+  """What to do with a run whose updates are counted already."""
+  return (
+    "Its schedules end with its last update; to train longer, start a new run "
+    f"with its weights: another --workdir, and --init={workdir}."
+  )
+
+
+def check_same_run(
+  saved: checkpoint.Record | None, now: checkpoint.Record, workdir: str
+) -> None:
+  """Raises UsageError, naming the keys, if `now` contradicts the saved run.
+
+  Where the images lie is no contradiction; `same_data` looks at them.
+
+  Args:
+    saved: record of the newest checkpoint, in any format, or None.
+    now: what the next checkpoint would record; only its "config" counts.
+    workdir: for the message.
+  """
+  if saved is None:
+    return
+  saved = records.completed(saved)
+
+  def meaning(run: checkpoint.Record) -> dict[str, Any]:
+    return {
+      name: value
+      for name, value in metrics_log.flatten(run["config"]).items()
+      if not f"{name}.".startswith(MAY_CHANGE)
+    }
+
+  before, after = meaning(saved), meaning(now)
+  absent = "not a key"
+  pairs = {
+    name: (before.get(name, absent), after.get(name, absent))
+    for name in sorted(before.keys() | after.keys())
+  }
+  different = [
+    f"{name}: {there} there, {here} now"
+    for name, (there, here) in pairs.items()
+    if there != here
+  ]
+  if different:
+    there, here = pairs["epochs"]
+    longer = f" {to_train_longer(workdir)}" if here > there else ""
+    raise UsageError(
+      f"The run in {workdir} was made with another config ("
+      + "; ".join(different)
+      + f").{longer} "
+      "Give another --workdir, or --restart to set that run aside."
+    )

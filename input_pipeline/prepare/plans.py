@@ -1,0 +1,70 @@
+"""What a preparation is to write, so that it goes on with nothing else."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+from input_pipeline import tfds_metadata, whole_files
+from input_pipeline.errors import UsageError
+from input_pipeline.prepare.collecting import Item
+
+
+def place(item: Item) -> bytes:
+  """The order of a split: mixed, and the same for the same names."""
+  return hashlib.blake2b(item.name.encode(), digest_size=16).digest()
+
+
+def agreed(classes: Sequence[str], folder: str) -> Sequence[str]:
+  """Those of splits that were prepared before hold for this one too."""
+  known = tfds_metadata.classes_of(folder)
+  if known is None:
+    return classes
+  if bool(known) != bool(classes):
+    raise UsageError(
+      f"{folder} was prepared {'with' if known else 'without'} classes; every "
+      "split must have them, or none."
+    )
+  if strange := sorted(set(classes) - set(known)):
+    raise UsageError(
+      f"{folder} was prepared with {len(known)} classes, and {strange[0]!r} is "
+      "none of them. Prepare all splits from folders of the same classes, or "
+      "another --name."
+    )
+  return known
+
+
+def digest(
+  items: Sequence[Item],
+  classes: Sequence[str],
+  keep_duplicates: bool,
+  longest_side: int | None,
+) -> str:
+  """Of what is to be written."""
+  plan = hashlib.blake2b(digest_size=16)
+  for item in items:
+    plan.update(f"{item.name}\0{item.class_name}\0{item.size}\n".encode())
+  plan.update(f"{list(classes)}{keep_duplicates}".encode())
+  if longest_side:  # Sets that were prepared before it existed have none.
+    plan.update(f"longest side {longest_side}".encode())
+  return plan.hexdigest()
+
+
+def work_folder(folder: str, split: str) -> str:
+  """What is known so far, until a split is finished."""
+  return os.path.join(folder, f"preparing-{split}")
+
+
+def begin(work: str, plan: str) -> None:
+  """Keeps the digest; raises UsageError if something else was begun here."""
+  os.makedirs(work, exist_ok=True)
+  path = os.path.join(work, "plan")
+  if os.path.exists(path):
+    with open(path) as file:
+      if file.read() != plan:
+        raise UsageError(
+          f"{work} holds a preparation of other images, or of these with other "
+          "options, that was not finished; remove the folder above it, or give "
+          "another --name."
+        )
+  else:
+    whole_files.write_text(path, plan)

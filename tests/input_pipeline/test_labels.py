@@ -1,0 +1,65 @@
+"""Splits without labels where labels are needed, told at the start."""
+
+import re
+
+import pytest
+
+from byol_flax.commands import evaluate
+from configs import byol_digits
+from configs import evaluate as evaluate_config
+from input_pipeline import labels
+from input_pipeline.errors import UsageError
+from input_pipeline.sources import open_source
+from tests.input_pipeline.test_folders import make_folder
+from tests.pretrain.test_train import byol
+from tests.runs.test_older_records import FLAGS
+
+
+@pytest.fixture
+def flat(tmp_path):
+  """A folder whose test images lie in no classes, but for one in sixty."""
+  train = [f"train/{k}/{i}.png" for k in "ab" for i in range(4)]
+  test = [f"test/{i}.png" for i in range(5)]
+  return make_folder(tmp_path, [*train, *test])
+
+
+def test_a_flat_split_is_refused_with_the_first_names(flat, tmp_path):
+  assert labels.check_labelled(open_source(flat, "train"), "x") == ""
+  message = (
+    r"evaluation\.split=test needs .* of the 5 .* none has one: "
+    rf"{tmp_path}/test/0.png, .*2.png, \.\.\.\. Put each .* {tmp_path}/test/CLA"
+  )
+  with pytest.raises(UsageError, match=message):
+    labels.check_labelled(open_source(flat, "test"), "evaluation.split=test")
+  # A part counts for itself.
+  with pytest.raises(UsageError, match="of the 2 images"):
+    labels.check_labelled(open_source(flat, "test[3:]"), "x")
+
+
+def test_some_without_labels_do_not_count_and_are_told(flat, tmp_path):
+  make_folder(tmp_path, ["test/a/9.png"])
+  told = labels.check_labelled(open_source(flat, "test"), "test_split=test")
+  assert re.match(r"test_split=test: 5 of 6 images of .* do not count", told)
+
+
+def test_train_says_so_before_it_compiles(flat, tmp_path):
+  result = byol(
+    "train",
+    *FLAGS,
+    f"--workdir={tmp_path}/run",
+    f"--config.data.name={flat}",
+    "--config.batch_size=4",
+    "--config.evaluation.batch_size=4",
+  )
+  assert result.returncode == 2
+  assert "byol: evaluation.split=test needs images with" in result.stderr
+  assert "compiling" not in result.stderr
+
+
+def test_evaluate_says_so_before_it_compiles(flat, capsys):
+  config = evaluate_config.get_config()
+  run_config = byol_digits.get_config()
+  config.data_name, config.batch_size, config.neighbours = flat, 4, 1
+  record = {"num_examples": 1437, "num_classes": 10}
+  with pytest.raises(UsageError, match=r"test_split=test needs .*/test/0\.png"):
+    evaluate.evaluate(config, run_config, record, "/nowhere", stream=None)

@@ -1,0 +1,180 @@
+"""Preflight as a command: its child process, mistakes, signals."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from byol_flax import slices
+from byol_flax.preflight import apart
+from input_pipeline.errors import RunError, UsageError
+from tests import conftest, processes, trainers
+from tests.preflight.test_preflight import compiled
+
+
+def crash(config, slice_, *, tell):
+  tell("crashing")
+  os.write(2, b"*** SIGSEGV received by PID 1 ***\nPC: 0x00\n")
+  os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def mistake(config, slice_, *, tell):
+  raise UsageError(f"{config} does not suit {slice_.name}")
+
+
+def fault(config, slice_, *, tell):
+  tell("about to fail")
+  raise ZeroDivisionError("no such thing\nand more")
+
+
+def dawdle(config, slice_, *, tell):
+  tell("dawdling")
+  time.sleep(1)
+  return compiled()
+
+
+def test_a_crash_of_the_compiler_is_one_sentence():
+  with pytest.raises(RunError, match=r"ended with -11 .*v3-8: SIGSEGV") as told:
+    apart.compile_apart(crash, None, slices.find("v3-8"), stream=io.StringIO())
+  assert "\n" not in str(told.value)
+
+
+def test_a_mistake_found_by_the_child_is_told():
+  with pytest.raises(UsageError, match="this does not suit v3-8"):
+    apart.compile_apart(
+      mistake, "this", slices.find("v3-8"), stream=io.StringIO()
+    )
+
+
+def test_a_fault_of_ours_is_one_sentence():
+  with pytest.raises(RunError, match=r"\(ZeroDivisionError: no such thing\)"):
+    apart.compile_apart(fault, None, slices.find("v3-8"), stream=io.StringIO())
+
+
+def test_a_long_compilation_tells_how_long_it_takes(monkeypatch):
+  monkeypatch.setattr(apart, "_SECONDS_BETWEEN_NOTES", 0.3)
+  stream = io.StringIO()
+  found = apart.compile_apart(dawdle, None, slices.find("v3-8"), stream=stream)
+  assert found == compiled()
+  assert "dawdling, " in stream.getvalue()
+
+
+def preflight(out, *flags):
+  command = [sys.executable, "-m", "byol_flax.main", "preflight"]
+  return subprocess.Popen(
+    [*command, "--config=configs/byol_digits.py", f"--out={out}", *flags],
+    cwd=trainers.ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    # As a user has it.
+    env={k: v for k, v in os.environ.items() if k not in conftest.FOR_LIBTPU},
+  )
+
+
+@pytest.mark.slow
+def test_two_preflights_at_once(tmp_path, tpu_compiler):
+  outs = [tmp_path / "a.json", tmp_path / "b.json"]
+  runs = [
+    preflight(outs[0], "--slice=v3-8"),
+    preflight(outs[1], "--slice=v4-8", "--fast", "--price=3"),
+  ]
+  for run, out in zip(runs, outs, strict=True):
+    words, errors = run.communicate(timeout=300)
+    assert (run.returncode, errors) == (0, ""), errors
+    assert "fits: " in words
+    answer = json.loads(out.read_text())
+    assert answer["step"]["fits"]
+    assert answer["run"]["hours"] > 0
+    assert answer["config"]["batch_size"] == 64
+  assert answer["extrapolated"]
+  assert answer["run"]["price"] == pytest.approx(
+    3 * answer["run"]["device_hours"]
+  )
+
+
+@pytest.mark.slow
+def test_resident_images_count_in_the_memory(tpu_compiler, tmp_path):
+  """Through the command: 1,437 images of 8 × 8 lie on every device."""
+  sizes = {}
+  for cache in ("none", "device"):
+    out = tmp_path / f"{cache}.json"
+    run = preflight(out, "--slice=v3-8", f"--config.augment.cache={cache}")
+    _, errors = run.communicate(timeout=300)
+    assert (run.returncode, errors) == (0, ""), errors
+    sizes[cache] = json.loads(out.read_text())["step"]["argument_bytes"]
+  assert sizes["device"] - sizes["none"] > 1437 * 8 * 8 * 3 / 2
+
+
+def test_images_that_are_not_there_cannot_be_counted(tmp_path, tpu_compiler):
+  run = preflight(
+    tmp_path / "out.json",
+    "--slice=v3-8",
+    "--config.data.name=cifar10",
+    "--config.data.split=train",
+    "--config.evaluation.every_steps=0",
+    "--config.augment.cache=device",
+    f"--config.loader.data_dir={tmp_path}",
+  )
+  _, errors = run.communicate(timeout=120)
+  assert run.returncode == 2
+  assert "they are not on this machine" in errors
+
+
+def linger(config, slice_, *, tell):
+  tell("lingering")
+  time.sleep(60)
+
+
+LINGERING = """
+import sys
+from byol_flax import slices
+from byol_flax.preflight import apart
+from tests.preflight.test_preflight_command import linger
+apart._SECONDS_BETWEEN_NOTES = 0.3
+apart.compile_apart(linger, None, slices.find("v3-8"), stream=sys.stdout)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_preflight_leaves_no_compiler(number):
+  run = subprocess.Popen(
+    [sys.executable, "-c", LINGERING],
+    cwd=trainers.ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert any(line.startswith("lingering, ") for line in run.stdout)
+  children = processes.children(run.pid)
+  assert all(map(processes.lives, children))
+  run.send_signal(number)
+  run.wait()
+  until = time.monotonic() + 20
+  while any(map(processes.lives, children)) and time.monotonic() < until:
+    time.sleep(0.1)
+  assert not any(map(processes.lives, children))
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (["--slice=v3-9"], "There is no slice 'v3-9'"),
+    (["--slice=v3-32", "--config.batch_size=65"], "batch_size 65 cannot"),
+    (["--slice=v3-8", "--price=-1"], "--price is -1.0"),
+    (["--slice=v3-8", "--price=nan"], "--price is nan"),
+    (["--slice=v3-8", "--out=/nowhere/x.json"], "there is no folder /nowhere"),
+    (["--slice=v3-8", "--out=/tmp"], "Cannot write /tmp: it is a folder"),
+  ],
+)
+def test_mistakes_are_told(tmp_path, flags, words, tpu_compiler):
+  run = preflight(tmp_path / "out.json", *flags)
+  _, errors = run.communicate(timeout=120)
+  assert run.returncode == 2
+  assert words in errors
+  assert len(errors.splitlines()) == 1
+  assert not (tmp_path / "out.json").exists()

@@ -1,0 +1,285 @@
+"""State and step: invariants, devices, accumulation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_flax import sharding
+from byol_flax.pretrain import (
+  optimizers,
+  schedules,
+  train_state,
+  train_step,
+)
+from input_pipeline.errors import UsageError
+from tests import tiny
+from tests.tiny import batch
+
+TOTAL_STEPS = 20
+
+
+@functools.cache
+def make(
+  *,
+  base_target_decay=0.9,
+  accumulation_steps=1,
+  num_classes=4,
+  dtype="float32",
+  devices=1,
+):
+  network = tiny.make_network(num_classes, jnp.dtype(dtype))
+  rate = schedules.learning_rate_schedule(
+    base_learning_rate=2.0,
+    batch_size=32,
+    warmup_steps=2,
+    total_steps=TOTAL_STEPS,
+  )
+  tx = optimizers.lars(
+    rate, weight_decay=1e-6, momentum=0.9, trust_coefficient=1e-3
+  )
+
+  def create(target_init="independent"):
+    return train_state.create_byol_state(
+      network, tx, seed=3, image_size=8, target_init=target_init
+    )
+
+  step_fn = train_step.make_train_step(
+    network,
+    learning_rate=rate,
+    target_decay=schedules.target_decay_schedule(
+      base_target_decay=base_target_decay, total_steps=TOTAL_STEPS
+    ),
+    accumulation_steps=accumulation_steps,
+    mesh=sharding.make_mesh(jax.devices()[:devices]),
+    make_views=tiny.stack_views,
+  )
+  return jax.jit(create, static_argnames="target_init"), step_fn
+
+
+@functools.cache
+def compiled(**options):
+  """The step on one device, compiled once for all tests that use it."""
+  return jax.jit(make(**options)[1])
+
+
+def run(devices, updates=4, **options):
+  """State and metrics after some updates on so many devices."""
+  create, step_fn = make(devices=devices, **options)
+  mesh = sharding.make_mesh(jax.devices()[:devices])
+  kept = jax.tree.map(
+    lambda x: sharding.cut(mesh, x.shape), jax.eval_shape(create)
+  )
+  state = jax.device_put(create(), kept)
+  step_fn = jax.jit(
+    step_fn,
+    donate_argnums=0,
+    out_shardings=(kept, sharding.replicated(mesh)),
+  )
+  for step in range(updates):
+    state, metrics = step_fn(state, sharding.put_batch(mesh, batch(step)))
+  assert step_fn._cache_size() == 1, "compiled more than once"
+  return jax.device_get(state), jax.device_get(metrics)
+
+
+def largest_difference(a, b):
+  """Largest difference of two trees, relative to the largest of each leaf."""
+  differences = jax.tree.map(
+    # The floor is for biases before a BatchNorm, whose gradient is rounding.
+    lambda x, y: np.max(np.abs(x - y)) / max(np.max(np.abs(x)), 1e-2),
+    a,
+    b,
+  )
+  return max(jax.tree.leaves(differences))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("dtype", "accumulation_steps", "bound"),
+  [("float64", 1, 1e-9), ("float64", 2, 1e-9), ("float32", 1, 1e-3)],
+)
+def test_one_device_equals_eight(dtype, accumulation_steps, bound):
+  """Only the order of sums differs: bounds after four updates."""
+  with jax.enable_x64(dtype == "float64"):
+    options = {"dtype": dtype, "accumulation_steps": accumulation_steps}
+    one, metrics_one = run(1, **options)
+    eight, metrics_eight = run(8, **options)
+  for side in ("online", "target"):
+    a, b = getattr(one, side), getattr(eight, side)
+    assert largest_difference(a.params, b.params) < bound
+    assert largest_difference(a.batch_stats, b.batch_stats) < bound
+  start = make(**options)[0]().online.params
+  assert largest_difference(start, one.online.params) > 0.01
+  for name, value in metrics_one.items():
+    np.testing.assert_allclose(
+      value, metrics_eight[name], rtol=bound, atol=bound, err_msg=name
+    )
+
+
+def test_accumulation_is_the_mean_of_micro_batch_gradients():
+  create, step_fn = make(accumulation_steps=2)
+  state, whole = create(), batch(0)
+  network = tiny.make_network()
+  sides = ("online", "target")
+  stats = {side: getattr(state, side).batch_stats for side in sides}
+  gradient = jax.jit(
+    jax.value_and_grad(train_step.objective, argnums=1, has_aux=True),
+    static_argnums=0,
+  )
+  grads = []
+  for part in (0, 1):  # every other row belongs to a micro-batch
+    rows = {name: value[part::2] for name, value in whole.items()}
+    images = jnp.stack([rows["view1"], rows["view2"]], axis=1)
+    (_, (stats, _)), grad = gradient(
+      network,
+      state.online.params,
+      state.target.params,
+      stats,
+      images,
+      rows["label"],
+    )
+    grads.append(grad)
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *grads)
+  # The first learning rate is 0: the momentum shows the gradient.
+  expected = state.online.apply_gradients(grads=mean)
+  new, metrics = jax.jit(step_fn)(state, whole)
+  assert (
+    largest_difference(
+      expected.opt_state[2].trace, new.online.opt_state[2].trace
+    )
+    < 1e-3
+  )
+  assert largest_difference(stats["online"], new.online.batch_stats) < 1e-3
+  assert int(new.step) == int(new.target.step) == 1
+  count = new.online.batch_stats["encoder"]["stem_norm"]["count"]
+  assert count == 4  # two micro-batches of two views, but one update
+  norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(mean)))
+  np.testing.assert_allclose(metrics["train/grad_norm"], norm, rtol=1e-3)
+
+
+def test_tau_one_freezes_the_target_and_tau_zero_copies():
+  for tau, reference in ((1.0, "target"), (0.0, "online")):
+    options = {"base_target_decay": tau}
+    create, step_fn = make(**options)[0], compiled(**options)
+    state = create()
+    frozen = state.target.params
+    # τ rises from its base on a cosine, so a copy is exact at step 0 only.
+    new, _ = step_fn(state, batch(0))
+    expected = frozen if reference == "target" else new.online.params
+    assert largest_difference(expected, new.target.params) < 1e-6
+    assert reference == "online" or all(
+      np.array_equal(a, b)
+      for a, b in zip(
+        jax.tree.leaves(frozen), jax.tree.leaves(new.target.params), strict=True
+      )
+    )
+
+
+def test_target_moves_by_the_average_of_the_updated_online_network():
+  options = {"base_target_decay": 0.7}
+  create, step_fn = make(**options)[0], compiled(**options)
+  state = create()
+  for step in range(3):  # the first learning rate is 0
+    before, state = state, step_fn(state, batch(step))[0]
+  tau = 1 - 0.3 * (1 + np.cos(np.pi * 2 / TOTAL_STEPS)) / 2
+  expected = jax.tree.map(
+    lambda xi, theta: tau * xi + (1 - tau) * theta,
+    before.target.params,
+    state.online.params,
+  )
+  assert largest_difference(expected, state.target.params) < 1e-5
+  moved = largest_difference(before.online.params, state.online.params)
+  assert moved > 1e-4  # so "updated" is told from "before the update"
+  own = state.target.batch_stats["encoder"]["stem_norm"]["mean"]
+  online = state.online.batch_stats["encoder"]["stem_norm"]["mean"]
+  assert np.max(np.abs(own - online)) > 1e-3  # not averaged, not copied
+
+
+def test_labels_move_only_the_classifier():
+  create, step_fn = make()[0], compiled()
+  first = batch(0)
+  other = {**first, "label": (first["label"] + 1) % 4}
+  a, _ = step_fn(create(), first)
+  b, _ = step_fn(create(), other)
+  trace_a, trace_b = (s.online.opt_state[2].trace for s in (a, b))
+  for part in ("encoder", "projector", "predictor"):
+    assert largest_difference(trace_a[part], trace_b[part]) < 1e-4
+  assert largest_difference(trace_a["classifier"], trace_b["classifier"]) > 0.1
+
+
+def test_only_view1_trains_the_classifier():
+  create, step_fn = make()[0], compiled()
+  first = batch(0)
+  swapped = {**first, "view2": batch(1)["view2"]}
+  _, a = step_fn(create(), first)
+  _, b = step_fn(create(), swapped)
+  np.testing.assert_allclose(
+    a["train/classifier_loss"], b["train/classifier_loss"], rtol=1e-5
+  )
+  assert abs(a["train/byol_loss"] - b["train/byol_loss"]) > 1e-3
+
+
+def test_rows_without_label_do_not_count():
+  create, step_fn = make()[0], compiled()
+  some = batch(0)
+  some["label"][::2] = -1
+  state, metrics = step_fn(create(), some)
+  assert np.isfinite(metrics["train/classifier_loss"])
+  none = {**some, "label": np.full(32, -1, np.int32)}
+  state, metrics = step_fn(create(), none)
+  assert metrics["train/classifier_loss"] == 0
+  kernel = state.online.opt_state[2].trace["classifier"]["bias"]
+  np.testing.assert_array_equal(kernel, 0)
+
+
+def test_unlabelled_data_train_without_classifier():
+  create, step_fn = make(num_classes=0)
+  state, metrics = jax.jit(step_fn)(create(), batch(0))
+  assert "classifier" not in state.online.params
+  assert not {"train/top1", "train/classifier_loss"} & metrics.keys()
+  assert np.isfinite(metrics["train/byol_loss"])
+
+
+def test_initial_target():
+  create, _ = make()
+  state = create()
+  assert largest_difference(state.online.params, state.target.params) > 0.1
+  state = create("copy")
+  assert largest_difference(state.online.params, state.target.params) == 0
+
+
+def test_batch_size_must_divide():
+  sharding.check_batch_size(64, devices=8, accumulation_steps=4)
+  with pytest.raises(UsageError, match=r"100 .*multiple of 32.*96 or 128"):
+    sharding.check_batch_size(100, devices=8, accumulation_steps=4)
+  with pytest.raises(UsageError, match="such as 32"):
+    sharding.check_batch_size(8, devices=8, accumulation_steps=4)
+
+
+@pytest.mark.parametrize(
+  ("batch_size", "steps", "ways_out"),
+  [
+    (1, 1, r"batch_size 2 or 3, or another multiple of 1\."),
+    (9, 9, r"batch_size 18 or 27, .* multiple of 9, or accumulation_steps 3\."),
+    (7, 7, r"batch_size 14 or 21, .* multiple of 7, or accumulation_steps 1\."),
+  ],
+)
+def test_one_image_at_a_time_is_refused(batch_size, steps, ways_out):
+  with pytest.raises(UsageError, match="one image .*" + ways_out):
+    sharding.check_batch_size(batch_size, devices=1, accumulation_steps=steps)
+  # What the sentence proposes will do; so does one image on each device.
+  with pytest.raises(UsageError, match=r"multiple of 2, such as 4 or 6\."):
+    sharding.check_batch_size(3, devices=1, accumulation_steps=2)
+  for size, parts in ((2 * steps, steps), (batch_size, 1)):
+    if size > 1:
+      sharding.check_batch_size(size, devices=1, accumulation_steps=parts)
+  sharding.check_batch_size(8, devices=8, accumulation_steps=1)
+
+
+def test_prefetch_keeps_order_and_loses_nothing():
+  mesh = sharding.make_mesh()
+  batches = ({"x": np.full(8, i)} for i in range(7))
+  found = [int(b["x"][0]) for b in sharding.prefetch(mesh, batches)]
+  assert found == list(range(7))

@@ -1,0 +1,164 @@
+"""The loop: order, intervals, non-finite metrics."""
+
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from byol_flax.runs import (
+  checkpoint,
+  distributed,
+  loop,
+  metrics_log,
+  progress_line,
+)
+from input_pipeline.errors import StorageError, UsageError
+
+
+class Counter(struct.PyTreeNode):
+  """A state of one number: the sum of all batches."""
+
+  step: jax.Array
+  total: jax.Array
+
+
+@jax.jit
+def step_fn(state, batch):
+  total = state.total + batch["x"]
+  metrics = {"train/byol_loss": batch["x"], "train/total": total}
+  return Counter(step=state.step + 1, total=total), metrics
+
+
+def numbers(start, bad=None, end=None):
+  """Batch k holds k + 1; update `bad` gets a NaN; see `run` for `end`."""
+  k = start
+  while True:
+    k += 1
+    if end and k == end[0]:
+      raise end[1]
+    yield {"x": jnp.float32(np.nan if k == bad else k)}
+
+
+def run(
+  workdir, *, start=0, total=20, every_steps=7, bad=None, evaluate=5, end=None
+):
+  """`end`: (update, what is raised where its batch is awaited)."""
+  checkpoints = checkpoint.Checkpoints(
+    str(workdir),
+    every_steps=every_steps,
+    every_minutes=1e6,
+    keep_last=2,
+    keep_every=1,
+    processes=distributed.Processes(),
+  )
+  evaluated = []
+
+  def evaluation(state):
+    evaluated.append(int(state.step))
+    return {"knn/test/top1": 0.5}
+
+  stream = io.StringIO()
+  state = Counter(
+    step=jnp.int32(start), total=jnp.float32(start * (start + 1) / 2)
+  )
+  with metrics_log.MetricsLog(
+    str(workdir), writes=True, resume_step=start
+  ) as out:
+    try:
+      state, seconds = loop.run(
+        state,
+        step_fn,
+        numbers(start, bad, end),
+        total_steps=total,
+        batch_size=4,
+        intervals=loop.Intervals(report=6, evaluate=evaluate),
+        outlets=loop.Outlets(
+          checkpoints=checkpoints,
+          make_record=lambda step, seconds: {"step": step, "seconds": seconds},
+          evaluate=evaluation,
+          report=out,
+          progress=progress_line.Progress(
+            total_steps=total, batch_size=4, stream=stream
+          ),
+          processes=distributed.Processes(),
+          starved=lambda: "More workers!",
+        ),
+        seconds_before=100.0,
+        evaluate_first=False,
+      )
+    finally:
+      saved = checkpoints.steps()
+      checkpoints.close()
+  return state, seconds, saved, evaluated, stream.getvalue()
+
+
+def lines(workdir):
+  text = (workdir / "metrics.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_run_from_the_start(tmp_path):
+  state, seconds, saved, evaluated, console = run(tmp_path)
+  assert int(state.step) == 20
+  assert float(state.total) == 210  # every batch once
+  assert seconds > 100
+  assert saved == [7, 14, 20]
+  assert evaluated == [5, 10, 15, 20]
+  trained = [line for line in lines(tmp_path) if "train/total" in line]
+  assert [line["step"] for line in trained] == [1, 6, 12, 18, 20]
+  for line in trained:  # the value after that update, not a mean
+    k = line["step"]
+    assert line["train/total"] == k * (k + 1) / 2
+    assert ("time/step_ms" in line) == (k > 1)
+  assert "time/first_step_seconds" in trained[0]
+  for line in trained[1:]:
+    assert 0 <= line["time/data_wait_fraction"] <= 1
+    rate = line["time/images_per_second"]
+    np.testing.assert_allclose(rate, 4 * 1000 / line["time/step_ms"])
+  assert "step 20/20 100%" in console
+
+
+def test_a_run_from_the_middle(tmp_path):
+  state, _, saved, evaluated, _ = run(tmp_path, start=13)
+  assert float(state.total) == 210
+  assert saved == [14, 20]
+  assert evaluated == [15, 20]
+
+
+def test_evaluation_only_at_the_end(tmp_path):
+  assert run(tmp_path, evaluate=0)[3] == [20]
+
+
+@pytest.mark.parametrize(("bad", "kept"), [(17, [7, 14]), (14, [7]), (3, [])])
+def test_a_non_finite_metric_stops_before_it_is_saved(tmp_path, bad, kept):
+  with pytest.raises(
+    loop.NonFiniteError, match=f"train/byol_loss became nan in update {bad}"
+  ) as error:
+    run(tmp_path, bad=bad)
+  seen = bad * (bad - 1) // 2
+  assert (
+    f"Update {bad - 1} had train/byol_loss {bad - 1}, train/total {seen}. "
+    in str(error.value)
+  )
+  reader = checkpoint.Checkpoints.reader(str(tmp_path))
+  assert reader.steps() == kept
+  reader.close()
+
+
+@pytest.mark.parametrize("error", [UsageError, StorageError])
+def test_an_input_that_ends_loses_no_update(tmp_path, error):
+  with pytest.raises(error, match="of the input"):
+    run(tmp_path, end=(11, error("of the input")))
+  assert run(tmp_path, start=10)[2] == [7, 10, 14, 20]
+
+
+def test_an_input_that_ends_after_a_nan_saves_none_of_it(tmp_path):
+  with pytest.raises(loop.NonFiniteError, match="in update 10"):
+    run(tmp_path, bad=10, end=(11, UsageError("of the input")))
+  reader = checkpoint.Checkpoints.reader(str(tmp_path))
+  assert reader.steps() == [7]
+  reader.close()

@@ -1,0 +1,310 @@
+"""The processes of a run: gathered, watched, told why they end."""
+
+import concurrent.futures
+import random
+import socket
+import threading
+import time
+
+import pytest
+
+from byol_flax.runs.peers import watch
+from input_pipeline.errors import PreemptedError, RunError
+
+# The `end` of a played process leaves its thread by SystemExit.
+pytestmark = pytest.mark.filterwarnings(
+  "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)
+
+PATIENT = watch.Deadlines(
+  start_seconds=20, silence_seconds=20, stall_seconds=60
+)
+
+
+def free_address():
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    return server.getsockname()
+
+
+class Run:
+  """Processes played by threads; what they end with is kept."""
+
+  def __init__(self, count, deadlines=PATIENT, present=None):
+    self.count, self.deadlines = count, deadlines
+    self.address = free_address()
+    self.ended, self.errors, self.peers = {}, {}, {}
+    self.stopping, self.identities = set(), {}
+    present = range(count) if present is None else present
+    threads = [threading.Thread(target=self.join, args=(i,)) for i in present]
+    for thread in threads:
+      thread.start()
+    for thread in threads:
+      thread.join()
+
+  def join(self, index):
+    def end(sentence, code):
+      self.ended[index] = (sentence, code)
+      for peer in channel._call.come.values():
+        peer.connection.close()
+      raise SystemExit  # ends this thread, as the real one ends the process
+
+    try:
+      channel = watch.Peers(
+        self.address,
+        index=index,
+        count=self.count,
+        deadlines=self.deadlines,
+        identity=self.identities.get(index, "the run"),
+        stopping=lambda: index in self.stopping,
+        end=end,
+      )
+      channel.gather()
+      self.peers[index] = channel
+    except RunError as error:
+      self.errors[index] = str(error)
+    except PreemptedError:
+      self.errors[index] = "preempted"
+    except SystemExit:
+      pass
+
+  def wait_for(self, indices, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not set(indices) <= set(self.ended):
+      assert time.monotonic() < deadline, self.ended
+      time.sleep(0.02)
+
+  def kill(self, index):
+    """What the kernel does for a process that is killed."""
+    self.peers[index]._closing.set()
+    for peer in self.peers[index]._peers:
+      peer.connection.shutdown(socket.SHUT_RDWR)
+      peer.connection.close()
+
+
+def test_those_who_do_not_come_are_named():
+  deadlines = watch.Deadlines(
+    start_seconds=2, silence_seconds=20, stall_seconds=60
+  )
+  run = Run(4, deadlines, present=[0, 2])
+  assert "Processes 1, 3 of 4 did not come within 2 s" in run.errors[0]
+  sentence, code = run.ended[2]
+  assert "Processes 1, 3 of 4" in sentence
+  assert code == 1
+
+
+def test_process_0_is_named_when_it_does_not_come():
+  deadlines = watch.Deadlines(
+    start_seconds=1, silence_seconds=20, stall_seconds=60
+  )
+  run = Run(2, deadlines, present=[1])
+  assert "Process 0 of 2 did not answer at 127.0.0.1" in run.errors[1]
+
+
+def test_two_sizes_of_one_run_are_a_usage_error():
+  run = Run(3, present=[])
+  gathered = threading.Thread(target=run.join, args=(0,), daemon=True)
+  gathered.start()
+  run.count = 2
+  run.join(1)
+  sentence, code = run.ended[1]
+  assert "one of 2, process 0 as one of 3" in sentence
+  assert code == 2
+  run.count = 3
+  threads = [threading.Thread(target=run.join, args=(i,)) for i in (1, 2)]
+  for thread in threads:
+    thread.start()
+  for thread in (*threads, gathered):
+    thread.join(10)
+  assert sorted(run.peers) == [0, 1, 2]
+
+
+def test_another_command_on_one_process_is_a_usage_error():
+  run = Run(3, present=[])
+  run.identities[2] = "another config"
+  threads = [
+    threading.Thread(target=run.join, args=(i,), daemon=True) for i in range(3)
+  ]
+  for thread in threads:
+    thread.start()
+  run.wait_for([2])
+  sentence, code = run.ended[2]
+  assert "process 2 of 3" in sentence
+  assert "another config, workdir" in sentence
+  assert code == 2
+  # The others still wait for a process 2 that fits.
+  del run.identities[2]
+  run.join(2)
+  for thread in threads:
+    thread.join(10)
+  assert sorted(run.peers) == [0, 1, 2]
+
+
+def gather_at_random(seed):
+  """Four that come at random moments; some are told to end before the last."""
+  rng = random.Random(seed)
+  run = Run(4, present=[])
+  moments = [rng.uniform(0, 2) for _ in range(4)]
+  moments[rng.randrange(4)] = 2.5  # nobody is told after all have come
+  stopped = rng.sample(range(4), rng.choice((1, 1, 2)))
+  told = rng.uniform(0, 2)
+
+  def come(index):
+    time.sleep(moments[index])
+    run.join(index)
+
+  threads = [
+    *(threading.Timer(told, run.stopping.add, [index]) for index in stopped),
+    *(threading.Thread(target=come, args=(index,)) for index in range(4)),
+  ]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join(15)
+  preempted = {i for i, error in run.errors.items() if error == "preempted"}
+  ended = {i for i, (_, code) in run.ended.items() if code == 75}
+  told = f"{moments}, {stopped} at {told}: {run.errors}, {run.ended}"
+  assert preempted | ended == set(range(4)), told
+  assert preempted <= set(stopped), told
+  assert all("preempted" in run.ended[i][0] for i in ended), told
+
+
+def test_a_signal_while_they_gather_ends_all_with_75_the_late_ones_too():
+  with concurrent.futures.ThreadPoolExecutor(24) as pool:
+    list(pool.map(gather_at_random, range(24)))
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_nobody_waits_for_long_for_those_who_never_come(stopped):
+  deadlines = watch.Deadlines(
+    start_seconds=2, silence_seconds=20, stall_seconds=60
+  )
+  run = Run(3, deadlines, present=[])
+  threads = [threading.Thread(target=run.join, args=(i,)) for i in (0, 1)]
+  for thread in threads:
+    thread.start()
+  time.sleep(1)
+  run.stopping.add(stopped)
+  for thread in threads:
+    thread.join(5)
+  assert run.errors == {stopped: "preempted"}
+  assert run.ended[1 - stopped][1] == 75
+
+
+def test_a_signal_while_process_0_is_not_there():
+  deadlines = watch.Deadlines(
+    start_seconds=1, silence_seconds=20, stall_seconds=60
+  )
+  run = Run(2, deadlines, present=[])
+  run.stopping.add(1)
+  run.join(1)
+  assert run.errors == {1: "preempted"}
+
+
+@pytest.mark.parametrize("killed", [0, 1, 2])
+def test_a_killed_process_is_named_everywhere(killed):
+  run = Run(3)
+  for index in range(3):
+    run.peers[index].at(17, "updating")
+  time.sleep(1.5)  # long enough for one beat
+  run.kill(killed)
+  left = {0, 1, 2} - {killed}
+  run.wait_for(left)
+  for index in left:
+    sentence, code = run.ended[index]
+    assert f"process {killed} of 3" in sentence
+    assert "at update 17, updating" in sentence
+    assert code == 1
+
+
+def test_a_silent_process_is_named():
+  deadlines = watch.Deadlines(
+    start_seconds=20, silence_seconds=2, stall_seconds=60
+  )
+  run = Run(2, deadlines)
+  # Its host lost power: the connection stays, and nothing comes.
+  run.peers[1]._closing.set()
+  run.wait_for([0])
+  assert "process 1 of 2" in run.ended[0][0]
+  assert "not been heard of for 2 s" in run.ended[0][0]
+
+
+def test_those_who_hold_up_the_others_are_named():
+  deadlines = watch.Deadlines(
+    start_seconds=20, silence_seconds=20, stall_seconds=3
+  )
+  run = Run(3, deadlines)
+  run.peers[0].at(5, "updating")
+  run.peers[1].at(5, "waiting for input")
+  run.peers[2].at(5, "updating")
+  run.wait_for([0, 1, 2])
+  for index in range(3):
+    sentence, code = run.ended[index]
+    assert "Nothing moved for 3 s. Behind: process 1 of 3" in sentence
+    assert "at update 5, waiting for input" in sentence
+    assert "process 2 of 3" not in sentence
+    assert code == 1
+
+
+def test_parts_of_a_long_evaluation_are_movement():
+  deadlines = watch.Deadlines(
+    start_seconds=20, silence_seconds=20, stall_seconds=4
+  )
+  run = Run(2, deadlines)
+  run.peers[1].at(5, "evaluating")
+  for _ in range(8):
+    time.sleep(0.5)
+    run.peers[1].part_done()
+  assert not run.ended
+  for index in (1, 0):
+    run.peers[index].close()
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_failure_ends_all_with_its_sentence_and_code(failed):
+  run = Run(3)
+  with pytest.raises(SystemExit):
+    run.peers[failed].fail("The data ended.", 2)
+  assert run.ended[failed] == ("The data ended.", 2)
+  left = {0, 1, 2} - {failed}
+  run.wait_for(left)
+  for index in left:
+    sentence, code = run.ended[index]
+    assert f"process {failed} of 3" in sentence
+    assert "ended: The data ended." in sentence
+    assert code == 2
+
+
+def test_leaving_in_order_alarms_no_one():
+  run = Run(3)
+  for index in (2, 0, 1):
+    run.peers[index].close()
+    time.sleep(0.3)
+  time.sleep(1.5)
+  assert not run.ended
+
+
+@pytest.mark.parametrize(
+  "words", [b"GET / HTTP/1.1\r\n\r\n", b'{"hello": 7}\n', b'{"hello": "1"}\n']
+)
+def test_a_stranger_is_turned_away(words):
+  run = Run(2, present=[])
+  gathering = threading.Thread(target=run.join, args=(0,), daemon=True)
+  gathering.start()
+  time.sleep(0.3)
+  with socket.create_connection(run.address) as stranger:
+    stranger.sendall(words)
+    stranger.settimeout(5)
+    assert stranger.recv(100) == b""
+  run.join(1)
+  gathering.join(10)
+  assert sorted(run.peers) == [0, 1]
+
+
+@pytest.mark.parametrize(
+  "words", [b'{"at": [1', b'{"at": [1, 2]}', b"[]", b"7"]
+)
+def test_nonsense_from_a_peer_counts_as_its_loss(words):
+  run = Run(2)
+  run.peers[1]._peers[0].connection.sendall(words + b"\n")
+  run.wait_for([0])
+  assert "process 1 of 2" in run.ended[0][0]

@@ -1,0 +1,171 @@
+"""Signals to runs of several processes: what is saved, and how they end."""
+
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests import (
+  soak,
+  trainers,
+)
+from tests.runs import test_older_records
+
+# The same for all, because the number of updates is compiled into the step.
+UPDATES = 30
+
+
+def start(workdir, *flags, processes=2, devices=1, **options):
+  return trainers.Trainers(
+    workdir,
+    [*soak.flags(UPDATES), *flags],
+    processes=processes,
+    devices=devices,
+    **options,
+  )
+
+
+@pytest.mark.slow
+def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
+  workdir = tmp_path / "run"
+  # Every start has the flag that only the first one needs.
+  test_older_records.unpack("format1_digits.tar.xz", tmp_path)
+  begins_with = f"--init-encoder={tmp_path / 'digits'}"
+
+  def terminate(victim, place, workers=0, late=()):
+    run = start(
+      workdir,
+      "--config.evaluation.every_steps=8",
+      "--config.evaluation.batch_size=90",
+      f"--config.loader.num_workers={workers}",
+      begins_with,
+      places={victim: place, **dict.fromkeys(late, "late")},
+    )
+    codes = run.wait(120)
+    assert codes == [75, 75], f"{place}: {codes}\n{run.logs()}"
+    for index in (0, 1):
+      assert "Traceback" not in run.log(index), run.logs()
+      assert "preempted" in run.log(index)
+      assert "the same command resumes" in run.log(index)
+    saved = max(trainers.saves(workdir), default=0)
+    assert saved == trainers.last_update(workdir), place
+    assert not list(workdir.glob("checkpoints/*tmp*")), place
+    return saved
+
+  # Before the first update there is nothing to save, and nothing is.
+  # Process 0 comes when the other would be gone, had it not waited.
+  assert terminate(1, "start", late=[0]) == 0
+  assert not list((workdir / "checkpoints").glob("*"))
+  compiled = terminate(0, "1:updating")
+  assert compiled >= 1
+  first_batch = terminate(1, f"{compiled + 1}:waiting for input", workers=1)
+  assert compiled <= first_batch <= compiled + 3
+  stepping = terminate(1, f"{first_batch + 2}:updating", workers=1)
+  assert stepping >= first_batch + 2
+  saving = terminate(0, f"{(stepping // 5 + 1) * 5}:saved")
+  assert saving >= (stepping // 5 + 1) * 5
+  evaluating = terminate(1, f"{(saving // 8 + 1) * 8}:evaluating")
+  assert evaluating >= (saving // 8 + 1) * 8
+  idle = terminate(0, f"{evaluating + 2}:waiting for input", workers=1)
+  assert evaluating + 1 <= idle < UPDATES
+
+  # The run ends, with every evaluation, as if nothing had been.
+  last = start(workdir, "--config.evaluation.every_steps=8", begins_with)
+  last.finish()
+  assert f"This run began with {begins_with}@6" in last.log(0)
+  starts = trainers.lines(workdir / "starts.jsonl")
+  assert {each["init"]["step"] for each in starts} == {6}
+  assert trainers.saves(workdir)[-1] == UPDATES
+  seen = trainers.views_seen(workdir, UPDATES)
+  assert sorted(seen) == list(range(1, UPDATES + 1))
+  evaluated = [
+    line["step"]
+    for line in trainers.lines(workdir / "metrics.jsonl")
+    if "knn/test/top1" in line
+  ]
+  assert evaluated == [8, 16, 24, 30]
+  assert not trainers.orphans()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_brings_the_others_down(tmp_path, victim):
+  run = start(tmp_path / "run", "--config.loader.num_workers=0")
+  deadline = time.monotonic() + 120
+  while trainers.last_update(tmp_path / "run") < 3:
+    assert run.running(), run.logs()
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  run.signal(victim, signal.SIGKILL)
+  codes = run.wait(60)
+  assert codes[victim] == -signal.SIGKILL
+  other = 1 - victim
+  assert codes[other] not in (0, 2, 75)
+  assert f"byol: process {victim} of 2" in run.log(other)
+  assert "was lost, at update" in run.log(other)
+
+
+@pytest.mark.slow
+def test_soak(tmp_path):
+  """Two events on one topology, so that the end must be equal to the bit."""
+  run = soak.Soak(
+    tmp_path, updates=UPDATES, topologies=("1x2",), dtype="float32"
+  )
+  compared = run.run(events=2, seed=3)
+  assert not run.faults, "\n".join(run.faults)
+  assert compared["equal view digests"] == UPDATES
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_elsewhere_as_if_it_had_stayed(tmp_path):
+  """2 x 2 devices, from update 10 on other ones; in float64, see soak.py."""
+
+  def go_on(workdir, processes, devices):
+    start(
+      workdir,
+      "--config.dtype=float64",
+      "--config.checkpoint.keep_last=10",
+      "--config.loader.num_workers=0",
+      processes=processes,
+      devices=devices,
+      float64=True,
+    ).finish()
+    assert trainers.saves(workdir)[-1] == UPDATES
+    return trainers.state_of(workdir, UPDATES)
+
+  here = tmp_path / "2x2"
+  reference = go_on(here, 2, 2)
+  assert sum(value.dtype == np.float64 for value in reference.values()) > 100
+  assert not any(value.dtype == np.float32 for value in reference.values())
+  for processes, devices in ((1, 4), (2, 1)):
+    there = tmp_path / f"{processes}x{devices}"
+    shutil.copytree(here, there)
+    for step in trainers.saves(there):
+      if step > 10:
+        shutil.rmtree(there / "checkpoints" / str(step))
+    # What is restored has the digest of what was saved, or it is refused.
+    state = go_on(there, processes, devices)
+    difference = trainers.largest_difference(state, reference)
+    print(f"{there.name}: largest relative difference {difference:.2g}")
+    assert difference < soak.BOUND
+    assert trainers.views_seen(there, UPDATES) == trainers.views_seen(
+      here, UPDATES
+    )
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_process_cannot_read_is_kept(tmp_path):
+  workdir = tmp_path / "run"
+  start(workdir, "--config.loader.num_workers=0").finish()
+  shutil.rmtree(workdir / "checkpoints" / str(UPDATES))
+  run = start(
+    workdir, "--config.loader.num_workers=0", places={1: "unreadable"}
+  )
+  codes = run.wait(120)
+  assert codes == [1, 1], run.logs()
+  for index in (0, 1):
+    assert "can be read by some processes and not by others" in run.log(index)
+  assert trainers.saves(workdir)[-1] == UPDATES - 5
+  assert not (workdir / "checkpoints-damaged").exists()
