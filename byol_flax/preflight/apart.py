@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from byol_flax.preflight.compiler import Compiled
-from byol_flax.runs import interrupts
 from byol_flax.slices import Slice
 from input_pipeline import parents
 from input_pipeline.errors import RunError, UsageError
@@ -58,8 +57,7 @@ def compile_apart(
       child.start()
     theirs.close()
     try:
-      with interrupts.when_leaving(child.kill):
-        answer = _await(ours, stream)
+      answer = _await(ours, stream)
       child.join(_SECONDS_TO_END)  # by its own exit code
     finally:
       child.kill()

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from byol_flax.runs import console
+from input_pipeline import parents
 
 EXIT_CODE = 130  # what shells report of a command that SIGINT ended
 _SECONDS = 1.5  # for the callbacks; the process ends within two
@@ -141,6 +142,7 @@ def _end(pipe: int) -> None:
     again, _, _ = select.select([pipe], [], [], 0.02)
     if again and signal.SIGINT in os.read(pipe, 64):
       break
+  parents.kill_children()
   os._exit(EXIT_CODE)
 
 

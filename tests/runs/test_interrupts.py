@@ -103,6 +103,29 @@ def test_workers_of_prepare_say_nothing(tmp_path):
     time.sleep(0.1)
 
 
+HALF_TOLD = """
+import multiprocessing, signal
+from byol_flax.runs import interrupts
+from input_pipeline import parents
+if __name__ == "__main__":
+  interrupts.listen("interrupted.")
+  print("ready", flush=True)
+  told = bytes(10_000_000)  # more than a pipe holds: it waits for the child
+  context = multiprocessing.get_context("spawn")
+  with parents.born_deaf(signal.SIGINT):
+    context.Process(target=len, args=[told]).start()
+"""
+
+
+def test_a_worker_that_is_just_being_started_says_nothing(tmp_path):
+  script = tmp_path / "script.py"
+  script.write_text(HALF_TOLD)
+  run = start(script)
+  wait_for(lambda: len(processes.children(run.pid)) == 2, run)
+  code, errors, _ = interrupt(run)
+  assert (code, errors) == (130, "byol: interrupted.\n")
+
+
 LAST_WORDS = """
 import time
 from byol_flax.runs import interrupts

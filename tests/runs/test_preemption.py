@@ -43,7 +43,7 @@ def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
       begins_with,
       places={victim: place, **dict.fromkeys(late, "late")},
     )
-    codes = run.wait(120)
+    codes = run.wait(300)
     assert codes == [75, 75], f"{place}: {codes}\n{run.logs()}"
     for index in (0, 1):
       assert "Traceback" not in run.log(index), run.logs()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from byol_flax.runs import console
+from input_pipeline import parents
 from input_pipeline.errors import PreemptedError, RunError
 
 BEAT_SECONDS = 1.0
@@ -342,8 +343,9 @@ def end_process(sentence: str, code: int) -> NoReturn:
 
   The main thread may wait for the lost process for ever, inside a collective
   that no exception reaches. Half-written checkpoints are cleaned up by the
-  next start, and Grain's workers end with their parent.
+  next start.
   """
   again = "" if code == 2 or RESUME in sentence else f" {RESUME}"
   console.say(f"{sentence}{again}")
+  parents.kill_children()
   os._exit(code)
