@@ -38,7 +38,7 @@ def arrange(place):
     def refuse(*_):
       raise OSError("Permission denied")
 
-    checkpoint.Checkpoints._restore_record = refuse
+    checkpoint.Checkpoints.record = refuse
     return
   if place.endswith(":saved"):
     save = checkpoint.Checkpoints.save
