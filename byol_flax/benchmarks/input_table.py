@@ -47,7 +47,7 @@ def benchmark(
   stream.write(f"{'one core':22}{'ms/image':>10}{'images/s':>12}\n")
   for stage in stages:
     stream.write(
-      f"{stage.name:22}{stage.milliseconds:10.3f}"
+      f"{stage.name:22}{stage.milliseconds:10.4f}"
       f"{stage.images_per_second:12,.0f}\n"
     )
   whole = stages[-1].images_per_second
