@@ -64,6 +64,7 @@ RUN: dict[str, Bound] = {
   "base_target_decay": _SHARE,
   "target_init": OneOf("independent", "copy"),
   "dtype": OneOf("auto", "bfloat16", "float32", "float64"),
+  "gradient_dtype": OneOf("params", "activations"),
   "optimizer.weight_decay": Real(0),
   "optimizer.momentum": Real(0, 1, below=True),
   "optimizer.trust_coefficient": _POSITIVE,

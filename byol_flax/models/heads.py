@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from byol_flax.models import resnet
+from byol_flax.models import layers, resnet
 
 
 class MLP(nn.Module):
@@ -43,9 +43,9 @@ class MLP(nn.Module):
 
 def linear(
   size: int, bias: bool, dtype: Any, param_dtype: Any, name: str | None = None
-) -> nn.Dense:
+) -> layers.Linear:
   """A linear layer with the authors' initialisation."""
-  return nn.Dense(
+  return layers.Linear(
     size,
     use_bias=bias,
     kernel_init=resnet.weight_init,

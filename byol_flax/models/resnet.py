@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from byol_flax.models import batch_norm
+from byol_flax.models import batch_norm, layers
 
 # σ = 1/sqrt(fan_in), cut at ±2σ and, unlike `lecun_normal`, not rescaled for
 # the cut: 0.87962566 is the standard deviation that remains (paper.md §2.3).
@@ -137,9 +137,7 @@ class ResNet(nn.Module):
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     """Maps images [B, V, H, W, 3] to representations [B, V, F]."""
     conv = functools.partial(
-      nn.Conv,
-      use_bias=False,
-      padding="SAME",
+      layers.Conv,
       kernel_init=weight_init,
       dtype=self.dtype,
       param_dtype=self.param_dtype,

@@ -169,6 +169,7 @@ def build(
         learning_rate=learning_rate,
         target_decay=target_decay,
         accumulation_steps=config.accumulation_steps,
+        gradient_dtype=config.gradient_dtype,
         mesh=mesh,
         make_views=make_views,
       ),

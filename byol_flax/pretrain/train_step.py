@@ -84,6 +84,9 @@ def objective(
   return loss, ({"online": online_stats, "target": target_stats}, report)
 
 
+_gradient = jax.grad(objective, argnums=1, has_aux=True)
+
+
 def _whole(params: Any, dtype: Any, mesh: Mesh) -> Any:
   """Weights as the networks take them: gathered, in the activations' type.
 
@@ -96,6 +99,17 @@ def _whole(params: Any, dtype: Any, mesh: Mesh) -> Any:
     ),
     params,
   )
+
+
+def _in_type_of(gradient_dtype: str, weights: Any, params: Any) -> Any:
+  """The same weights, in the type that their gradients are to have.
+
+  If that is the parameters', the layers take the weights back to the
+  activations' type; once compiled, neither cast is left.
+  """
+  if gradient_dtype == "activations":
+    return weights
+  return jax.tree.map(lambda w, p: w.astype(p.dtype), weights, params)
 
 
 def _parts(grads: Any, params: Any, mesh: Mesh) -> Any:
@@ -115,6 +129,7 @@ def make_train_step(
   learning_rate: schedules.Schedule,
   target_decay: schedules.Schedule,
   accumulation_steps: int,
+  gradient_dtype: str,
   mesh: Mesh,
   make_views: Callable[[Batch], jax.Array],
 ) -> StepFn:
@@ -127,13 +142,12 @@ def make_train_step(
   move once (paper.md §9.1).
 
   On the devices of `mesh` the state lies as `sharding.cut` says: the networks
-  gather the weights, and each device moves its part of them.
+  gather the weights, and each device moves its part. Gradients are added up in
+  the type of "params" or "activations", whichever `gradient_dtype` names.
 
-  The metrics are global scalars under the names of the vocabulary. Loss and
-  gradient are those before the update, τ and learning rate those of the
-  update, the distance is that after it.
+  Metrics are global scalars under the names of the vocabulary: loss and gradient
+  before the update, its τ and learning rate, the distance after it.
   """
-  gradient = jax.grad(objective, argnums=1, has_aux=True)
 
   def train_step(state: ByolState, batch: Batch) -> tuple[ByolState, Metrics]:
     online, target = state.online, state.target
@@ -151,8 +165,9 @@ def make_train_step(
       carry: tuple[Any, Any], micro_batch: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[Any, Any], Metrics]:
       batch_stats, total = carry
-      grads, (batch_stats, report) = gradient(
-        network, online_params, target_params, batch_stats, *micro_batch
+      weights = _in_type_of(gradient_dtype, online_params, online.params)
+      grads, (batch_stats, report) = _gradient(
+        network, weights, target_params, batch_stats, *micro_batch
       )
       grads = _parts(grads, online.params, mesh)
       return (batch_stats, jax.tree.map(jnp.add, total, grads)), report

@@ -16,6 +16,7 @@ FORMAT = 2
 # A key of the config that came after format 1 -> the value with which today's
 # code does what the code without the key did. Each row says why.
 ADDED_SINCE: dict[str, Any] = {
+  "gradient_dtype": "activations",  # the layers cast weights, as Flax's do
   "checkpoint.save_on_interrupt": False,  # Ctrl-C always ended at once
   "augment.scaled_decoding": False,  # images were decoded whole
 }

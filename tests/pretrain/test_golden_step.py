@@ -202,6 +202,7 @@ def test_five_updates_equal_the_authors(golden):
         base_target_decay=0.9, total_steps=50
       ),
       accumulation_steps=1,
+      gradient_dtype="params",
       mesh=sharding.make_mesh(jax.devices()[:1]),
       make_views=tiny.stack_views,
     )

@@ -53,6 +53,7 @@ def make(
       base_target_decay=base_target_decay, total_steps=TOTAL_STEPS
     ),
     accumulation_steps=accumulation_steps,
+    gradient_dtype="params",
     mesh=sharding.make_mesh(jax.devices()[:devices]),
     make_views=tiny.stack_views,
   )

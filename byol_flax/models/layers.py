@@ -1,0 +1,173 @@
+"""Convolution and linear layer whose gradients have the weights' own type.
+
+Values are computed in the type of the activations. Flax turns the weights into
+that type, and so their gradients, which devices then add up in it: on
+accelerators in bfloat16, that is to three digits. Here each device's part of a
+gradient leaves in the type in which the weight was handed in. In float32 it is
+what the accelerator's own sums are before they are rounded.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+class Conv(nn.Module):
+  """Two-dimensional convolution, SAME padding, no bias.
+
+  Attributes:
+    features: output channels.
+    kernel_size: height and width.
+    strides: in both directions.
+    kernel_init: initialiser of the kernel [height, width, C, features].
+    dtype: of activations.
+    param_dtype: of the kernel.
+  """
+
+  features: int
+  kernel_size: tuple[int, int]
+  strides: int
+  kernel_init: nn.initializers.Initializer
+  dtype: Any
+  param_dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [..., H, W, C] to [..., H/strides, W/strides, features]."""
+    shape = (*self.kernel_size, x.shape[-1], self.features)
+    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+    images = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
+    y = _convolve(images, kernel, self.strides)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+class Linear(nn.Module):
+  """x W + b.
+
+  Attributes:
+    features: F.
+    use_bias: whether there is b, which starts at 0.
+    kernel_init: initialiser of W [C, F].
+    dtype: of activations.
+    param_dtype: of W and b.
+  """
+
+  features: int
+  use_bias: bool
+  kernel_init: nn.initializers.Initializer
+  dtype: Any
+  param_dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [..., C] to [..., F]."""
+    shape = (x.shape[-1], self.features)
+    kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+    y = _multiply(x.astype(self.dtype), kernel)
+    if self.use_bias:
+      bias = self.param(
+        "bias", nn.initializers.zeros, (self.features,), self.param_dtype
+      )
+      y = _add(y, bias)
+    return y
+
+
+def _plain_convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    window_strides=(strides, strides),
+    padding="SAME",
+    dimension_numbers=_LAYOUT,
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+  """x [N, H, W, C], kernel [h, w, C, F] -> [N, H/strides, W/strides, F]."""
+  return _plain_convolve(x, kernel, strides)
+
+
+def _convolve_forward(
+  x: jax.Array, kernel: jax.Array, strides: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return _convolve(x, kernel, strides), (x, kernel)
+
+
+def _convolve_backward(
+  strides: int, kept: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  x, kernel = kept
+  _, of_x = jax.vjp(lambda x: _plain_convolve(x, kernel, strides), x)
+  sizes, taps, outputs = x.shape[1:3], kernel.shape[:2], g.shape[1:3]
+  padding = jax.lax.padtype_to_pads(sizes, taps, (strides, strides), "SAME")
+  # Each weight has met the pixels that lie `strides` apart, from its own place
+  # in the padded image on: `g` is a kernel with such holes, and the images of
+  # the batch are its channels.
+  ends = [
+    (before, tap + (output - 1) * strides - size - before)
+    for (before, _), tap, output, size in zip(
+      padding, taps, outputs, sizes, strict=True
+    )
+  ]
+  of_kernel = jax.lax.conv_general_dilated(
+    x,
+    g,
+    window_strides=(1, 1),
+    padding=ends,
+    rhs_dilation=(strides, strides),
+    dimension_numbers=("CHWN", "IHWO", "HWNC"),
+    preferred_element_type=kernel.dtype,
+  )
+  return of_x(g)[0], of_kernel
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+@jax.custom_vjp
+def _multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """x [..., C], kernel [C, F] -> [..., F]."""
+  return x @ kernel.astype(x.dtype)
+
+
+def _multiply_forward(
+  x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return _multiply(x, kernel), (x, kernel)
+
+
+def _multiply_backward(
+  kept: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  x, kernel = kept
+  rows = tuple(range(x.ndim - 1))
+  of_kernel = jax.lax.dot_general(
+    x, g, ((rows, rows), ((), ())), preferred_element_type=kernel.dtype
+  )
+  return g @ kernel.astype(x.dtype).T, of_kernel
+
+
+_multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
+@jax.custom_vjp
+def _add(y: jax.Array, bias: jax.Array) -> jax.Array:
+  """y [..., F] + bias [F]."""
+  return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def _add_forward(y: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+  return _add(y, bias), bias
+
+
+def _add_backward(bias: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+  return g, jnp.sum(g, tuple(range(g.ndim - 1)), dtype=bias.dtype)
+
+
+_add.defvjp(_add_forward, _add_backward)
