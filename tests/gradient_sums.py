@@ -30,12 +30,13 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-from byol_flax import inputs, program, sharding, train_step
+from byol_flax import sharding
 from byol_flax.models import layers
+from byol_flax.pretrain import build, inputs, train_step
 from configs import byol_cifar10, byol_digits
 from input_pipeline import pipeline, sources
 
-IMAGES = {32: 8, 512: 2}  # of each device: as in the paper, and what fits here
+IMAGES = {32: 8, 512: 1}  # of each device: as in the paper, and what fits here
 TORUS = {32: (8, 4), 512: (32, 16)}  # cores of a v3-32 and a v3-512
 
 
@@ -99,7 +100,7 @@ def trained(case, updates):
   """The network and its state after so many updates of 64 images."""
   case.config.update(batch_size=64, dtype="float32")
   mesh = sharding.make_mesh(jax.devices()[:1])
-  built = program.build(
+  built = build.build(
     case.config,
     mesh,
     num_examples=len(case.source),
@@ -246,7 +247,7 @@ def measure(case, updates, devices):
     for way, add in WAYS.items()
   }
   case.config.dtype = "bfloat16"
-  narrow = program.build(
+  narrow = build.build(
     case.config,
     sharding.make_mesh(jax.devices()[:1]),
     num_examples=len(case.source),

@@ -103,7 +103,7 @@ def _convolve_backward(
   strides: int, kept: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = kept
-  _, of_x = jax.vjp(lambda x: _plain_convolve(x, kernel, strides), x)
+  of_x = jax.linear_transpose(lambda x: _plain_convolve(x, kernel, strides), x)
   sizes, taps, outputs = x.shape[1:3], kernel.shape[:2], g.shape[1:3]
   padding = jax.lax.padtype_to_pads(sizes, taps, (strides, strides), "SAME")
   # Each weight has met the pixels that lie `strides` apart, from its own place

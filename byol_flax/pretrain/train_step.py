@@ -145,7 +145,7 @@ def make_train_step(
   gather the weights, and each device moves its part. Gradients are added up in
   the type of "params" or "activations", whichever `gradient_dtype` names.
 
-  Metrics are global scalars under the names of the vocabulary: loss and gradient
+  Metrics are global scalars by the names of the vocabulary: loss and gradient
   before the update, its τ and learning rate, the distance after it.
   """
 

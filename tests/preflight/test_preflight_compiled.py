@@ -2,8 +2,10 @@
 
 import pytest
 
-from byol_flax import operations, program, sharding, slices
+from byol_flax import sharding, slices
+from byol_flax.benchmarks import operations
 from byol_flax.preflight import compiler, estimate
+from byol_flax.pretrain import build
 from configs import byol, byol_cifar10, byol_digits
 
 # Of one block per group of ResNet-50 at 64 pixels, 8 images on each of the 32
@@ -77,7 +79,7 @@ def test_the_step_stays_within_its_budget(tpu_compiler):
   assert result.collectives["all-reduce"].size >= 4 * result.parameters
   # Counted before anything is compiled, as `benchmark step` does.
   mesh = sharding.make_mesh()
-  built = program.build(
+  built = build.build(
     config,
     mesh,
     num_examples=1_281_167,
