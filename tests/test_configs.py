@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import re
 
 import jax
 import pytest
@@ -75,12 +76,12 @@ def test_dtype_float64_is_that_of_everything():
   config = byol_digits.get_config()
   config.dtype = "float64"
 
-  def build():
+  def built_here():
     mesh = sharding.make_mesh()
     return build.build(config, mesh, num_examples=1437, num_classes=10)
 
   with jax.enable_x64(True):
-    built = build()
+    built = built_here()
     arrays = built.abstract_state, built.abstract_batch
     operations = str(jax.make_jaxpr(built.step_fn)(*arrays))
   assert "f64[64,2,32]" in operations  # projections
@@ -88,7 +89,25 @@ def test_dtype_float64_is_that_of_everything():
   assert "f16[" not in operations
   # Without JAX's leave it would have become float32.
   with pytest.raises(UsageError, match="JAX_ENABLE_X64=1"):
-    build()
+    built_here()
+
+
+@pytest.mark.parametrize("gradient_dtype", ["params", "activations"])
+def test_gradients_have_the_type_that_is_asked_for(gradient_dtype):
+  config = byol_digits.get_config()
+  config.update(dtype="bfloat16", gradient_dtype=gradient_dtype)
+  mesh = sharding.make_mesh()
+  built = build.build(config, mesh, num_examples=1437, num_classes=10)
+  arrays = built.abstract_state, built.abstract_batch
+  operations = str(jax.make_jaxpr(built.step_fn)(*arrays))
+  wide = re.findall(r":f32\[[\d,]+\] = conv_general_dilated", operations)
+  convolutions = sum(
+    path[-1].key == "kernel" and leaf.ndim == 4
+    for path, leaf in jax.tree.leaves_with_path(
+      built.abstract_state.online.params
+    )
+  )
+  assert len(wide) == (convolutions if gradient_dtype == "params" else 0)
 
 
 def test_presets_are_the_papers():  # paper.md §3.3
