@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING
 
 from byol_flax.commands import config_bounds
 from byol_flax.commands.command_line import parse_command
-from byol_flax.commands.config_file import (
-  config_of_run,
-  load_config,
-)
-from byol_flax.runs import (
-  console,
-  interrupts,
-)
+from byol_flax.commands.config_file import config_of_run, load_config
+from byol_flax.runs import console, interrupts
 from input_pipeline import full_disk
 from input_pipeline.errors import (
   DiskFullError,
@@ -199,10 +193,7 @@ def _train(
 
     devices.open_devices()
     from byol_flax.evaluation import online
-    from byol_flax.pretrain import (
-      origin,
-      train,
-    )
+    from byol_flax.pretrain import origin, train
     from byol_flax.runs import workdir as workdir_lib
 
     begins_with = None

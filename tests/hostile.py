@@ -20,13 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from input_pipeline import (
-  augment,
-  decoding,
-  loading,
-  pipeline,
-  sources,
-)
+from input_pipeline import augment, decoding, loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 from tests.input_pipeline.test_pipeline import VIEW
 

@@ -14,10 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_flax import (
-  sharding,
-  slices,
-)
+from byol_flax import sharding, slices
 from byol_flax.models import byol, resnet
 from byol_flax.preflight import compiler
 from byol_flax.pretrain import losses

@@ -16,10 +16,7 @@ from byol_flax import main
 
 
 def arrange(place):
-  from byol_flax.runs import (
-    checkpoint,
-    distributed,
-  )
+  from byol_flax.runs import checkpoint, distributed
 
   if place == "start":
     find = distributed.find_cluster

@@ -9,10 +9,7 @@ import pytest
 
 from byol_flax import sharding
 from byol_flax.models import resnet
-from byol_flax.pretrain import (
-  build,
-  inputs,
-)
+from byol_flax.pretrain import build, inputs
 from configs import byol, byol_digits, common
 from input_pipeline.errors import UsageError
 

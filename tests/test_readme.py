@@ -12,10 +12,7 @@ import sys
 import pytest
 
 from byol_flax import main
-from byol_flax.commands import (
-  command_line,
-  config_file,
-)
+from byol_flax.commands import command_line, config_file
 from tests.input_pipeline.prepare.test_prepare import (
   WORDNET,
   development_kit,

@@ -11,10 +11,7 @@ import jax
 from byol_flax import sharding
 from byol_flax.benchmarks import memory
 from byol_flax.pretrain import build
-from byol_flax.runs import (
-  checkpoint,
-  interrupts,
-)
+from byol_flax.runs import checkpoint, interrupts
 from byol_flax.runs.distributed import Processes
 from byol_flax.slices import GIB
 from input_pipeline import sources

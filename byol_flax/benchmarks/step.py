@@ -9,15 +9,9 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from byol_flax import (
-  sharding,
-  slices,
-)
+from byol_flax import sharding, slices
 from byol_flax.benchmarks import operations, opponent
-from byol_flax.pretrain import (
-  build,
-  inputs,
-)
+from byol_flax.pretrain import build, inputs
 from input_pipeline import augment, sources
 from input_pipeline import resident as resident_lib
 from input_pipeline.errors import UsageError

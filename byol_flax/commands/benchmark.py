@@ -9,10 +9,7 @@ from byol_flax.benchmarks import (
   input_table,
   step,
 )
-from byol_flax.runs.out_files import (
-  check_writable,
-  write_json,
-)
+from byol_flax.runs.out_files import check_writable, write_json
 from byol_flax.runs.version import code_version
 from input_pipeline.errors import UsageError
 

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from byol_flax.bounds import DataSet, Path
 from byol_flax.commands import config_bounds
-from byol_flax.commands.command_line import (
-  CONFIG_HELP,
-  SHIPPED_CONFIGS,
-)
+from byol_flax.commands.command_line import CONFIG_HELP, SHIPPED_CONFIGS
 from input_pipeline import paths
 from input_pipeline.errors import UsageError
 

@@ -9,11 +9,7 @@ from etils import epath
 from byol_flax import sharding
 from byol_flax.evaluation import representations
 from byol_flax.pretrain import build
-from byol_flax.runs import (
-  checkpoint,
-  out_files,
-  records,
-)
+from byol_flax.runs import checkpoint, out_files, records
 from byol_flax.runs.version import code_version
 from input_pipeline import augment, labels, pipeline, sources
 from input_pipeline.errors import UsageError

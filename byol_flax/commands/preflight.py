@@ -9,10 +9,7 @@ from byol_flax.benchmarks import input_stages, photographs
 from byol_flax.preflight import advice, apart, compiler, estimate, shallow
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.pretrain import inputs
-from byol_flax.runs.out_files import (
-  check_writable,
-  write_json,
-)
+from byol_flax.runs.out_files import check_writable, write_json
 from byol_flax.runs.version import code_version
 from byol_flax.slices import Slice
 from input_pipeline import sources

@@ -6,16 +6,9 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from byol_flax.runs.progress_line import human_duration
-from input_pipeline import (
-  full_disk,
-  loading,
-  tfds_metadata,
-)
+from input_pipeline import full_disk, loading, tfds_metadata
 from input_pipeline.errors import RunError, UsageError
-from input_pipeline.prepare import (
-  collecting,
-  leaks,
-)
+from input_pipeline.prepare import collecting, leaks
 from input_pipeline.prepare import shards as prepare_lib
 from input_pipeline.prepare.collecting import Item
 from input_pipeline.prepare.shards import Kept

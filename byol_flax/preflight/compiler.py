@@ -17,10 +17,7 @@ from typing import Any
 
 import jax
 
-from byol_flax import (
-  sharding,
-  trees,
-)
+from byol_flax import sharding, trees
 from byol_flax.preflight import hlo
 from byol_flax.pretrain import build
 from byol_flax.slices import Slice

@@ -8,10 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from byol_flax import (
-  sharding,
-  trees,
-)
+from byol_flax import sharding, trees
 from byol_flax.benchmarks import operations
 from byol_flax.models import batch_norm, byol
 from byol_flax.preflight import compiler

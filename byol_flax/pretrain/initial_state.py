@@ -12,14 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from byol_flax.pretrain import (
-  origin,
-  train_state,
-)
-from byol_flax.runs import (
-  checkpoint,
-  records,
-)
+from byol_flax.pretrain import origin, train_state
+from byol_flax.runs import checkpoint, records
 from byol_flax.runs.distributed import Processes
 from input_pipeline.errors import UsageError
 

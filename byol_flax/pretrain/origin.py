@@ -10,10 +10,7 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.pretrain import train_state
-from byol_flax.runs import (
-  checkpoint,
-  records,
-)
+from byol_flax.runs import checkpoint, records
 from byol_flax.runs.distributed import Processes
 from input_pipeline.errors import RunError, StorageError, UsageError
 

@@ -11,18 +11,10 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from byol_flax import (
-  sharding,
-  trees,
-)
+from byol_flax import sharding, trees
 from byol_flax.models import byol
 from byol_flax.pretrain import build as program_lib
-from byol_flax.pretrain import (
-  initial_state,
-  inputs,
-  origin,
-  train_state,
-)
+from byol_flax.pretrain import initial_state, inputs, origin, train_state
 from byol_flax.reports import pictures
 from byol_flax.runs import (
   checkpoint,

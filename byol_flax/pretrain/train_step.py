@@ -8,20 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from byol_flax import (
-  sharding,
-  trees,
-)
+from byol_flax import sharding, trees
 from byol_flax.models import byol
-from byol_flax.pretrain import (
-  losses,
-  metrics,
-  schedules,
-)
-from byol_flax.pretrain.train_state import (
-  ByolState,
-  update_target,
-)
+from byol_flax.pretrain import losses, metrics, schedules
+from byol_flax.pretrain.train_state import ByolState, update_target
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]

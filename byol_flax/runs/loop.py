@@ -18,15 +18,8 @@ from typing import Any, Protocol
 
 import jax
 
-from byol_flax.runs import (
-  interrupts,
-  metrics_log,
-  progress_line,
-)
-from byol_flax.runs.checkpoint import (
-  Checkpoints,
-  Record,
-)
+from byol_flax.runs import interrupts, metrics_log, progress_line
+from byol_flax.runs.checkpoint import Checkpoints, Record
 from byol_flax.runs.distributed import Processes
 from input_pipeline.errors import (
   PreemptedError,

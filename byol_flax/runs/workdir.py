@@ -10,12 +10,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from byol_flax.runs import (
-  checkpoint,
-  metrics_log,
-  records,
-  run_files,
-)
+from byol_flax.runs import checkpoint, metrics_log, records, run_files
 from input_pipeline import full_disk
 from input_pipeline.errors import UsageError
 

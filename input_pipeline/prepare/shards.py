@@ -16,18 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import (
-  tfds_metadata,
-  whole_files,
-)
+from input_pipeline import tfds_metadata, whole_files
 from input_pipeline.decoding import ImageError, decode_image
 from input_pipeline.errors import UnreadableError, UsageError
-from input_pipeline.prepare import (
-  array_records,
-  likeness,
-  plans,
-  shrinking,
-)
+from input_pipeline.prepare import array_records, likeness, plans, shrinking
 from input_pipeline.prepare.collecting import Item
 from input_pipeline.prepare.leaks import hashes_path
 from input_pipeline.prepare.likeness import Hashes

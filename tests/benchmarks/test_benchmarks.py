@@ -11,12 +11,7 @@ import time
 import jax
 import pytest
 
-from byol_flax import (
-  main,
-  sharding,
-  slices,
-  trees,
-)
+from byol_flax import main, sharding, slices, trees
 from byol_flax.benchmarks import (
   input_evaluation,
   input_stages,
@@ -25,10 +20,7 @@ from byol_flax.benchmarks import (
   photographs,
   step,
 )
-from byol_flax.pretrain import (
-  build,
-  inputs,
-)
+from byol_flax.pretrain import build, inputs
 from byol_flax.runs import out_files
 from configs import byol, byol_digits
 from input_pipeline import decoding, sources

@@ -10,11 +10,7 @@ import numpy as np
 import pytest
 
 from byol_flax import main
-from byol_flax.commands import (
-  command_line,
-  config_bounds,
-  config_file,
-)
+from byol_flax.commands import command_line, config_bounds, config_file
 from byol_flax.models import resnet
 from configs import byol, evaluate
 from input_pipeline import augment

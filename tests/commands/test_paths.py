@@ -5,19 +5,12 @@ import os
 import pytest
 
 from byol_flax.bounds import DataSet, Path
-from byol_flax.commands import (
-  command_line,
-  config_bounds,
-  config_file,
-)
+from byol_flax.commands import command_line, config_bounds, config_file
 from configs import byol, evaluate
 from input_pipeline import paths
 from input_pipeline.prepare import collecting
 from tests.commands.test_config_bounds import CONFIGS
-from tests.input_pipeline.prepare.test_prepare import (
-  jpeg,
-  write,
-)
+from tests.input_pipeline.prepare.test_prepare import jpeg, write
 
 
 @pytest.fixture

@@ -8,12 +8,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from byol_flax import sharding
-from byol_flax.evaluation import (
-  features,
-  few_label,
-  knn,
-  representations,
-)
+from byol_flax.evaluation import features, few_label, knn, representations
 from input_pipeline import augment, pipeline, sources
 from input_pipeline.errors import PreemptedError
 from tests import tiny

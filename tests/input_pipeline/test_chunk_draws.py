@@ -17,10 +17,7 @@ from input_pipeline import (
 )
 from input_pipeline.errors import RunError
 from input_pipeline.unreadable import UnreadableImages
-from tests.input_pipeline.test_pipeline import (
-  VIEW,
-  Numbered,
-)
+from tests.input_pipeline.test_pipeline import VIEW, Numbered
 
 OTHER = dataclasses.replace(
   VIEW, crop_area=(0.08, 0.9), hue=0.2, solarize_threshold=0.4

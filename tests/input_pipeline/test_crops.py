@@ -10,11 +10,7 @@ import tensorflow as tf
 
 from input_pipeline import image_ops
 from input_pipeline.errors import UsageError
-from tests.input_pipeline.test_image_ops import (
-  BOTH,
-  random_bytes,
-  random_image,
-)
+from tests.input_pipeline.test_image_ops import BOTH, random_bytes, random_image
 
 SHARED = Path(__file__).parents[3] / "shared"
 

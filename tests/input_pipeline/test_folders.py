@@ -6,11 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import (
-  folders,
-  retries,
-  sources,
-)
+from input_pipeline import folders, retries, sources
 from input_pipeline.decoding import decode_image
 from input_pipeline.errors import StorageError, UsageError
 from input_pipeline.folders import FolderSource

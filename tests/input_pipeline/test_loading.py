@@ -12,10 +12,7 @@ import pytest
 from input_pipeline import handover, loading, pipeline, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
-from tests.input_pipeline.test_pipeline import (
-  TWO_VIEWS,
-  Numbered,
-)
+from tests.input_pipeline.test_pipeline import TWO_VIEWS, Numbered
 
 MIB = 2**20
 EXAMPLE = {

@@ -3,10 +3,7 @@
 import subprocess
 import sys
 
-from tests.input_pipeline.prepare.test_prepare import (
-  jpeg,
-  write,
-)
+from tests.input_pipeline.prepare.test_prepare import jpeg, write
 from tests.trainers import ROOT
 
 IMAGES = 60

@@ -12,10 +12,7 @@ from byol_flax.pretrain import inputs
 from configs import byol
 from input_pipeline import augment, decoding, pipeline, scaled, sources
 from input_pipeline.errors import UsageError
-from tests.input_pipeline.test_augment import (
-  VIEW1,
-  VIEW2,
-)
+from tests.input_pipeline.test_augment import VIEW1, VIEW2
 from tests.input_pipeline.test_decoding import exif
 
 SIZE = 64

@@ -7,11 +7,7 @@ from sklearn.datasets import load_digits
 
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import ReadableSource, open_source
-from tests.input_pipeline.test_folders import (
-  labels,
-  make_folder,
-  picture,
-)
+from tests.input_pipeline.test_folders import labels, make_folder, picture
 
 IMAGES, CLASSES = load_digits(return_X_y=True)
 

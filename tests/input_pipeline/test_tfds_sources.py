@@ -15,10 +15,7 @@ from input_pipeline.decoding import decode_image
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import ReadableSource, open_source
 from tests import prepare_cifar10
-from tests.input_pipeline.test_folders import (
-  labels,
-  picture,
-)
+from tests.input_pipeline.test_folders import labels, picture
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,7 @@ import sys
 
 import pytest
 
-from byol_flax import (
-  sharding,
-  slices,
-)
+from byol_flax import sharding, slices
 from byol_flax.preflight import advice, compiler, estimate, hlo, shallow
 from byol_flax.pretrain import build
 from byol_flax.slices import GIB

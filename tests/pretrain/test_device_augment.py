@@ -9,10 +9,7 @@ import pytest
 from PIL import Image
 
 from byol_flax import sharding
-from byol_flax.pretrain import (
-  device_augment,
-  inputs,
-)
+from byol_flax.pretrain import device_augment, inputs
 from configs import byol
 from input_pipeline import augment, image_ops, pipeline, resident, sources
 from input_pipeline.errors import UsageError

@@ -14,12 +14,7 @@ import pytest
 
 from byol_flax import sharding
 from byol_flax.models import byol, heads, resnet
-from byol_flax.pretrain import (
-  optimizers,
-  schedules,
-  train_state,
-  train_step,
-)
+from byol_flax.pretrain import optimizers, schedules, train_state, train_step
 from tests import tiny
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"

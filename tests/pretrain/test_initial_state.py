@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 
 from byol_flax import sharding
-from byol_flax.pretrain import (
-  initial_state,
-  optimizers,
-  origin,
-  train_state,
-)
-from byol_flax.runs import (
-  checkpoint,
-  distributed,
-)
+from byol_flax.pretrain import initial_state, optimizers, origin, train_state
+from byol_flax.runs import checkpoint, distributed
 from input_pipeline.errors import RunError, UsageError
 from tests import tiny
 

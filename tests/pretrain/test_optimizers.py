@@ -6,10 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_flax.pretrain import (
-  optimizers,
-  schedules,
-)
+from byol_flax.pretrain import optimizers, schedules
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 SETTINGS = {"weight_decay": 1.5e-6, "momentum": 0.9, "trust_coefficient": 1e-3}

@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 
 from byol_flax import sharding
-from byol_flax.pretrain import (
-  optimizers,
-  schedules,
-  train_state,
-  train_step,
-)
+from byol_flax.pretrain import optimizers, schedules, train_state, train_step
 from input_pipeline.errors import UsageError
 from tests import tiny
 from tests.tiny import batch

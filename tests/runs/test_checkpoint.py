@@ -10,11 +10,7 @@ import numpy as np
 import pytest
 
 from byol_flax import sharding
-from byol_flax.runs import (
-  checkpoint,
-  digest,
-  distributed,
-)
+from byol_flax.runs import checkpoint, digest, distributed
 
 OPTIONS = {
   "every_steps": 10,

@@ -14,10 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.util import tensor_util
 
-from byol_flax.runs import (
-  metrics_log,
-  progress_line,
-)
+from byol_flax.runs import metrics_log, progress_line
 
 PARAMS = {
   "encoder": {"kernel": np.zeros((3, 3, 3, 8)), "bias": np.zeros(8)},

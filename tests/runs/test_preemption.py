@@ -7,10 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tests import (
-  soak,
-  trainers,
-)
+from tests import soak, trainers
 from tests.runs import test_older_records
 
 # The same for all, because the number of updates is compiled into the step.

@@ -7,11 +7,7 @@ import tarfile
 import pytest
 
 from byol_flax.commands import config_file
-from byol_flax.runs import (
-  metrics_log,
-  records,
-  workdir,
-)
+from byol_flax.runs import metrics_log, records, workdir
 from configs import byol, byol_digits
 from input_pipeline.errors import UsageError
 from tests.runs import test_older_records

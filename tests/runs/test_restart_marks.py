@@ -3,10 +3,7 @@
 import re
 
 from byol_flax.runs import metrics_log
-from tests.runs.test_metrics_log import (
-  PARAMS,
-  events_of,
-)
+from tests.runs.test_metrics_log import PARAMS, events_of
 
 
 def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):

@@ -7,12 +7,7 @@ import pytest
 from PIL import Image
 
 from byol_flax.reports import pictures
-from byol_flax.runs import (
-  distributed,
-  out_files,
-  run_files,
-  workdir,
-)
+from byol_flax.runs import distributed, out_files, run_files, workdir
 from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 from tests.runs.test_older_records import unpack

@@ -10,10 +10,7 @@ from byol_flax.runs import same_data
 from input_pipeline import sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages, began_with, lines_of
-from tests.input_pipeline.test_folders import (
-  make_folder,
-  write,
-)
+from tests.input_pipeline.test_folders import make_folder, write
 
 NAMES = ("a/0.png", "a/1.png", "b/2.png", "b/3.png", "c/4.png")
 

@@ -19,10 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from byol_flax.runs.peers import roll_call
-from byol_flax.runs.peers.roll_call import (
-  BEAT_SECONDS,
-  Peer,
-)
+from byol_flax.runs.peers.roll_call import BEAT_SECONDS, Peer
 
 # That process 0 stays behind the others, whom it tells to end or who tell it so
 # and stay for a beat. JAX's service goes with it, and aborts whoever is there.

@@ -4,10 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline.prepare import (
-  array_records,
-  likeness,
-)
+from input_pipeline.prepare import array_records, likeness
 from input_pipeline.prepare.likeness import Hashes
 from tests.input_pipeline.prepare.test_prepare import picture
 

@@ -12,15 +12,9 @@ import tensorflow_datasets as tfds
 from scipy import io as scipy_io
 
 from byol_flax import main
-from input_pipeline import (
-  sources,
-  whole_files,
-)
+from input_pipeline import sources, whole_files
 from input_pipeline.errors import UsageError
-from input_pipeline.prepare import (
-  collecting,
-  shards,
-)
+from input_pipeline.prepare import collecting, shards
 
 
 def picture(seed, size=(48, 64)):

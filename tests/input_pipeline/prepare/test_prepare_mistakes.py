@@ -14,11 +14,7 @@ from byol_flax import main
 from input_pipeline.errors import UsageError
 from input_pipeline.prepare import array_records
 from tests import processes
-from tests.input_pipeline.prepare.test_prepare import (
-  byol_prepare,
-  jpeg,
-  write,
-)
+from tests.input_pipeline.prepare.test_prepare import byol_prepare, jpeg, write
 from tests.trainers import ROOT
 
 

@@ -7,11 +7,7 @@ import pytest
 from byol_flax import main
 from input_pipeline import sources
 from input_pipeline.errors import UsageError
-from tests.input_pipeline.prepare.test_prepare import (
-  jpeg,
-  picture,
-  write,
-)
+from tests.input_pipeline.prepare.test_prepare import jpeg, picture, write
 
 
 def test_large_images_are_made_smaller_once_for_all(tmp_path):
