@@ -90,8 +90,10 @@ def strike(folder, share, length, within, **given):
   text = log.read_text()
   words = [line for line in text.splitlines() if line.startswith("byol: ")]
   told = len(words) == 1 and text.splitlines()[-1].startswith(SENTENCE)
-  # A run that is over, all but its last lines, may end by itself.
-  over = code == 0 and not words and "Done: " in text
+  # A run that is over, all but its last lines, may end by itself; and Python
+  # gives the signal back to the kernel as its last act, which shells report
+  # as 130 too.
+  over = code in (0, -signal.SIGINT) and not words and "Done: " in text
   return {
     "phase": [name for sign, name in PHASES if sign in text][-1],
     "moment": struck - begun,
@@ -110,11 +112,8 @@ def soak_interrupts(folder, *, events, at_once, within, seed, say=print):
   """Strikes so often, prints what went wrong, returns rows."""
   cache = folder / "cache"
   lengths = {}
-  for name in (
-    cache,
-    cache,
-    "none",
-  ):  # the second finds what the first compiled
+  # The second finds what the first compiled.
+  for name in (cache, cache, "none"):
     begun = time.monotonic()
     with (folder / "whole.log").open("wb") as log:
       code = start(folder / "whole", log, cache=name, workers=1).wait(600)

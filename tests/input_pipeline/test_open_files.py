@@ -11,11 +11,12 @@ IMAGES = 60
 PROGRAM = """
 import resource, sys
 from byol_flax import main
-from input_pipeline import prepare, sources
+from input_pipeline import sources
 from input_pipeline.errors import UsageError
+from input_pipeline.prepare import shards
 folder, out, *limits = sys.argv[1:]
 limits = [int(limit) for limit in limits]
-prepare._BLOCK = prepare._SHARD_BYTES = 1
+shards._BLOCK = shards._SHARD_BYTES = 1
 resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0], limits[1]))
 main.main(["prepare", folder, out, "--name=many", "--workers=1"])
 try:
