@@ -44,6 +44,16 @@ def say(sentence: str) -> None:
     os.write(2, f"{start}byol: {sentence}\n".encode(errors="backslashreplace"))
 
 
+def say_last(sentence: str) -> None:
+  """`say`, after which standard error stays silent.
+
+  Other threads go on until the process has ended, and would add their lines.
+  """
+  say(sentence)
+  with contextlib.suppress(OSError):
+    _silence(2)
+
+
 def _open(descriptor: int, before: TextIO | None) -> TextIO:
   return io.TextIOWrapper(
     io.BufferedWriter(_Descriptor(descriptor, "w", closefd=False)),

@@ -1,8 +1,6 @@
 """A fingerprint of a state, computed where its arrays are."""
 
-import functools
 import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -12,9 +10,9 @@ import jax.numpy as jnp
 @jax.jit
 def _leaf_digest(leaf: jax.Array) -> jax.Array:
   """Two 32-bit sums over the bits of an array, uint32 [2]."""
-  # A value of 64 bits becomes two words, on an axis of their own.
-  size = min(leaf.dtype.itemsize, 4)
-  bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * size}"))
+  bits = jax.lax.bitcast_convert_type(
+    leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+  )
   words = bits.astype(jnp.uint32)
   position = _positions(words.shape)
   # Odd multipliers that depend on the position: a changed, moved or missing
@@ -23,7 +21,7 @@ def _leaf_digest(leaf: jax.Array) -> jax.Array:
   mixed = (words ^ (position * jnp.uint32(0x9E3779B1))) * (
     position * jnp.uint32(0x85EBCA6B) | jnp.uint32(1)
   )
-  return jnp.stack([jnp.sum(x, dtype=jnp.uint32) for x in (words, mixed)])
+  return jnp.stack([jnp.sum(words), jnp.sum(mixed)])
 
 
 def _positions(shape: tuple[int, ...]) -> jax.Array:
@@ -39,26 +37,8 @@ def _positions(shape: tuple[int, ...]) -> jax.Array:
   return position
 
 
-@functools.cache
-def _program(shape: tuple[int, ...], dtype: Any, sharding: Any) -> Any:
-  """`_leaf_digest`, compiled for one kind of array."""
-  return _leaf_digest.lower(
-    jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-  ).compile()
-
-
-def prepare(leaves: Iterable[jax.ShapeDtypeStruct]) -> None:
-  """Compiles what `tree_digest` will run on arrays like these.
-
-  A network has some thirty kinds of arrays; compiled while the first update
-  is, they do not hold up the first save.
-  """
-  for leaf in leaves:
-    _program(leaf.shape, leaf.dtype, leaf.sharding)
-
-
 def tree_digest(tree: Any) -> str:
-  """Hexadecimal digest of all leaves and paths."""
+  """Hexadecimal digest of all leaves (arrays of up to 32 bits) and paths."""
   paths = [
     jax.tree_util.keystr(path)
     for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -68,6 +48,5 @@ def tree_digest(tree: Any) -> str:
   # more states, and several programs at once, each of which waits for other
   # devices, can wait for each other on a CPU.
   for leaf in jax.tree.leaves(tree):
-    digest = _program(leaf.shape, leaf.dtype, leaf.sharding)(leaf)
-    total.update(jax.device_get(digest).tobytes())
+    total.update(jax.device_get(_leaf_digest(leaf)).tobytes())
   return total.hexdigest()

@@ -147,7 +147,7 @@ def _end(pipe: int) -> None:
 
 
 def _take_leave() -> None:
-  console.say(_state.sentence)
+  console.say_last(_state.sentence)
   for callback in reversed(_state.callbacks):
     with contextlib.suppress(Exception):
       callback()
