@@ -10,9 +10,9 @@ import jax.numpy as jnp
 @jax.jit
 def _leaf_digest(leaf: jax.Array) -> jax.Array:
   """Two 32-bit sums over the bits of an array, uint32 [2]."""
-  bits = jax.lax.bitcast_convert_type(
-    leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
-  )
+  # A value of 64 bits becomes two words, on an axis of their own.
+  size = min(leaf.dtype.itemsize, 4)
+  bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * size}"))
   words = bits.astype(jnp.uint32)
   position = _positions(words.shape)
   # Odd multipliers that depend on the position: a changed, moved or missing
@@ -21,7 +21,7 @@ def _leaf_digest(leaf: jax.Array) -> jax.Array:
   mixed = (words ^ (position * jnp.uint32(0x9E3779B1))) * (
     position * jnp.uint32(0x85EBCA6B) | jnp.uint32(1)
   )
-  return jnp.stack([jnp.sum(words), jnp.sum(mixed)])
+  return jnp.stack([jnp.sum(x, dtype=jnp.uint32) for x in (words, mixed)])
 
 
 def _positions(shape: tuple[int, ...]) -> jax.Array:
@@ -38,7 +38,7 @@ def _positions(shape: tuple[int, ...]) -> jax.Array:
 
 
 def tree_digest(tree: Any) -> str:
-  """Hexadecimal digest of all leaves (arrays of up to 32 bits) and paths."""
+  """Hexadecimal digest of all leaves and paths."""
   paths = [
     jax.tree_util.keystr(path)
     for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
