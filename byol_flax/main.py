@@ -135,7 +135,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _hush_libtpu() -> None:
-  """Where the TPU compiler is installed but no TPU, it says so at length."""
+  """Keeps the TPU compiler, if installed, from searching for an absent TPU."""
   if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v3-8")

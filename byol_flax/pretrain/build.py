@@ -133,7 +133,7 @@ def build(
   shapes = jax.eval_shape(abstract_state)
   kept = jax.tree.map(lambda x: sharding.cut(mesh, x.shape), shapes)
   whole = sharding.replicated(mesh)
-  # One program for both networks: half of what there is to compile.
+  # One program for both networks, so that it is compiled once.
   init = jax.jit(
     functools.partial(
       train_state.init_variables,

@@ -5,7 +5,7 @@ import pathlib
 
 import jax
 
-# A ResNet-50's programs take some 40 MB on a GPU; the least recently used go.
+# Above it the programs that were used least recently go.
 _MOST_BYTES = 4 * 2**30
 
 
