@@ -225,28 +225,30 @@ def run() -> None:
   console.protect()
   interrupts.listen(f"interrupted{_way_on('goes on')}.")
   try:
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
   except (UsageError, RunError) as error:
     sys.stderr.write(f"byol: {error}\n")
     if isinstance(error, DiskFullError):
       # Threads that were writing would go on while the interpreter ends.
       sys.stderr.flush()
       os._exit(1)
-    sys.exit(2 if isinstance(error, UsageError) else 1)
+    status = 2 if isinstance(error, UsageError) else 1
   except PreemptedError:
     if interrupts.handed_on():
       sys.stderr.write(f"byol: interrupted, and saved{_way_on('goes on')}.\n")
-      sys.exit(interrupts.EXIT_CODE)
-    sys.stderr.write(f"byol: preempted{_way_on('resumes')}.\n")
-    sys.exit(75)  # EX_TEMPFAIL
+      status = interrupts.EXIT_CODE
+    else:
+      sys.stderr.write(f"byol: preempted{_way_on('resumes')}.\n")
+      status = 75  # EX_TEMPFAIL
+  interrupts.end(status)
 
 
 def _way_on(verb: str) -> str:
   """How a command that was cut off is taken up again; true at any moment."""
-  benchmark = sys.argv[1] if sys.argv[1:] else ""
-  if benchmark == "prepare":
+  command = sys.argv[1] if sys.argv[1:] else ""
+  if command == "prepare":
     return "; the same command goes on where it stopped"
-  if benchmark != "train":
+  if command != "train":
     return ""
   way = f"the same command {verb} from the last checkpoint, if there is one"
   if "--restart" in sys.argv:

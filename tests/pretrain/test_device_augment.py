@@ -11,7 +11,14 @@ from PIL import Image
 from byol_flax import sharding
 from byol_flax.pretrain import device_augment, inputs
 from configs import byol
-from input_pipeline import augment, image_ops, pipeline, resident, sources
+from input_pipeline import (
+  augment,
+  image_ops,
+  loading,
+  pipeline,
+  resident,
+  sources,
+)
 from input_pipeline.errors import UsageError
 from tests import float_ops
 from tests.input_pipeline.test_image_ops import hard_colors
@@ -239,7 +246,8 @@ def test_a_set_that_no_memory_holds_is_not_decoded():
       sources.ReadableSource(source),
       lambda shape: inputs.check_room(shape, 2**40),
     )
-  assert source.looked_at < 10_000
+  # However slow the reader is, cores do not run far ahead of it.
+  assert source.looked_at < 100 * (2 + loading.available_cores())
 
 
 def test_a_set_that_no_memory_holds_is_refused_before_there_is_any():

@@ -153,6 +153,24 @@ def test_callbacks_get_a_moment_and_none_after_a_second_ctrl_c(times):
   assert seconds < 1.2 if times == 2 else 1.4 < seconds < 2
 
 
+DONE = """
+import atexit, time
+from byol_flax.runs import interrupts
+interrupts.listen("interrupted.")
+atexit.register(time.sleep, 30)
+atexit.register(print, "leaving", flush=True)
+interrupts.end(3)
+"""
+
+
+def test_a_process_that_is_done_keeps_its_status_and_says_nothing():
+  run = start("-c", DONE)
+  assert run.stdout.readline() == "leaving\n"
+  code, errors, seconds = interrupt(run)
+  assert (code, errors) == (3, "")
+  assert seconds < 2
+
+
 def test_what_was_ignored_at_the_start_stays_so():
   """As SIGHUP is under nohup, and SIGINT in the background of a script."""
   ignored = (signal.SIGINT, signal.SIGHUP)
