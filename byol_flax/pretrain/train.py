@@ -34,6 +34,11 @@ from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
 _GRID_COLUMNS = 8
+_DIVERGED = (
+  "A loss or gradient that had grown points to a learning rate that is too "
+  "high for this batch size; a deviation near 0 or a rank near 1, to a "
+  "collapse, for which a slower target or a longer warm-up are the usual cures."
+)
 
 Evaluate = Callable[[train_state.ByolState], dict[str, float]]
 # (config, network, mesh, processes, tell) -> evaluation, and who reads for it.
@@ -180,6 +185,8 @@ def train(
           progress=progress,
           processes=processes,
           starved=read.advice,
+          headline=("loss", "train/byol_loss"),
+          diverged=_DIVERGED,
         ),
         seconds_before=seconds,
         evaluate_first=missing,

@@ -252,7 +252,8 @@ def read_metrics(path: str) -> Series:
     except ValueError:  # The run is writing this line now.
       continue
     step = record.pop("step")
-    del record["wall_time"]
+    record.pop("wall_time")
+    record.pop("kind", None)  # older runs did not say
     for name, value in record.items():
       points.setdefault(name, []).append((step, float(value)))
   return {name: np.array(pairs) for name, pairs in points.items()}

@@ -77,6 +77,8 @@ class Outlets:
     progress: the console line.
     processes: all that take part.
     starved: () -> what to do when the devices wait for data.
+    headline: what the console shows of an update: a label, and the metric.
+    diverged: what the metrics before a non-finite one tell about its cause.
   """
 
   checkpoints: Checkpoints
@@ -86,6 +88,8 @@ class Outlets:
   progress: progress_line.Progress
   processes: Processes
   starved: Callable[[], str]
+  headline: tuple[str, str]
+  diverged: str
 
   def save_due(self, step: int, reporting: bool) -> bool:
     """Whether to save after update `step`, the same on all processes."""
@@ -107,7 +111,7 @@ class Outlets:
   def run_evaluation(self, step: int, state: Any) -> None:
     """Evaluates the state after update `step` and reports."""
     self.processes.at(step, "evaluating")
-    self.report.scalars(step, self.evaluate(state))
+    self.report.scalars(step, self.evaluate(state), kind="evaluation")
 
 
 def run(
@@ -171,7 +175,7 @@ def run(
       reporting, evaluating = intervals.due(step, first, total_steps)
       saving = step == total_steps or outlets.save_due(step, reporting)
       if reporting or saving or evaluating:
-        values = _checked(pending, values)
+        values = _checked(pending, values, outlets.diverged)
         pending.clear()
       if reporting:
         times = window.first() if step == first else window.rates(batch_size)
@@ -202,7 +206,7 @@ def _keep(
 ) -> None:
   """Saves the last whole update, `done`, unless there was none or it is bad."""
   if done:
-    _checked(pending, before)
+    _checked(pending, before, outlets.diverged)
     outlets.save(done, state, seconds)
   outlets.checkpoints.wait()
 
@@ -214,15 +218,15 @@ def _tell(
   times: dict[str, float],
 ) -> None:
   """Reports and shows the metrics of an update."""
-  outlets.report.scalars(step, {**values, **times})
-  progress = outlets.progress
+  outlets.report.scalars(step, {**values, **times}, kind="update")
+  progress, (label, metric) = outlets.progress, outlets.headline
   if "time/first_step_seconds" in times:
     seconds = times["time/first_step_seconds"]
     progress.note(f"first update done after {seconds:.1f} s")
   else:
     progress.update(
       step,
-      loss=values["train/byol_loss"],
+      headline=(label, values[metric]),
       images_per_second=times["time/images_per_second"],
       data_wait_fraction=times["time/data_wait_fraction"],
     )
@@ -267,13 +271,16 @@ class _Window:
 
 
 def _checked(
-  pending: list[tuple[int, dict[str, jax.Array]]], before: dict[str, float]
+  pending: list[tuple[int, dict[str, jax.Array]]],
+  before: dict[str, float],
+  diverged: str,
 ) -> dict[str, float]:
   """Fetches the metrics of updates; returns those of the last.
 
   Args:
     pending: updates and their metrics.
     before: metrics of the update before them; empty if this start has none.
+    diverged: see `Outlets`.
 
   Raises:
     NonFiniteError: at the first metric that is not finite.
@@ -286,12 +293,13 @@ def _checked(
       if not math.isfinite(value):
         raise NonFiniteError(
           f"{name} became {value} in update {step}. The run stops here and the "
-          f"last checkpoint before it is kept. {_seen_before(step, last)}"
+          f"last checkpoint before it is kept. "
+          f"{_seen_before(step, last, diverged)}"
         )
   return values
 
 
-def _seen_before(step: int, last: dict[str, float]) -> str:
+def _seen_before(step: int, last: dict[str, float], diverged: str) -> str:
   """What the metrics `last` say of the cause of a failure in update `step`."""
   if not last:
     return (
@@ -299,9 +307,4 @@ def _seen_before(step: int, last: dict[str, float]) -> str:
       "for this batch size shows so."
     )
   told = ", ".join(f"{name} {value:.3g}" for name, value in last.items())
-  return (
-    f"Update {step - 1} had {told}. A loss or gradient that had grown points "
-    "to a learning rate that is too high for this batch size; a deviation near "
-    "0 or a rank near 1, to a collapse, for which a slower target or a longer "
-    "warm-up are the usual cures."
-  )
+  return f"Update {step - 1} had {told}. {diverged}"

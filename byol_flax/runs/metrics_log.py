@@ -10,13 +10,15 @@ import socket
 import textwrap
 import time
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import jax
 import numpy as np
 from etils import epath
 
 from input_pipeline import whole_files
+
+Kind = Literal["update", "evaluation"]
 
 
 class MetricsLog:
@@ -46,16 +48,23 @@ class MetricsLog:
         self._workdir / "tensorboard", resume_step
       )
 
-  def scalars(self, step: int, values: Mapping[str, float]) -> None:
+  def scalars(
+    self, step: int, values: Mapping[str, float], *, kind: Kind
+  ) -> None:
     """Appends one line of `values` at `step`; "wall_time" is Unix seconds.
 
-    JSON has no NaN, so a value that is not finite is written as the string
-    "nan", "inf" or "-inf".
+    "kind" says what the values are of: the update that made it `step`
+    completed ones, or an evaluation after it. JSON has no NaN, so a value that
+    is not finite is written as the string "nan", "inf" or "-inf".
     """
     if not self._writes:
       return
     numbers = {name: float(value) for name, value in values.items()}
-    line: dict[str, float | str] = {"step": step, "wall_time": time.time()}
+    line: dict[str, float | str] = {
+      "step": step,
+      "wall_time": time.time(),
+      "kind": kind,
+    }
     for name, number in numbers.items():
       line[name] = number if math.isfinite(number) else str(number)
     # Opened anew for every line: on gs:// only closing makes a line durable.
@@ -191,9 +200,19 @@ def evaluated(path: epath.Path, step: int) -> bool:
   if not path.exists():
     return False
   for line in path.read_bytes().splitlines():
-    if _step_of(line) == step and "train/byol_loss" not in json.loads(line):
+    if _step_of(line) == step and kind_of(json.loads(line)) == "evaluation":
       return True
   return False
+
+
+def kind_of(line: Mapping[str, Any]) -> str:
+  """What a line of `metrics.jsonl` tells of.
+
+  Lines of older versions do not say. Theirs were of pre-training, where every
+  update has metrics of its own.
+  """
+  of_updates = any(name.startswith(("train/", "time/")) for name in line)
+  return line.get("kind", "update" if of_updates else "evaluation")
 
 
 def _step_of(line: bytes) -> float:

@@ -46,11 +46,18 @@ class Progress:
     self,
     step: int,
     *,
-    loss: float,
+    headline: tuple[str, float],
     images_per_second: float,
     data_wait_fraction: float,
   ) -> None:
-    """Shows that `step` updates are done; `data_wait_fraction` in [0, 1]."""
+    """Shows that `step` updates are done.
+
+    Args:
+      step: how many.
+      headline: a label and the value that matters most.
+      images_per_second: since the last time.
+      data_wait_fraction: of the time since then, in [0, 1].
+    """
     remaining = (self._total_steps - step) * self._batch_size
     eta = remaining / images_per_second if images_per_second else math.nan
     digits = 0 if images_per_second >= 10 else 1
@@ -60,7 +67,7 @@ class Progress:
         f"{100 * step // self._total_steps:>2}%",
         f"{images_per_second:,.{digits}f} images/s",
         f"ETA {human_duration(eta)}",
-        f"loss {loss:.3f}",
+        "{} {:.3f}".format(*headline),
         f"data wait {data_wait_fraction:.0%}",
       )
     )

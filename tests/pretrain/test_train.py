@@ -92,7 +92,7 @@ def test_metrics_have_the_names_of_the_vocabulary(run):
   lines = metrics(workdir)
   trained = [line for line in lines if "train/byol_loss" in line]
   assert set(trained[-1]) == {
-    "step", "wall_time", "train/byol_loss", "train/classifier_loss",
+    "step", "wall_time", "kind", "train/byol_loss", "train/classifier_loss",
     "train/top1", "train/top5", "train/target_decay", "train/learning_rate",
     "train/grad_norm", "train/projection_std", "train/effective_rank",
     "train/online_target_distance", "time/step_ms", "time/images_per_second",
@@ -109,7 +109,7 @@ def test_metrics_have_the_names_of_the_vocabulary(run):
     str(workdir / "tensorboard"), size_guidance={"tensors": 0}
   )
   events.Reload()
-  assert set(trained[-1]) - {"step", "wall_time"} <= set(
+  assert set(trained[-1]) - {"step", "wall_time", "kind"} <= set(
     events.Tags()["tensors"]
   )
   assert any("views" in tag for tag in events.Tags()["tensors"])

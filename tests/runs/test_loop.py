@@ -29,7 +29,7 @@ class Counter(struct.PyTreeNode):
 @jax.jit
 def step_fn(state, batch):
   total = state.total + batch["x"]
-  metrics = {"train/byol_loss": batch["x"], "train/total": total}
+  metrics = {"train/number": batch["x"], "train/total": total}
   return Counter(step=state.step + 1, total=total), metrics
 
 
@@ -86,6 +86,8 @@ def run(
           ),
           processes=distributed.Processes(),
           starved=lambda: "More workers!",
+          headline=("sum", "train/total"),
+          diverged="Ask whoever made it.",
         ),
         seconds_before=100.0,
         evaluate_first=False,
@@ -120,6 +122,12 @@ def test_a_run_from_the_start(tmp_path):
     rate = line["time/images_per_second"]
     np.testing.assert_allclose(rate, 4 * 1000 / line["time/step_ms"])
   assert "step 20/20 100%" in console
+  assert "| sum 210.000 |" in console
+  kinds = {line["step"]: line["kind"] for line in lines(tmp_path)}
+  assert kinds == {
+    **dict.fromkeys((1, 6, 12, 18), "update"),
+    **dict.fromkeys((5, 10, 15, 20), "evaluation"),  # 20 has both, in order
+  }
 
 
 def test_a_run_from_the_middle(tmp_path):
@@ -136,12 +144,12 @@ def test_evaluation_only_at_the_end(tmp_path):
 @pytest.mark.parametrize(("bad", "kept"), [(17, [7, 14]), (14, [7]), (3, [])])
 def test_a_non_finite_metric_stops_before_it_is_saved(tmp_path, bad, kept):
   with pytest.raises(
-    loop.NonFiniteError, match=f"train/byol_loss became nan in update {bad}"
+    loop.NonFiniteError, match=f"train/number became nan in update {bad}"
   ) as error:
     run(tmp_path, bad=bad)
   seen = bad * (bad - 1) // 2
   assert (
-    f"Update {bad - 1} had train/byol_loss {bad - 1}, train/total {seen}. "
+    f"Update {bad - 1} had train/number {bad - 1}, train/total {seen}. Ask "
     in str(error.value)
   )
   reader = checkpoint.Checkpoints.reader(str(tmp_path))

@@ -65,12 +65,22 @@ def run_python(code):
 
 def test_scalars_reach_the_record_and_tensorboard(tmp_path):
   with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
-    run.scalars(10, {"train/byol_loss": 1.5, "train/top1": np.float32(0.25)})
+    run.scalars(
+      10,
+      {"train/byol_loss": 1.5, "train/top1": np.float32(0.25)},
+      kind="update",
+    )
     # The record is complete before the call returns.
     assert [line["step"] for line in lines_of(tmp_path)] == [10]
-    run.scalars(20, {"train/byol_loss": 0.5})
+    run.scalars(20, {"train/byol_loss": 0.5}, kind="update")
   first, second = lines_of(tmp_path)
-  assert list(first) == ["step", "wall_time", "train/byol_loss", "train/top1"]
+  assert list(first) == [
+    "step",
+    "wall_time",
+    "kind",
+    "train/byol_loss",
+    "train/top1",
+  ]
   assert (first["train/byol_loss"], first["train/top1"]) == (1.5, 0.25)
   assert 0 <= second["wall_time"] - first["wall_time"] < 60
   assert second["train/byol_loss"] == 0.5
@@ -82,7 +92,7 @@ def test_scalars_reach_the_record_and_tensorboard(tmp_path):
 def test_values_that_are_not_finite_leave_the_record_strict_json(tmp_path):
   values = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.0}
   with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
-    run.scalars(1, values)
+    run.scalars(1, values, kind="update")
   (line,) = lines_of(tmp_path)
   assert {name: line[name] for name in values} == {
     "a": "nan",
@@ -155,7 +165,7 @@ def test_parameter_overview_takes_shapes_alone(tmp_path):
 def test_resume_drops_the_steps_to_be_run_again(tmp_path, resume_step, kept):
   with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
     for number in range(0, 50, 10):
-      run.scalars(number, {"train/byol_loss": float(number)})
+      run.scalars(number, {"train/byol_loss": float(number)}, kind="update")
   with metrics_log.MetricsLog(
     str(tmp_path), writes=True, resume_step=resume_step
   ):
@@ -170,7 +180,7 @@ def test_resume_drops_a_torn_line_and_appends_after_it(tmp_path):
     str(tmp_path), writes=True, resume_step=20
   ) as run:
     assert (tmp_path / "metrics.jsonl").read_text() == whole
-    run.scalars(20, {"a": 3.0})
+    run.scalars(20, {"a": 3.0}, kind="update")
   assert [line["a"] for line in lines_of(tmp_path)] == [2.0, 3.0]
 
 
@@ -202,7 +212,7 @@ def test_other_processes_write_nothing_and_load_no_tensorflow(tmp_path):
 import sys, numpy
 from byol_flax.runs.metrics_log import MetricsLog
 with MetricsLog({str(workdir)!r}, writes=False, resume_step=3) as run:
-  run.scalars(1, {{"a": 1.0}})
+  run.scalars(1, {{"a": 1.0}}, kind="update")
   run.images(1, {{"a": numpy.zeros((1, 2, 2, 3), "uint8")}})
   run.text(1, {{"a": "b"}})
   run.hyperparameters({{"a": 1}})
@@ -218,7 +228,7 @@ def test_opening_a_report_says_nothing_on_the_console(tmp_path):
   code = f"""
 from byol_flax.runs.metrics_log import MetricsLog
 with MetricsLog({str(tmp_path)!r}, writes=True, resume_step=0) as run:
-  run.scalars(1, {{"a": 1.0}})
+  run.scalars(1, {{"a": 1.0}}, kind="update")
 """
   assert run_python(code) == ("", "")
   assert events_of(tmp_path)["a"] == [(1, 1.0)]
@@ -255,7 +265,10 @@ def make_progress(stream, total_steps=22_400, clock=lambda: 0.0):
 
 def update(progress, step, loss=1.2341, wait=0.031):
   progress.update(
-    step, loss=loss, images_per_second=812.4, data_wait_fraction=wait
+    step,
+    headline=("loss", loss),
+    images_per_second=812.4,
+    data_wait_fraction=wait,
   )
 
 
@@ -283,7 +296,10 @@ def test_the_line_says_where_the_run_stands():
 def test_a_run_without_images_per_second_has_no_eta():
   stream = io.StringIO()
   make_progress(stream).update(
-    1, loss=math.nan, images_per_second=0.0, data_wait_fraction=0.0
+    1,
+    headline=("loss", math.nan),
+    images_per_second=0.0,
+    data_wait_fraction=0.0,
   )
   assert "0.0 images/s | ETA ? | loss nan" in stream.getvalue()
 
@@ -372,3 +388,10 @@ def test_a_log_gets_the_first_the_last_and_a_line_now_and_then():
 )
 def test_durations_read_like_speech(seconds, text):
   assert progress_line.human_duration(seconds) == text
+
+
+def test_lines_say_their_kind_or_are_of_an_older_version():
+  values = {"knn/test/top1": 0.5}
+  assert metrics_log.kind_of({"kind": "update", **values}) == "update"
+  assert metrics_log.kind_of(values) == "evaluation"
+  assert metrics_log.kind_of({"train/byol_loss": 1.0, **values}) == "update"

@@ -27,7 +27,7 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
     )
     killed.parameter_overview(PARAMS)
     for step in range(resumed + 1, last + 1):
-      killed.scalars(step, {"loss": float(attempt)})
+      killed.scalars(step, {"loss": float(attempt)}, kind="update")
     killed.flush()
   expected = [(1, 1.0), (2, 1.0), (3, 2.0), *((k, 4.0) for k in (4, 5, 6, 7))]
   assert events_of(tmp_path)["loss"] == expected
@@ -39,6 +39,6 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
       str(tmp_path), writes=True, resume_step=0
     ) as run:
       run.parameter_overview(PARAMS)
-      run.scalars(1, {"loss": loss})
+      run.scalars(1, {"loss": loss}, kind="update")
   assert events_of(tmp_path)["loss"] == [(1, 6.0)]
   assert [step for step, _ in events_of(tmp_path)["parameters"]] == [0]
