@@ -33,7 +33,7 @@ HOMES = {
   "PIL": "byol_flax.reports.pictures input_pipeline.decoding"
   " input_pipeline.jpeg input_pipeline.other_formats"
   " input_pipeline.prepare.shrinking",
-  "absl": "byol_flax.commands.config_file byol_flax.main",
+  "absl": "byol_flax.commands.config_file byol_flax.commands.libraries",
   "array_record": "input_pipeline.prepare.array_records",
   "clu": "byol_flax.pretrain.metrics byol_flax.runs.metrics_log",
   "configs": "configs",
@@ -41,7 +41,7 @@ HOMES = {
   "grain": "input_pipeline",
   "jax": "byol_flax",
   "matplotlib": "byol_flax.reports.pictures",
-  "ml_collections": "configs byol_flax.commands.config_file byol_flax.main",
+  "ml_collections": "configs byol_flax.commands.config_file",
   "numba": "input_pipeline.loops",
   "optax": "byol_flax",
   "orbax": "byol_flax.runs.checkpoint",
@@ -191,7 +191,8 @@ def test_a_sound_repository_passes(tmp_path):
     tmp_path,
     {
       "byol_flax/__init__.py": "",
-      "byol_flax/main.py": "import byol_flax.commands\nimport ml_collections",
+      "byol_flax/main.py": "from byol_flax.commands import config_file",
+      "byol_flax/commands/config_file.py": "import ml_collections",
       "byol_flax/pretrain/train.py": "import os\nfrom byol_flax import trees\n"
       "from byol_flax.runs import loop\nfrom byol_flax.pretrain import losses",
       "byol_flax/runs/loop.py": "from input_pipeline.errors import UsageError",

@@ -1,7 +1,9 @@
 """`byol benchmark`: measures, tells, and writes JSON."""
 
+import argparse
 import os
-from typing import Any, TextIO
+import sys
+from typing import Any
 
 from byol_flax.benchmarks import (
   checkpoint_cost,
@@ -9,49 +11,25 @@ from byol_flax.benchmarks import (
   input_table,
   step,
 )
+from byol_flax.runs import compilation, devices
 from byol_flax.runs.out_files import check_writable, write_json
 from byol_flax.runs.version import code_version
 from input_pipeline.errors import UsageError
 
 
-def benchmark(
-  what: str,
-  config: Any,
-  *,
-  updates: int,
-  against_torch: bool,
-  against_tf: bool,
-  evaluation: bool,
-  image_size: str | None,
-  out: str,
-  stream: TextIO,
-) -> None:
-  """Runs one benchmark.
-
-  Args:
-    what: "step", "input" or "checkpoint".
-    config: as made by configs/byol.py.
-    updates: timed updates of "step".
-    against_torch: time PyTorch as well, for "step".
-    against_tf: time tf.data as well, for "input".
-    evaluation: time the input of evaluations, for "input".
-    image_size: of synthetic photographs, for "input"; None: the config's own.
-    out: JSON file to write.
-    stream: console.
-
-  Raises:
-    UsageError: for all that a user can mend.
-  """
+def run(options: argparse.Namespace, config: Any) -> int:
+  """Runs one benchmark and writes what it found to `options.out`."""
+  compilation.keep_programs(options.compilation_cache)
+  devices.open_devices(shared=options.against_torch)
+  what, out, stream = options.what, options.out, sys.stdout
   check_writable(out)
   if what == "checkpoint" and out.startswith("gs://"):
     raise UsageError(
       "benchmark checkpoint saves beside --out, on a disk of this machine; "
       f"{out} is not on one."
     )
-  if against_torch and (config.augment.device, config.augment.cache) != (
-    "host",
-    "none",
-  ):
+  finished = (config.augment.device, config.augment.cache) == ("host", "none")
+  if options.against_torch and not finished:
     raise UsageError(
       "--against-torch compares updates on finished views: leave "
       "augment.device at host and augment.cache at none."
@@ -59,18 +37,22 @@ def benchmark(
   if what == "step":
     found = step.benchmark(
       config,
-      updates=updates,
+      updates=options.updates,
       stream=stream,
-      against=step.torch_update if against_torch else None,
+      against=step.torch_update if options.against_torch else None,
     )
-  elif what == "input" and evaluation:
+  elif what == "input" and options.evaluation:
     found = input_evaluation.benchmark(config, stream=stream)
   elif what == "input":
     found = input_table.benchmark(
-      config, against_tf=against_tf, image_size=image_size, stream=stream
+      config,
+      against_tf=options.against_tf_data,
+      image_size=options.image_size,
+      stream=stream,
     )
   else:
     folder = os.path.dirname(os.path.abspath(out))
     found = checkpoint_cost.benchmark(config, folder=folder, stream=stream)
   write_json(out, {"code_version": code_version(), **found})
   stream.write(f"Written to {out}\n")
+  return 0

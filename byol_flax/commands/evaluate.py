@@ -1,18 +1,32 @@
 """`byol evaluate`: from a workdir to a table and `summary.json`."""
 
+import argparse
 import dataclasses
+import sys
 from typing import Any, TextIO
 
 import jax
 from etils import epath
 
 from byol_flax import sharding
+from byol_flax.commands.config_file import config_of_run
 from byol_flax.evaluation import representations
 from byol_flax.pretrain import build
-from byol_flax.runs import checkpoint, out_files, records
+from byol_flax.runs import checkpoint, compilation, devices, out_files, records
 from byol_flax.runs.version import code_version
 from input_pipeline import augment, labels, pipeline, sources
 from input_pipeline.errors import UsageError
+
+
+def run(options: argparse.Namespace, config: Any) -> int:
+  """Evaluates the run in `options.workdir`."""
+  compilation.keep_programs(options.compilation_cache)
+  devices.open_devices()
+  record = read_run(options.workdir)
+  evaluate(
+    config, config_of_run(record), record, options.workdir, stream=sys.stdout
+  )
+  return 0
 
 
 def read_run(workdir: str) -> checkpoint.Record:

@@ -1,6 +1,8 @@
 """`byol prepare`: images of any kind into shards for training."""
 
+import argparse
 import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -17,51 +19,27 @@ _SECONDS_BETWEEN_LINES = 5.0
 _CLASSES_TOLD = 5
 
 
-def prepare(
-  source: str,
-  out_dir: str,
-  *,
-  name: str | None,
-  version: str,
-  split: str,
-  labels: str | None,
-  keep_duplicates: bool,
-  longest_side: int | None,
-  against: Sequence[str],
-  num_workers: int,
-  stream: TextIO,
-) -> None:
+def run(options: argparse.Namespace) -> int:
   """Prepares every split of a source, and looks for leaks between them.
-
-  Args:
-    source: see `collecting.collect`.
-    out_dir: TFDS's data_dir.
-    name: of the data set; the source's if left out.
-    version: of the data set.
-    split: of a source without splits.
-    labels: file of ground truth, see `collecting.with_labels`.
-    keep_duplicates: write images whose bytes came before, too.
-    longest_side: in pixels, to which larger images are made smaller, or None.
-    against: prepared splits, FOLDER:SPLIT, to look for leaks in.
-    num_workers: processes; -1 is one for each core.
-    stream: console.
 
   Raises:
     UsageError: for all that a user can mend.
     RunError: no room, or a disk that fails.
   """
-  name = name or _name_of(source)
-  tfds_metadata.check_names(name, version, split)
-  others = [_folder_and_split(text) for text in against]
+  source, out_dir, stream = options.source, options.out, sys.stdout
+  num_workers = options.workers
+  name = options.name or _name_of(source)
+  tfds_metadata.check_names(name, options.version, options.split)
+  others = [_folder_and_split(text) for text in options.against]
   _check_writable(out_dir)
   if num_workers == -1:
     num_workers = loading.available_cores()
   progress = _Progress(stream)
-  splits, ignored = collecting.collect(source, split)
-  if labels:
+  splits, ignored = collecting.collect(source, options.split)
+  if options.labels:
     splits = {
-      which: collecting.with_labels(items, labels)
-      for which, items in _only(splits, labels).items()
+      which: collecting.with_labels(items, options.labels)
+      for which, items in _only(splits, options.labels).items()
     }
   if ignored:
     stream.write(f"{source}: {ignored}\n")
@@ -74,14 +52,16 @@ def prepare(
       os.path.abspath(out_dir),
       name,
       which,
-      version=version,
+      version=options.version,
       classes=sorted(classes),
-      keep_duplicates=keep_duplicates,
-      longest_side=longest_side,
+      keep_duplicates=options.keep_duplicates,
+      longest_side=options.longest_side,
       num_workers=num_workers,
       tell=progress.tell,
     )
-    _say_kept(which, kept, keep_duplicates, longest_side, stream)
+    _say_kept(
+      which, kept, options.keep_duplicates, options.longest_side, stream
+    )
     others += [
       (kept.folder, other)
       for other in tfds_metadata.splits_of(kept.folder)
@@ -95,6 +75,7 @@ def prepare(
   for which, other_folder, other in pairs:
     _say_leaks(folder, which, other_folder, other, progress, stream)
   stream.write(_hint(name, out_dir, tfds_metadata.splits_of(folder)))
+  return 0
 
 
 def _prepare_split(*args: Any, **options: Any) -> Kept:

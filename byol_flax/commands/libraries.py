@@ -1,0 +1,37 @@
+"""What libraries read from the environment, set before they are imported."""
+
+import glob
+import os
+
+from input_pipeline import full_disk
+
+
+def settle() -> None:
+  """Keeps libraries quiet; the command's own lines say what they would."""
+  _hush_libtpu()
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  # Imported here, because `--help` and the start of `train` do without it.
+  from absl import flags, logging
+
+  # Orbax and Grain log every save and every start; ours is the progress line.
+  logging.set_verbosity(logging.ERROR)
+  full_disk.hush()
+  flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when workers start.
+
+
+def compile_for_tpus() -> None:
+  """Makes JAX compile for TPUs here, where there is none or it is left alone.
+
+  Call it before JAX is imported.
+  """
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # no metadata server to ask
+  os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # two preflights at once
+  os.environ["TPU_LOG_DIR"] = "disabled"
+
+
+def _hush_libtpu() -> None:
+  """Keeps the TPU compiler, if installed, from searching for an absent TPU."""
+  if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v3-8")
