@@ -124,10 +124,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "max_unreadable_share": 0.001,  # of all images; above it the run stops
   }
   config.checkpoint = {
-    "every_steps": 1000,
     "every_minutes": 10.0,
+    "every_steps": 0,  # also after so many updates; 0: by time only
     "keep_last": 3,
-    "keep_every": 50_000,
+    "keep_every": 50_000,  # and for good the first of every so many updates
     # The first Ctrl-C ends at once (False), or saves as SIGTERM does, which
     # takes as long as an update, or a compilation, and a save.
     "save_on_interrupt": False,

@@ -1,8 +1,9 @@
 """`byol train` to which something happens at a given place: mostly SIGTERM.
 
 Command: python -m tests.signal_at ... --at=STEP:ACTIVITY, with an activity of
-`peers.ACTIVITIES`, --at=STEP:saved, or --at=start, before the processes
-gather. The signal and the trainer are real; only the moment is arranged. With
+`peers.ACTIVITIES`, --at=STEP:saved, after the first save from that update on,
+or --at=start, before the processes gather. The signal and the trainer are real;
+only the moment is arranged. With
 --at=unreadable the process cannot read checkpoints, and with --at=late it comes
 some seconds after the others.
 """
@@ -39,10 +40,12 @@ def arrange(place):
     return
   if place.endswith(":saved"):
     save = checkpoint.Checkpoints.save
+    struck = []
 
     def save_and_signal(self, step, *given):
       save(self, step, *given)
-      if step == int(place.removesuffix(":saved")):
+      if step >= int(place.removesuffix(":saved")) and not struck:
+        struck.append(step)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(3)  # the notice comes before the next look
 

@@ -98,7 +98,7 @@ RUN: dict[str, Bound] = {
   "loader.num_workers": Whole(-1, 10_000, ", -1 for one per core"),
   "loader.num_threads": Whole(1, 10_000),
   "loader.max_unreadable_share": _SHARE,
-  "checkpoint.every_steps": Whole(1),
+  "checkpoint.every_steps": Whole(0),
   "checkpoint.every_minutes": _POSITIVE,
   # One remains when the newest is damaged.
   "checkpoint.keep_last": Whole(2),

@@ -8,7 +8,7 @@ data position and the code version.
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import jax
@@ -52,6 +52,26 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
+@dataclasses.dataclass(frozen=True)
+class _FirstOfEvery:
+  """Preserves the first checkpoint at or after each multiple of `updates`.
+
+  Orbax's own policy wants the multiples themselves, and saves by time miss
+  them.
+  """
+
+  updates: int
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> list[bool]:
+    del context
+    passed = [found.step // self.updates for found in checkpoints]
+    return [
+      now > before for before, now in zip([0, *passed], passed, strict=False)
+    ]
+
+
 class Checkpoints:
   """The checkpoints of one workdir, `workdir/checkpoints/<step>`.
 
@@ -76,12 +96,12 @@ class Checkpoints:
 
     Args:
       workdir: absolute path, or gs://BUCKET/PATH.
-      every_steps: save after so many updates ...
-      every_minutes: ... and after so many minutes; the first that comes.
+      every_minutes: a save is due so long after the one before it began.
+      every_steps: one is due after so many updates too; 0: by time only.
       keep_last: newest checkpoints kept, at least 2, so that one remains when
         the newest is damaged.
-      keep_every: checkpoints whose step is a multiple are kept for good; 0
-        keeps none of them.
+      keep_every: of every so many updates the first checkpoint is kept for
+        good; 0 keeps none of them.
       processes: all that hold the state; each calls every method.
       save_on_interrupt: for whoever runs the updates.
       read_only: look, while another process may be writing: nothing is
@@ -94,9 +114,10 @@ class Checkpoints:
     self._every_steps = every_steps
     self._every_seconds = 60 * every_minutes
     self._last_save = time.monotonic()
+    self._owed = False  # a save is due and was not begun yet
     policies: list[Any] = [_managers.LatestN(keep_last)]
     if keep_every:
-      policies.append(_managers.EveryNSteps(keep_every))
+      policies.append(_FirstOfEvery(keep_every))
     self._manager = _Manager(
       self.directory,
       item_names=("state", "record"),
@@ -121,7 +142,7 @@ class Checkpoints:
     """
     return cls(
       workdir,
-      every_steps=1,
+      every_steps=0,
       every_minutes=1,
       keep_last=2,
       keep_every=0,
@@ -129,17 +150,30 @@ class Checkpoints:
       read_only=True,
     )
 
-  def due(self, step: int) -> bool:
-    """Whether to save after update `step`, by count.
+  def due(self, step: int, meeting: bool) -> bool:
+    """Whether to save after update `step`, the same on all processes.
 
-    An error of a save that is under way is raised here, too.
+    A save that would have to wait until the one before it is committed is put
+    off, so that a slow store does not stop the updates. An error of a save
+    that is under way is raised here, too.
+
+    Args:
+      step: completed updates.
+      meeting: whether the processes meet after this update anyway. They must
+        meet to agree, because their clocks differ, and so do the moments at
+        which they see that a save is committed.
     """
     self._manager.check_for_errors()
-    return step % self._every_steps == 0
-
-  def overdue(self) -> bool:
-    """Whether to save now, by this process's clock."""
-    return time.monotonic() - self._last_save >= self._every_seconds
+    counted = bool(self._every_steps) and step % self._every_steps == 0
+    self._owed |= counted
+    if not (counted or meeting):
+      return False
+    if not self._owed:
+      elapsed = time.monotonic() - self._last_save
+      self._owed = self._processes.any(elapsed >= self._every_seconds)
+    return self._owed and not self._processes.any(
+      self._manager.is_saving_in_progress()
+    )
 
   def check_room(self, state: Any) -> None:
     """Raises OSError if the disk has no room for `state`, or its shapes."""
@@ -149,13 +183,14 @@ class Checkpoints:
   def save(self, step: int, state: Any, record: Record) -> None:
     """Starts to write; returns once the state is copied off the devices.
 
-    An error of the previous write is raised here, and OSError if there is no
-    room for this one.
+    Waits until the previous write is committed. Its error is raised here, and
+    OSError if there is no room for this one.
     """
     if self._manager.latest_step() == step:
       return
     self.check_room(state)
     self._last_save = time.monotonic()
+    self._owed = False
     record = {**record, "digest": digest.tree_digest(state)}
     self._manager.save(
       step,

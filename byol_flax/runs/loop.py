@@ -91,13 +91,6 @@ class Outlets:
   headline: tuple[str, str]
   diverged: str
 
-  def save_due(self, step: int, reporting: bool) -> bool:
-    """Whether to save after update `step`, the same on all processes."""
-    if self.checkpoints.due(step):
-      return True
-    # Clocks differ: the processes agree, where they meet for metrics anyway.
-    return reporting and self.processes.any(self.checkpoints.overdue())
-
   def save(self, step: int, state: Any, seconds: float) -> None:
     """Starts to save the state after update `step`."""
     self.processes.at(step, "saving")
@@ -173,14 +166,14 @@ def run(
         jax.block_until_ready(pending[-_IN_FLIGHT][1])
 
       reporting, evaluating = intervals.due(step, first, total_steps)
-      saving = step == total_steps or outlets.save_due(step, reporting)
+      saving = step == total_steps or outlets.checkpoints.due(step, reporting)
       if reporting or saving or evaluating:
         values = _checked(pending, values, outlets.diverged)
         pending.clear()
       if reporting:
         times = window.first() if step == first else window.rates(batch_size)
+        window = _Window()  # before reporting, whose time counts as any other
         _tell(outlets, step, values, times)
-        window = _Window()
       with window.clock("paused"):
         if saving:
           outlets.save(step, state, time.monotonic() - begun)

@@ -81,7 +81,7 @@ WRONG = {
   "loader.num_workers": (-2, 10**6),
   "loader.num_threads": (0,),
   "loader.max_unreadable_share": (1.5, -0.1),
-  "checkpoint.every_steps": (0,),
+  "checkpoint.every_steps": (-1,),
   "checkpoint.every_minutes": (0.0, float("nan")),
   "checkpoint.keep_last": (1,),
   "checkpoint.keep_every": (-1,),

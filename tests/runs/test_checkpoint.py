@@ -90,17 +90,59 @@ def test_keeps_the_last_and_every_so_many(tmp_path):
   checkpoints.close()
 
 
-def test_due_by_count_and_by_clock(tmp_path, monkeypatch):
+def test_saves_by_time_keep_the_first_of_every_so_many_updates(tmp_path):
+  steps = (7, 38, 41, 55, 79, 93, 97, 110, 119)
+  for some in (steps[:4], steps[4:]):  # a restart in between
+    checkpoints = reopen(tmp_path, every_steps=0, keep_every=40)
+    for step in some:
+      checkpoints.save(step, state(step), {})
+    checkpoints.close()
+  reader = checkpoint.Checkpoints.reader(str(tmp_path))
+  assert reader.steps() == [41, 93, 110, 119]
+  reader.close()
+
+
+def test_due_by_clock_where_the_processes_meet(tmp_path, monkeypatch):
   now = [0.0]
   monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
-  checkpoints = reopen(tmp_path, every_steps=4, every_minutes=2)
-  assert [step for step in range(1, 10) if checkpoints.due(step)] == [4, 8]
+  checkpoints = reopen(tmp_path, every_steps=0, every_minutes=2)
   now[0] = 119.0
-  assert not checkpoints.overdue()
+  assert not any(checkpoints.due(step, meeting=True) for step in range(1, 9))
   now[0] = 120.0
-  assert checkpoints.overdue()
-  checkpoints.save(9, state(), {})
-  assert not checkpoints.overdue()
+  assert not checkpoints.due(9, meeting=False)
+  assert checkpoints.due(10, meeting=True)
+  checkpoints.save(10, state(), {})
+  checkpoints.wait()
+  assert not checkpoints.due(11, meeting=True)
+  now[0] = 240.0
+  assert checkpoints.due(12, meeting=True)
+  checkpoints.close()
+
+
+def test_due_by_count_until_it_is_saved(tmp_path):
+  checkpoints = reopen(tmp_path, every_steps=4)
+  found = [step for step in range(1, 10) if checkpoints.due(step, False)]
+  assert found == [4, 8]
+  assert checkpoints.due(10, meeting=True)
+  checkpoints.save(10, state(), {})
+  checkpoints.wait()
+  assert not checkpoints.due(11, meeting=True)
+  assert checkpoints.due(12, meeting=False)
+  checkpoints.close()
+
+
+def test_a_save_is_put_off_until_the_one_before_it_is_committed(tmp_path):
+  noise = np.random.default_rng(0).random(30_000_000, np.float32)
+  large = {"kernel": jnp.asarray(noise)}  # which takes some 0.2 s to write
+  checkpoints = reopen(tmp_path, every_steps=5)
+  assert checkpoints.due(5, meeting=False)
+  checkpoints.save(5, large, {})
+  assert not checkpoints.due(10, meeting=True)
+  assert checkpoints.steps() == []  # it was still being written
+  checkpoints.wait()
+  assert checkpoints.steps() == [5]
+  assert not checkpoints.due(11, meeting=False)
+  assert checkpoints.due(12, meeting=True)
   checkpoints.close()
 
 

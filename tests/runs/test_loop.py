@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +21,18 @@ from input_pipeline.errors import StorageError, UsageError
 
 
 class Counter(struct.PyTreeNode):
-  """A state of one number: the sum of all batches."""
+  """A state of one number, the sum of all batches, and what takes room."""
 
   step: jax.Array
   total: jax.Array
+  ballast: jax.Array
 
 
 @jax.jit
 def step_fn(state, batch):
   total = state.total + batch["x"]
   metrics = {"train/number": batch["x"], "train/total": total}
-  return Counter(step=state.step + 1, total=total), metrics
+  return state.replace(step=state.step + 1, total=total), metrics
 
 
 def numbers(start, bad=None, end=None):
@@ -43,10 +45,43 @@ def numbers(start, bad=None, end=None):
     yield {"x": jnp.float32(np.nan if k == bad else k)}
 
 
+class Slow(io.StringIO):
+  """A terminal to which a line takes a tenth of a second."""
+
+  def isatty(self):
+    return True
+
+  def write(self, text):
+    time.sleep(0.1)
+    return super().write(text)
+
+
+def after(wait, batches):
+  """Each of `batches`, once `wait` has returned."""
+  for batch in batches:
+    wait()
+    yield batch
+
+
 def run(
-  workdir, *, start=0, total=20, every_steps=7, bad=None, evaluate=5, end=None
+  workdir,
+  *,
+  start=0,
+  total=20,
+  every_steps=7,
+  bad=None,
+  evaluate=5,
+  end=None,
+  ballast=1,
+  overlap=False,
+  stream=None,
 ):
-  """`end`: (update, what is raised where its batch is awaited)."""
+  """Trains a counter.
+
+  `end`: (update, what is raised where its batch is awaited). `ballast`: numbers
+  that the state holds besides. `overlap`: updates go on while a save is written
+  and do not wait until it is committed.
+  """
   checkpoints = checkpoint.Checkpoints(
     str(workdir),
     every_steps=every_steps,
@@ -61,10 +96,13 @@ def run(
     evaluated.append(int(state.step))
     return {"knn/test/top1": 0.5}
 
-  stream = io.StringIO()
+  stream = stream or io.StringIO()
   state = Counter(
-    step=jnp.int32(start), total=jnp.float32(start * (start + 1) / 2)
+    step=jnp.int32(start),
+    total=jnp.float32(start * (start + 1) / 2),
+    ballast=jnp.asarray(np.random.default_rng(0).random(ballast, np.float32)),
   )
+  batches = numbers(start, bad, end)
   with metrics_log.MetricsLog(
     str(workdir), writes=True, resume_step=start
   ) as out:
@@ -72,7 +110,7 @@ def run(
       state, seconds = loop.run(
         state,
         step_fn,
-        numbers(start, bad, end),
+        batches if overlap else after(checkpoints.wait, batches),
         total_steps=total,
         batch_size=4,
         intervals=loop.Intervals(report=6, evaluate=evaluate),
@@ -135,6 +173,26 @@ def test_a_run_from_the_middle(tmp_path):
   assert float(state.total) == 210
   assert saved == [14, 20]
   assert evaluated == [15, 20]
+
+
+def test_saves_that_a_slow_store_cannot_keep_up_with_are_put_off(tmp_path):
+  state, _, saved, _, _ = run(
+    tmp_path, total=80, every_steps=1, ballast=5_000_000, overlap=True
+  )
+  assert float(state.total) == 80 * 81 / 2
+  assert saved[0] == 1
+  assert saved[-1] == 80  # the last one waits
+  assert 2 <= len(saved) <= 40
+
+
+def test_the_time_that_reporting_takes_is_counted(tmp_path):
+  stream = Slow()
+  run(tmp_path, total=18, stream=stream)
+  windows = [line for line in lines(tmp_path) if "time/step_ms" in line]
+  assert [line["step"] for line in windows] == [6, 12, 18]
+  # Each of 5 or 6 updates, and of the line that the one before it wrote.
+  for line, updates in zip(windows, (5, 6, 6), strict=True):
+    assert line["time/step_ms"] * updates >= 100
 
 
 def test_evaluation_only_at_the_end(tmp_path):
