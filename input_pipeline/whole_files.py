@@ -1,7 +1,6 @@
-"""Files that are written whole or not at all, by one process at a time."""
+"""Files that are written whole or not at all, and whether they can be."""
 
 import contextlib
-import fcntl
 import io
 import os
 from collections.abc import Iterator
@@ -9,21 +8,31 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
+from input_pipeline import full_disk
 
-def write_bytes(path: epath.PathLike, data: bytes) -> None:
-  """Writes a file, local or gs://; no reader ever sees half of it.
 
-  What is there stays until then, and for good where writing fails.
+@contextlib.contextmanager
+def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
+  """Yields a path beside a file, local or gs://, to write anew under.
+
+  It becomes the file when the block ends, so that no reader ever sees half of
+  it. What is there stays until then, and for good where the block fails.
   """
   target = epath.Path(path)
   temporary = target.parent / f"{target.name}.tmp"
   try:
-    temporary.write_bytes(data)
+    yield temporary
     temporary.replace(target)
   except BaseException:
     with contextlib.suppress(Exception):
       temporary.unlink(missing_ok=True)
     raise
+
+
+def write_bytes(path: epath.PathLike, data: bytes) -> None:
+  """Writes a file as `replacing` does."""
+  with replacing(path) as temporary:
+    temporary.write_bytes(data)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
@@ -44,21 +53,22 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
     return dict(arrays)
 
 
-@contextlib.contextmanager
-def taken(folder: str) -> Iterator[None]:
-  """Keeps other processes of this machine out of a folder.
+def why_unwritable(folder: epath.PathLike) -> str:
+  """Says why a folder, local or gs://, takes no files; "" if it takes them.
 
-  The kernel lets go of the lock when the process ends, however it ends. Some
-  network file systems have no locks; there nothing is kept out.
-
-  Raises:
-    BlockingIOError: another process has it.
+  The folder is made if absent, and a file is written into it and removed:
+  permissions alone do not tell of quotas and mounts that are read-only. A disk
+  that is full raises, for `full_disk.told` has more to say of it.
   """
-  with open(os.path.join(folder, "lock"), "a") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+  probe = epath.Path(folder) / f".writable-{os.getpid()}"
+  try:
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.write_text("")
+    # Another machine may have a process of the same number.
+    probe.unlink(missing_ok=True)
+  # A bucket without permission raises classes of its storage library.
+  except Exception as error:
+    if full_disk.problem(error):
       raise
-    except OSError:
-      pass
-    yield
+    return getattr(error, "strerror", None) or str(error).split("\n")[0]
+  return ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from byol_flax.runs.progress_line import human_duration
-from input_pipeline import full_disk, loading, tfds_metadata
+from input_pipeline import full_disk, loading, tfds_metadata, whole_files
 from input_pipeline.errors import RunError, UsageError
 from input_pipeline.prepare import collecting, leaks
 from input_pipeline.prepare import shards as prepare_lib
@@ -31,7 +31,10 @@ def run(options: argparse.Namespace) -> int:
   name = options.name or _name_of(source)
   tfds_metadata.check_names(name, options.version, options.split)
   others = [_folder_and_split(text) for text in options.against]
-  _check_writable(out_dir)
+  if reason := whole_files.why_unwritable(out_dir):
+    raise UsageError(
+      f"OUT should be a folder to write to, but {out_dir!r} is not: {reason}."
+    )
   if num_workers == -1:
     num_workers = loading.available_cores()
   progress = _Progress(stream)
@@ -97,17 +100,6 @@ def _hint(name: str, out_dir: str, splits: Sequence[str]) -> str:
   if "validation" in splits and "test" not in splits:
     flags += " --config.evaluation.split=validation"
   return f"Train on it with {flags}\n"
-
-
-def _check_writable(out_dir: str) -> None:
-  try:
-    os.makedirs(out_dir, exist_ok=True)
-    if not os.access(out_dir, os.W_OK):
-      raise PermissionError("it may not be written to")
-  except OSError as error:
-    raise UsageError(
-      f"OUT should be a folder to write to, but {out_dir!r} is not: {error}."
-    ) from None
 
 
 def _name_of(source: str) -> str:

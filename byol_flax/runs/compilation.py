@@ -5,6 +5,8 @@ import pathlib
 
 import jax
 
+from input_pipeline import whole_files
+
 # Above it the programs that were used least recently go.
 _MOST_BYTES = 4 * 2**30
 
@@ -32,9 +34,9 @@ def keep_programs(folder: str | None) -> str | None:
     try:
       # Programs are executed: nobody else may put any there.
       pathlib.Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+      if whole_files.why_unwritable(folder):
+        return None
     except OSError:
-      return None
-    if not os.access(folder, os.W_OK):
       return None
     jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
   jax.config.update("jax_compilation_cache_dir", folder)

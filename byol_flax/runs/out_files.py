@@ -24,8 +24,8 @@ def check_writable(path: str) -> None:
     reason = "it is a folder"
   elif not os.path.isdir(folder):
     reason = f"there is no folder {folder}"
-  elif not os.access(folder, os.W_OK):
-    reason = f"{folder} may not be written to"
+  elif why := whole_files.why_unwritable(folder):
+    reason = f"{folder} takes no files ({why})"
   elif os.path.exists(path) and not _has_code_version(path):
     reason = (
       "that file is there and was not written by byol; move it away, or give "

@@ -1,17 +1,13 @@
 """The folder of a run: may it be written to, and is it the same run?"""
 
 import contextlib
-import fcntl
-import os
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-from etils import epath
 
 from byol_flax.runs import checkpoint, metrics_log, records, run_files
-from input_pipeline import full_disk
+from input_pipeline import locks, whole_files
 from input_pipeline.errors import UsageError
 
 # Parts of the config that do not change what is learned: they may differ from
@@ -32,20 +28,11 @@ MAY_CHANGE = (
 
 def check_writable(workdir: str) -> None:
   """Makes the folder if absent; raises UsageError unless it takes files."""
-  probe = epath.Path(workdir) / f".writable-{jax.process_index()}"
-  try:
-    probe.parent.mkdir(parents=True, exist_ok=True)
-    probe.write_text("")
-    probe.unlink()
-  # A bucket without permission raises classes of its storage library.
-  except Exception as error:
-    if full_disk.problem(error):
-      raise
-    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+  if reason := whole_files.why_unwritable(workdir):
     raise UsageError(
       f"The workdir {workdir} cannot be written to ({reason}); give "
       "--workdir=DIR with a folder, or gs://BUCKET/PATH, of yours."
-    ) from None
+    )
 
 
 def way_on(workdir: str, restart: bool) -> str:
@@ -64,8 +51,7 @@ def way_on(workdir: str, restart: bool) -> str:
 def taken(workdir: str) -> Iterator[None]:
   """Makes the folder, and keeps other runs out of it.
 
-  The kernel lets go of the lock when the process ends, however it ends. A
-  bucket and some network file systems cannot be locked; there nothing is.
+  A bucket cannot be locked; there nothing keeps them out.
 
   Raises:
     UsageError: the folder cannot be written to, holds what is no run's, or
@@ -80,20 +66,14 @@ def taken(workdir: str) -> Iterator[None]:
     run_files.mark(workdir)
     yield
     return
-  with open(f"{workdir}/{run_files.LOCK}", "a+") as file:
+  with contextlib.ExitStack() as until_the_end:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      file.seek(0)
+      until_the_end.enter_context(locks.taken(f"{workdir}/{run_files.LOCK}"))
+    except locks.TakenError as holder:
       raise UsageError(
-        f"Another run ({file.read().strip()}) is writing to {workdir}; end it "
-        "first, or give another --workdir."
+        f"Another run ({holder}) is writing to {workdir}; end it first, or "
+        "give another --workdir."
       ) from None
-    except OSError:
-      pass
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
     run_files.mark(workdir)
     yield
 

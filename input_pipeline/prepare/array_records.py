@@ -5,13 +5,12 @@ numbers. It is encoded here, because protocol buffers do not promise the order
 of a map, and equal data shall give equal files.
 """
 
-import contextlib
 import os
 from collections.abc import Iterable, Mapping
 
 from array_record.python import array_record_module
 
-from input_pipeline import full_disk
+from input_pipeline import full_disk, whole_files
 from input_pipeline.errors import RunError
 
 Value = bytes | int
@@ -32,25 +31,20 @@ def write(path: str, records: Iterable[bytes]) -> int:
 
   One record a group, for random access, and uncompressed: images are already.
   """
-  temporary = f"{path}.writing"
   try:
-    writer = array_record_module.ArrayRecordWriter(
-      temporary, "group_size:1,uncompressed"
-    )
-    for record in records:
-      writer.write(record)
-    writer.close()
-  except BaseException as error:
-    with contextlib.suppress(OSError):
-      os.remove(temporary)
-    # ArrayRecord's; ours come of reading the images.
-    known = isinstance(error, RunError) or full_disk.problem(error)
-    if isinstance(error, RuntimeError) and not known:
-      raise RunError(f"Cannot write {path}: {error}") from None
-    raise
-  size = os.path.getsize(temporary)
-  os.replace(temporary, path)
-  return size
+    with whole_files.replacing(path) as temporary:
+      writer = array_record_module.ArrayRecordWriter(
+        str(temporary), "group_size:1,uncompressed"
+      )
+      for record in records:
+        writer.write(record)
+      writer.close()
+  except RuntimeError as error:
+    # RunErrors are ours, of reading the images; all others are ArrayRecord's.
+    if isinstance(error, RunError) or full_disk.problem(error):
+      raise
+    raise RunError(f"Cannot write {path}: {error}") from None
+  return os.path.getsize(path)
 
 
 def _entry(name: str, value: Value) -> bytes:

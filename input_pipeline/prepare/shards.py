@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import tfds_metadata, whole_files
+from input_pipeline import locks, tfds_metadata, whole_files
 from input_pipeline.decoding import ImageError, decode_image
 from input_pipeline.errors import UnreadableError, UsageError
 from input_pipeline.prepare import array_records, likeness, plans, shrinking
@@ -107,7 +107,7 @@ def prepare(
       return Kept(folder=folder, **before["kept"])
   plans.begin(work, plan)
   try:
-    with whole_files.taken(work):
+    with locks.taken(os.path.join(work, "lock")):
       result = _prepare(
         items,
         classes,
@@ -121,10 +121,10 @@ def prepare(
         tell,
       )
       shutil.rmtree(work)
-  except BlockingIOError:
+  except locks.TakenError as holder:
     raise UsageError(
-      f"Another process is preparing split {split} of {folder}; wait for it, "
-      "or end it, and give the same command again."
+      f"Split {split} of {folder} is being prepared already, by {holder}; "
+      "wait for it, or end it, and give the same command again."
     ) from None
   return result
 

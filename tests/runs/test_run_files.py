@@ -8,7 +8,6 @@ from PIL import Image
 
 from byol_flax.reports import pictures
 from byol_flax.runs import distributed, out_files, run_files, workdir
-from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 from tests.runs.test_older_records import unpack
 
@@ -140,12 +139,3 @@ def test_out_is_written_over_only_if_byol_wrote_it(tmp_path):
   pictures.save_png(str(picture), pixels)
   pictures.check_ours(str(picture))
   assert np.array_equal(np.asarray(Image.open(picture)), pixels)
-
-
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
-  path = tmp_path / "kept.txt"
-  path.write_text("old")
-  (tmp_path / "kept.txt.tmp").symlink_to("/dev/full")
-  with pytest.raises(OSError, match="No space left"):
-    whole_files.write_text(path, "new" * 100_000)
-  assert content(tmp_path) == {"kept.txt": "old"}

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from scipy import io as scipy_io
 
 from byol_flax import main
-from input_pipeline import sources, whole_files
+from input_pipeline import locks, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.prepare import collecting, shards
 
@@ -324,8 +324,8 @@ def test_two_at_once_do_not_mix(photos, tmp_path):
   work = tmp_path / "out" / "photos" / "1.0.0" / "preparing-train"
   work.mkdir(parents=True)
   with (
-    whole_files.taken(work),
-    pytest.raises(UsageError, match="Another process is preparing split train"),
+    locks.taken(f"{work}/lock"),
+    pytest.raises(UsageError, match=r"Split train of .* by process \d+ on"),
   ):
     main.main([*words, "--workers=1"])
   assert main.main([*words, "--workers=1"]) == 0

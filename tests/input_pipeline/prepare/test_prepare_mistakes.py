@@ -135,7 +135,7 @@ def test_two_sets_have_reports_of_their_own(tmp_path):
 def test_a_full_disk_leaves_no_half_a_shard(tmp_path):
   """/dev/full stands for one: every write fails there."""
   path = tmp_path / "shard"
-  os.symlink("/dev/full", f"{path}.writing")
+  os.symlink("/dev/full", f"{path}.tmp")
   with pytest.raises(RuntimeError, match="No space left"):
     array_records.write(str(path), [b"x" * 10_000_000] * 4)
   assert not list(tmp_path.iterdir())

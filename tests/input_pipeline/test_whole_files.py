@@ -1,0 +1,55 @@
+"""Files are whole or absent; folders that take none are told; locks hold."""
+
+import os
+
+import pytest
+
+from byol_flax.commands import prepare
+from byol_flax.commands.command_line import parse_command
+from byol_flax.runs import compilation, out_files, workdir
+from input_pipeline import locks, whole_files
+from input_pipeline.errors import UsageError
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+  path = tmp_path / "kept.txt"
+  path.write_text("old")
+  (tmp_path / "kept.txt.tmp").symlink_to("/dev/full")
+  with pytest.raises(OSError, match="No space left"):
+    whole_files.write_text(path, "new" * 100_000)
+  assert path.read_text() == "old"
+  assert [entry.name for entry in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_a_folder_that_takes_files_is_made_and_left_empty(tmp_path):
+  folder = tmp_path / "a" / "b"
+  assert whole_files.why_unwritable(folder) == ""
+  assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no such file system")
+def test_permissions_that_promise_too_much_are_not_believed(tmp_path):
+  """Root may write to /proc by its permissions, and nobody can."""
+  assert whole_files.why_unwritable("/proc")
+  for place in (workdir.check_writable, prepare_into):
+    with pytest.raises(UsageError, match="/proc"):
+      place("/proc")
+  with pytest.raises(UsageError, match=r"x\.json: /proc takes no files"):
+    out_files.check_writable("/proc/x.json")
+  assert compilation.keep_programs("/proc") is None
+
+
+def prepare_into(out):
+  options, _ = parse_command(["prepare", "/nowhere", out, "--name=x"])
+  prepare.run(options)
+
+
+def test_a_lock_names_its_holder_and_is_let_go_of(tmp_path):
+  path = str(tmp_path / "lock")
+  for _ in range(2):
+    with (
+      locks.taken(path),
+      pytest.raises(locks.TakenError, match=f"^process {os.getpid()} on"),
+      locks.taken(path),
+    ):
+      pass
