@@ -35,7 +35,7 @@ HOMES = {
   " input_pipeline.prepare.shrinking",
   "absl": "byol_flax.commands.config_file byol_flax.commands.libraries",
   "array_record": "input_pipeline.prepare.array_records",
-  "clu": "byol_flax.pretrain.metrics byol_flax.runs.metrics_log",
+  "clu": "byol_flax.runs.metrics_log byol_flax.runs.tensorboard_files",
   "configs": "configs",
   "flax": "byol_flax",
   "grain": "input_pipeline",
@@ -47,7 +47,7 @@ HOMES = {
   "orbax": "byol_flax.runs.checkpoint",
   "pillow_heif": "input_pipeline.other_formats",
   "simplejpeg": "input_pipeline.jpeg",
-  "tensorboard": "byol_flax.runs.metrics_log",
+  "tensorboard": "byol_flax.runs.tensorboard_files",
   "tensorflow": "byol_flax.benchmarks.tf_data",
   "tensorflow_datasets": "input_pipeline.tfds_sources"
   " input_pipeline.tfds_metadata",

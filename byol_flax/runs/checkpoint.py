@@ -6,7 +6,6 @@ data position and the code version.
 """
 
 import dataclasses
-import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -15,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from byol_flax.runs import digest
+from byol_flax.runs import buckets, digest
 from byol_flax.runs.distributed import Processes
 from input_pipeline import full_disk, retries
 from input_pipeline.errors import RunError, StorageError, UnreadableError
@@ -126,7 +125,7 @@ class Checkpoints:
         # `due` decides when to save; Orbax saves whenever it is asked.
         save_decision_policy=_managers.FixedIntervalPolicy(1),
         atomicity_options=ocp.options.AtomicityOptions(
-          mode=atomicity_mode(workdir, _mounts())
+          mode=atomicity_mode(workdir, buckets.mounts())
         ),
         cleanup_tmp_directories=not read_only,
         create=not read_only,
@@ -338,34 +337,16 @@ def atomicity_mode(path: str, mounts: str) -> ocp.options.AtomicityMode:
   """How a checkpoint under `path` becomes whole at one moment.
 
   A local folder is renamed when it is complete. An object store cannot rename:
-  there a file in the folder, written last, says that it is complete. A bucket
-  mounted with gcsfuse looks like a local folder, so the mounts are asked.
+  there a file in the folder, written last, says that it is complete.
 
   Args:
     path: absolute path or gs://BUCKET/PATH.
-    mounts: text of /proc/mounts, empty where there is none.
+    mounts: see `buckets.holds`.
   """
   modes = ocp.options.AtomicityMode
-  if path.startswith("gs://"):
+  if buckets.holds(path, mounts):
     return modes.COMMIT_FILE
-  mounted, deepest = "", -1
-  for line in mounts.splitlines():
-    fields = line.split(" ")
-    if len(fields) < 3:
-      continue
-    point = pathlib.PurePath(fields[1].replace("\\040", " "))
-    depth = len(point.parts)
-    # Of two mounts on one point the later one is seen.
-    if pathlib.PurePath(path).is_relative_to(point) and depth >= deepest:
-      mounted, deepest = f"{fields[0]} {fields[2]}", depth
-  return modes.COMMIT_FILE if "gcsfuse" in mounted else modes.ATOMIC_RENAME
-
-
-def _mounts() -> str:
-  try:
-    return pathlib.Path("/proc/mounts").read_text()
-  except OSError:
-    return ""
+  return modes.ATOMIC_RENAME
 
 
 class DamagedError(RunError):

@@ -1,12 +1,7 @@
-"""The metrics of a run: JSONL, the record of truth, and TensorBoard.
-
-This module is the one home of CLU's writers and of TensorBoard.
-"""
+"""The metrics of a run: JSONL, the record of truth, and TensorBoard."""
 
 import json
 import math
-import os
-import socket
 import textwrap
 import time
 from collections.abc import Mapping
@@ -16,6 +11,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from byol_flax.runs import tensorboard_files
 from input_pipeline import whole_files
 
 Kind = Literal["update", "evaluation"]
@@ -44,7 +40,7 @@ class MetricsLog:
     if writes:
       self._workdir.mkdir(parents=True, exist_ok=True)
       drop_after(self._workdir / "metrics.jsonl", resume_step)
-      self._tensorboard = _open_tensorboard(
+      self._tensorboard = tensorboard_files.open_writer(
         self._workdir / "tensorboard", resume_step
       )
 
@@ -135,52 +131,6 @@ class MetricsLog:
 
   def __exit__(self, *exception: object) -> None:
     self.close()
-
-
-def _open_tensorboard(folder: epath.Path, resume_step: int) -> Any:
-  """CLU's writer of event files, asynchronous and quiet.
-
-  Hyperparameters, texts and images of the first start stay; so those that come
-  with every start are written by the first one only.
-  """
-  # What TensorFlow says while it loads is of no use here: it computes nothing.
-  # The notice about oneDNN ignores the log level, hence the second variable.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-  # Imported here because TensorFlow takes seconds to load, and processes that
-  # do not write can do without it.
-  from clu import metric_writers
-
-  _mark_start(folder, resume_step)
-  writer = metric_writers.SummaryWriter(str(folder))
-  return metric_writers.AsyncWriter(writer)
-
-
-def _mark_start(folder: epath.Path, resume_step: int) -> None:
-  """Tells TensorBoard which of the events before this start hold no more.
-
-  A reader drops them when it meets a START event that is not the first of the
-  run (`plugin_event_accumulator`). Runs of older versions have no first one, so
-  each start leaves two. TensorBoard's data server in Rust needs none: there a
-  step takes the place of equal and later ones of the same name.
-  """
-  from tensorboard.compat.proto import event_pb2
-  from tensorboard.summary.writer import record_writer
-
-  start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-  # What was made by the update that is resumed from stays.
-  first_again = resume_step + 1 if resume_step else 0
-  # Files are read in the order of their names; CLU's has a dot for the dash.
-  name = f"{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}-start"
-  folder.mkdir(parents=True, exist_ok=True)
-  with (folder / f"events.out.tfevents.{name}").open("wb") as file:
-    records = record_writer.RecordWriter(file)
-    for what in (
-      {"file_version": "brain.Event:2"},
-      *2 * [{"step": first_again, "session_log": start}],
-    ):
-      event = event_pb2.Event(wall_time=time.time(), **what)
-      records.write(event.SerializeToString())
 
 
 def drop_after(path: epath.Path, step: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from byol_flax import sharding
-from byol_flax.runs import checkpoint, digest, distributed
+from byol_flax.runs import buckets, checkpoint, digest, distributed
 
 OPTIONS = {
   "every_steps": 10,
@@ -286,7 +286,7 @@ def test_on_a_mounted_bucket_a_checkpoint_counts_once_committed(
   tmp_path, monkeypatch
 ):
   mounts = f"my-bucket {tmp_path} fuse.gcsfuse rw 0 0\n"
-  monkeypatch.setattr(checkpoint, "_mounts", lambda: mounts)
+  monkeypatch.setattr(buckets, "mounts", lambda: mounts)
   checkpoints = reopen(tmp_path)
   for step in (10, 20):
     checkpoints.save(step, state(step), {"step": step})
