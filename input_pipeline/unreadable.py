@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from input_pipeline import sources
+from input_pipeline import appending, sources
 from input_pipeline.errors import UsageError
 
 FILES = "unreadable-*.txt"
@@ -137,8 +137,7 @@ class UnreadableImages:
       size = None if "\n" in name else size
       name = name.replace("\n", "\\n")
       text += f"{index}\t{'-' if size is None else size}\t{name}\n"
-    with self.report.open("ab") as file:
-      file.write(text.encode("utf-8", "surrogateescape"))
+    appending.append(self.report, text.encode("utf-8", "surrogateescape"))
 
   def _check(self) -> None:
     count, total = len(self.indices), len(self._source)

@@ -29,7 +29,7 @@ from byol_flax.runs import workdir as workdir_lib
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.metrics_log import MetricsLog
 from byol_flax.runs.version import code_version
-from input_pipeline import pipeline, sources
+from input_pipeline import appending, pipeline, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
@@ -324,8 +324,7 @@ def _log_digests(
       "digest": f"{digest:016x}",
       "processes": jax.process_count(),
     }
-    with path.open("a") as file:
-      file.write(json.dumps(line) + "\n")
+    appending.append(path, (json.dumps(line) + "\n").encode())
     yield batch
 
 

@@ -94,6 +94,8 @@ class Outlets:
   def save(self, step: int, state: Any, seconds: float) -> None:
     """Starts to save the state after update `step`."""
     self.processes.at(step, "saving")
+    # No checkpoint holds an update whose line a kill could take.
+    self.report.flush()
     record = self.make_record(step, seconds)
     self.checkpoints.save(step, state, record)
 
@@ -105,6 +107,7 @@ class Outlets:
     """Evaluates the state after update `step` and reports."""
     self.processes.at(step, "evaluating")
     self.report.scalars(step, self.evaluate(state), kind="evaluation")
+    self.report.flush()
 
 
 def run(

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from byol_flax.runs import tensorboard_files
-from input_pipeline import whole_files
+from byol_flax.runs import buckets, line_writer, tensorboard_files
+from input_pipeline import appending, whole_files
 
 Kind = Literal["update", "evaluation"]
 
@@ -20,9 +20,10 @@ Kind = Literal["update", "evaluation"]
 class MetricsLog:
   """Writes the metrics of one run into its workdir, from one process.
 
-  Values go to `metrics.jsonl` before a call returns and to `tensorboard/` from
-  a background thread. An error in that thread is raised by the next call. On
-  processes that do not write, every method does nothing and no file is made.
+  Values go to `metrics.jsonl` and to `tensorboard/` from threads: to the record
+  by time, see `LineWriter`, and before `flush` returns. An error of a thread is
+  raised by the next call. On processes that do not write, every method does
+  nothing and no file is made.
 
   Args:
     workdir: folder of the run, local or gs://; created if absent.
@@ -39,7 +40,10 @@ class MetricsLog:
     self._resume_step = resume_step
     if writes:
       self._workdir.mkdir(parents=True, exist_ok=True)
-      drop_after(self._workdir / "metrics.jsonl", resume_step)
+      record = self._workdir / "metrics.jsonl"
+      drop_after(record, resume_step)
+      seconds = line_writer.seconds_between(workdir, buckets.mounts())
+      self._record = line_writer.LineWriter(record, seconds)
       self._tensorboard = tensorboard_files.open_writer(
         self._workdir / "tensorboard", resume_step
       )
@@ -47,7 +51,7 @@ class MetricsLog:
   def scalars(
     self, step: int, values: Mapping[str, float], *, kind: Kind
   ) -> None:
-    """Appends one line of `values` at `step`; "wall_time" is Unix seconds.
+    """Adds one line of `values` at `step`; "wall_time" is Unix seconds.
 
     "kind" says what the values are of: the update that made it `step`
     completed ones, or an evaluation after it. JSON has no NaN, so a value that
@@ -63,17 +67,15 @@ class MetricsLog:
     }
     for name, number in numbers.items():
       line[name] = number if math.isfinite(number) else str(number)
-    # Opened anew for every line: on gs:// only closing makes a line durable.
-    with (self._workdir / "metrics.jsonl").open("a") as file:
-      file.write(json.dumps(line, allow_nan=False) + "\n")
+    self._record.write(json.dumps(line, allow_nan=False))
     self._tensorboard.write_scalars(step, numbers)
 
   def start(self, about: Mapping[str, Any]) -> None:
     """Appends a line to `starts.jsonl`: step, time and `about` this start."""
     if self._writes:
       line = {"step": self._resume_step, "wall_time": time.time(), **about}
-      with (self._workdir / "starts.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+      text = json.dumps(line) + "\n"
+      appending.append(self._workdir / "starts.jsonl", text.encode())
 
   def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Shows `images`, name -> uint8 [N, H, W, 3], in TensorBoard."""
@@ -117,14 +119,17 @@ class MetricsLog:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
   def flush(self) -> None:
-    """Waits until TensorBoard's files hold everything reported so far."""
+    """Returns when `metrics.jsonl` holds everything reported so far."""
     if self._writes:
-      self._tensorboard.flush()
+      self._record.flush()
 
   def close(self) -> None:
-    """Flushes and closes TensorBoard's files; a second call does nothing."""
+    """Writes all that is left; a second call does nothing."""
     if self._writes:
-      self._tensorboard.close()
+      try:
+        self._record.close()
+      finally:
+        self._tensorboard.close()
 
   def __enter__(self) -> Self:
     return self

@@ -13,6 +13,7 @@ from flax import struct
 from byol_flax.runs import (
   checkpoint,
   distributed,
+  line_writer,
   loop,
   metrics_log,
   progress_line,
@@ -75,6 +76,7 @@ def run(
   ballast=1,
   overlap=False,
   stream=None,
+  make_record=lambda step, seconds: {"step": step, "seconds": seconds},
 ):
   """Trains a counter.
 
@@ -116,7 +118,7 @@ def run(
         intervals=loop.Intervals(report=6, evaluate=evaluate),
         outlets=loop.Outlets(
           checkpoints=checkpoints,
-          make_record=lambda step, seconds: {"step": step, "seconds": seconds},
+          make_record=make_record,
           evaluate=evaluation,
           report=out,
           progress=progress_line.Progress(
@@ -183,6 +185,24 @@ def test_saves_that_a_slow_store_cannot_keep_up_with_are_put_off(tmp_path):
   assert saved[0] == 1
   assert saved[-1] == 80  # the last one waits
   assert 2 <= len(saved) <= 40
+
+
+def test_lines_are_on_disk_before_what_they_tell_of_is_saved(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(line_writer, "_LOCAL", 1e6)
+  found = {}
+
+  def make_record(step, seconds):
+    found[step] = [line["step"] for line in lines(tmp_path)]
+    return {"step": step, "seconds": seconds}
+
+  run(tmp_path, make_record=make_record)
+  assert found == {
+    7: [1, 5, 6],
+    14: [1, 5, 6, 10, 12],
+    20: [1, 5, 6, 10, 12, 15, 18, 20],
+  }
 
 
 def test_the_time_that_reporting_takes_is_counted(tmp_path):

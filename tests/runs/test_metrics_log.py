@@ -70,7 +70,7 @@ def test_scalars_reach_the_record_and_tensorboard(tmp_path):
       {"train/byol_loss": 1.5, "train/top1": np.float32(0.25)},
       kind="update",
     )
-    # The record is complete before the call returns.
+    run.flush()
     assert [line["step"] for line in lines_of(tmp_path)] == [10]
     run.scalars(20, {"train/byol_loss": 0.5}, kind="update")
   first, second = lines_of(tmp_path)

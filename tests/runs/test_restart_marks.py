@@ -28,7 +28,7 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
     killed.parameter_overview(PARAMS)
     for step in range(resumed + 1, last + 1):
       killed.scalars(step, {"loss": float(attempt)}, kind="update")
-    killed.flush()
+    killed.close()
   expected = [(1, 1.0), (2, 1.0), (3, 2.0), *((k, 4.0) for k in (4, 5, 6, 7))]
   assert events_of(tmp_path)["loss"] == expected
 

@@ -1,0 +1,113 @@
+"""Lines reach their file by time and at each flush, in order, or are told."""
+
+import contextlib
+import errno
+import threading
+import time
+
+import pytest
+
+from byol_flax.runs import line_writer
+
+NEVER = 1e6  # seconds
+
+
+@pytest.fixture
+def make_writer(tmp_path):
+  """Yields how to make a writer of `tmp_path/lines`; its thread must end."""
+  before = set(threading.enumerate())
+  made = []
+
+  def make(seconds):
+    made.append(line_writer.LineWriter(tmp_path / "lines", seconds))
+    return made[-1]
+
+  yield make
+  for writer in made:
+    with contextlib.suppress(OSError):
+      writer.close()
+  assert set(threading.enumerate()) <= before
+
+
+def wait_for(condition):
+  deadline = time.monotonic() + 30
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
+def numbered(count):
+  return [f"line {k}" for k in range(count)]
+
+
+def test_lines_come_by_time(tmp_path, make_writer):
+  writer, path = make_writer(0.02), tmp_path / "lines"
+  for line in numbered(100):
+    writer.write(line)
+  wait_for(lambda: path.exists() and path.read_text().count("\n") == 100)
+  assert path.read_text().splitlines() == numbered(100)
+
+
+def test_lines_wait_for_their_time_or_a_flush(tmp_path, make_writer):
+  writer, path = make_writer(NEVER), tmp_path / "lines"
+  for line in numbered(100):
+    writer.write(line)
+  assert not path.exists()
+  writer.flush()
+  assert path.read_text().splitlines() == numbered(100)
+  writer.write("last")
+  writer.close()
+  writer.close()
+  assert path.read_text().splitlines() == [*numbered(100), "last"]
+
+
+def test_no_line_is_lost_or_turned_where_threads_meet(tmp_path, make_writer):
+  writer = make_writer(1e-4)
+  for k, line in enumerate(numbered(3000)):
+    writer.write(line)
+    if k % 100 == 0:
+      writer.flush()
+  writer.close()
+  assert (tmp_path / "lines").read_text().splitlines() == numbered(3000)
+
+
+def test_what_waits_is_bounded(tmp_path, make_writer, monkeypatch):
+  monkeypatch.setattr(line_writer, "_MOST_LINES", 5)
+  writer = make_writer(NEVER)
+  for line in numbered(12):
+    writer.write(line)
+  assert (tmp_path / "lines").read_text().splitlines() == numbered(10)
+
+
+def test_an_error_of_the_thread_is_raised_by_every_call(tmp_path, make_writer):
+  (tmp_path / "lines").symlink_to("/dev/full")
+  writer = make_writer(0.02)
+  writer.write("lost")
+
+  def fails():
+    try:
+      writer.write("lost too")
+    except OSError as error:
+      return error.errno == errno.ENOSPC
+    return False
+
+  wait_for(fails)
+  # There is room again, but a line may be torn: none must come after it.
+  (tmp_path / "lines").unlink()
+  for call in (lambda: writer.write("more"), writer.flush, writer.close):
+    with pytest.raises(OSError, match="No space left"):
+      call()
+  assert not (tmp_path / "lines").exists()
+
+
+@pytest.mark.parametrize(
+  ("path", "seconds"),
+  [
+    ("gs://bucket/run", 30),
+    ("/mnt/bucket/run", 30),
+    ("/data/run", 1),
+  ],
+)
+def test_buckets_are_written_to_less_often(path, seconds):
+  mounts = "my-bucket /mnt/bucket fuse.gcsfuse rw 0 0\n"
+  assert line_writer.seconds_between(path, mounts) == seconds
