@@ -83,7 +83,9 @@ def cases():
 def batches(case, rows):
   """Endless (images uint8 [rows, 2, S, S, 3], labels int32 [rows])."""
   source = sources.ReadableSource(case.source)
-  stream = pipeline.view_stream(source, inputs.make_two_views(case.config), 0)
+  stream = pipeline.view_stream(
+    source, inputs.make_two_views(case.config.augment), 0
+  )
   for start in range(0, 10**9, rows):
     drawn = [stream[i] for i in range(start, start + rows)]
     views = [np.stack([x[name] for x in drawn]) for name in ("view1", "view2")]

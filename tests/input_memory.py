@@ -37,7 +37,7 @@ def main():
   flags.FLAGS.mark_as_parsed()
   config = byol.get_config()
   source = sources.ReadableSource(photographs.Photographs())
-  transform = inputs.make_two_views(config)
+  transform = inputs.make_two_views(config.augment)
   how = loading.choose_loading(
     num_workers=options.workers,
     num_threads=1,

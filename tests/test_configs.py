@@ -43,7 +43,7 @@ def test_every_run_builds(name):
   examples, classes = DATA[config.data.name]
   mesh = sharding.make_mesh()
   built = build.build(config, mesh, num_examples=examples, num_classes=classes)
-  inputs.make_two_views(config)
+  inputs.make_two_views(config.augment)
   online = built.abstract_state.online.params
   assert online["classifier"]["kernel"].shape[1] == classes
   assert config.evaluation.batch_size % 8 == 0 or name in (

@@ -5,11 +5,12 @@ import numpy as np
 
 from byol_flax.models import byol, heads, resnet
 from byol_flax.pretrain import device_augment
+from byol_flax.pretrain.places import Place
 
 SIZE = 8  # pixels
 CLASSES = 4
 
-stack_views = device_augment.make_views(device="host", cache="none", size=SIZE)
+stack_views = device_augment.make_views(Place.HOST, size=SIZE)
 
 
 def make_network(num_classes=CLASSES, dtype=jnp.float32):

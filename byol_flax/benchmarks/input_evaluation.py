@@ -9,7 +9,8 @@ from typing import Any, TextIO
 
 from byol_flax import sharding
 from byol_flax.benchmarks import photographs
-from byol_flax.pretrain import inputs
+from byol_flax.pretrain import inputs, places
+from byol_flax.pretrain.places import Place
 from input_pipeline import augment, loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 
@@ -114,7 +115,7 @@ def measure(
   }
   if most > 1:
     ways["all"] = lambda: _open_evaluation(source, reader, most)
-  if config.augment.cache == "none":
+  if places.place_of(config.augment) is not Place.RESIDENT:
     ways["training"] = lambda: _open_training(config, readable, most)
   rates: dict[str, list[float]] = {name: [] for name in ways}
   starts: dict[str, list[float]] = {name: [] for name in ways}

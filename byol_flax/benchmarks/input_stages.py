@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from byol_flax.pretrain import inputs
+from byol_flax.pretrain import inputs, places
+from byol_flax.pretrain.places import Place
 from input_pipeline import (
   augment,
   decoding,
@@ -52,7 +53,7 @@ def one_core(source: sources.Source, config: Any) -> list[Stage]:
     Stages that do not occur are left out. "whole" is measured by itself: all
     that a worker does for an example.
   """
-  transform = inputs.make_transform(config)
+  place = places.place_of(config.augment)
   readable = sources.ReadableSource(source)
   rng = np.random.default_rng(0)
   height, width = readable.size_of(0)
@@ -60,10 +61,12 @@ def one_core(source: sources.Source, config: Any) -> list[Stage]:
   encoded = [source[i]["image"] for i in range(count)]
   images = [readable[i]["image"] for i in range(count)]
   sizes = [image.shape[:2] for image in images]
-  if isinstance(transform, augment.TwoDraws):
-    times = _draw_times(sizes, len(source), transform, config.batch_size)
+  if place is Place.RESIDENT:
+    draws_only = inputs.make_two_draws(config.augment)
+    times = _draw_times(sizes, len(source), draws_only, config.batch_size)
     return [Stage(name, seconds) for name, seconds in times.items()]
   image_ops.compile_all()
+  transform = inputs.make_transform(config.augment)
 
   def draw(i: int) -> tuple[augment.ViewDraw, augment.ViewDraw]:
     height, width = sizes[i]
@@ -96,7 +99,7 @@ def one_core(source: sources.Source, config: Any) -> list[Stage]:
   work |= _pixel_work(images, draws, config.augment.size)
   work["whole"] = example
   times = _measure(work, count)
-  if isinstance(transform, augment.TwoViews):
+  if place is Place.HOST:
     times |= _color_times(images, draws, config)
   whole = times.pop("whole")
   return [

@@ -11,7 +11,8 @@ import numpy as np
 
 from byol_flax import sharding, slices
 from byol_flax.benchmarks import operations, opponent
-from byol_flax.pretrain import build, inputs
+from byol_flax.pretrain import build, inputs, places
+from byol_flax.pretrain.places import Place
 from input_pipeline import augment, sources
 from input_pipeline import resident as resident_lib
 from input_pipeline.errors import UsageError
@@ -133,7 +134,7 @@ def _facts_of(config: Any) -> _Facts:
   data_dir = config.loader.data_dir
   examples, classes = sources.size_of(name, split, data_dir)
   images = None
-  if isinstance(inputs.make_transform(config), augment.TwoDraws):
+  if places.place_of(config.augment) is Place.RESIDENT:
     source = sources.open_source(name, split, data_dir)
     images = resident_lib.load(sources.ReadableSource(source)).images
   return _Facts(examples, classes, images)
@@ -151,16 +152,16 @@ def random_batch(
   batch = {
     "label": rng.integers(0, max(num_classes, 1), count).astype(np.int32)
   }
-  transform = inputs.make_transform(config)
   if resident:
     batch["index"] = rng.integers(0, resident[0], count).astype(np.int32)
     batch["turned"] = np.zeros(count, bool)
   else:
     for name in ("view1", "view2"):
       batch[name] = rng.integers(0, 256, (count, size, size, 3), np.uint8)
-  if not isinstance(transform, augment.TwoViews):
+  if places.place_of(config.augment) is not Place.HOST:
+    views = inputs.make_two_views(config.augment)
     height, width = resident[1:3] if resident else (size, size)
-    draws = [transform.draw(height, width, rng) for _ in range(count)]
+    draws = [views.draw(height, width, rng) for _ in range(count)]
     batch["draw"] = np.stack(
       [np.stack([augment.pack(draw) for draw in pair]) for pair in draws]
     )

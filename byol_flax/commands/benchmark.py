@@ -11,6 +11,8 @@ from byol_flax.benchmarks import (
   input_table,
   step,
 )
+from byol_flax.pretrain import places
+from byol_flax.pretrain.places import Place
 from byol_flax.runs import compilation, devices
 from byol_flax.runs.out_files import check_writable, write_json
 from byol_flax.runs.version import code_version
@@ -28,8 +30,7 @@ def run(options: argparse.Namespace, config: Any) -> int:
       "benchmark checkpoint saves beside --out, on a disk of this machine; "
       f"{out} is not on one."
     )
-  finished = (config.augment.device, config.augment.cache) == ("host", "none")
-  if options.against_torch and not finished:
+  if options.against_torch and places.place_of(config.augment) != Place.HOST:
     raise UsageError(
       "--against-torch compares updates on finished views: leave "
       "augment.device at host and augment.cache at none."

@@ -8,7 +8,8 @@ from byol_flax import slices
 from byol_flax.benchmarks import input_stages, photographs
 from byol_flax.preflight import advice, apart, compiler, estimate, shallow
 from byol_flax.preflight.compiler import Compiled
-from byol_flax.pretrain import inputs
+from byol_flax.pretrain import inputs, places
+from byol_flax.pretrain.places import Place
 from byol_flax.runs.out_files import check_writable, write_json
 from byol_flax.runs.version import code_version
 from byol_flax.slices import Slice
@@ -53,7 +54,7 @@ class _Question:
         images_per_core_second=self.images_per_core_second,
         # Where the images lie on the devices, one thread draws.
         input_cores=1
-        if config.augment.cache == "device"
+        if places.place_of(config.augment) is Place.RESIDENT
         else self.slice_.vcpus_per_host,
         price_per_device_hour=self.price,
       )
@@ -100,7 +101,7 @@ def preflight(
   examples, classes = sources.size_of(name, split, data_dir)
   source, measured_on = photographs.open_images(config)
   resident = None
-  if config.augment.cache == "device":
+  if places.place_of(config.augment) is Place.RESIDENT:
     resident = _resident_shape(config, source, slice_)
   rate = input_stages.one_core(source, config)[-1].images_per_second
   question = _Question(slice_, price, rate, measured_on, stream)

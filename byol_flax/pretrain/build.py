@@ -15,6 +15,7 @@ from byol_flax.models import byol
 from byol_flax.pretrain import (
   device_augment,
   optimizers,
+  places,
   schedules,
   train_state,
   train_step,
@@ -125,11 +126,11 @@ def build(
       target_init=config.target_init,
     )
 
-  place = {name: config.augment[name] for name in ("device", "cache", "size")}
+  place, size = places.place_of(config.augment), config.augment.size
   batch = device_augment.abstract_batch(
-    mesh, batch_size=config.batch_size, resident=resident, **place
+    mesh, place, batch_size=config.batch_size, size=size, resident=resident
   )
-  make_views = device_augment.make_views(**place)
+  make_views = device_augment.make_views(place, size=size)
   shapes = jax.eval_shape(abstract_state)
   kept = jax.tree.map(lambda x: sharding.cut(mesh, x.shape), shapes)
   whole = sharding.replicated(mesh)

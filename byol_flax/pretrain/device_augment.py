@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from byol_flax import sharding
+from byol_flax.pretrain.places import Place
 from input_pipeline import augment
 
 Batch = Mapping[str, jax.Array]
@@ -21,10 +22,9 @@ Batch = Mapping[str, jax.Array]
 
 def abstract_batch(
   mesh: Mesh,
+  place: Place,
   *,
   batch_size: int,
-  device: str,
-  cache: str,
   size: int,
   resident: tuple[int, ...] | None = None,
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -32,9 +32,8 @@ def abstract_batch(
 
   Args:
     mesh: among whose devices the rows are cut.
+    place: where the views are made.
     batch_size: B, global.
-    device: as in `make_views`.
-    cache: as in `make_views`.
     size: S, in pixels.
     resident: shape of the images that lie on the devices, [N, H, W, 3].
   """
@@ -45,7 +44,7 @@ def abstract_batch(
     )
 
   batch = {"label": rows(jnp.int32)}
-  if cache == "device":
+  if place is Place.RESIDENT:
     batch["images"] = jax.ShapeDtypeStruct(
       resident or (), jnp.uint8, sharding=sharding.replicated(mesh)
     )
@@ -53,21 +52,18 @@ def abstract_batch(
   else:
     views = rows(jnp.uint8, size, size, 3)
     batch |= {"view1": views, "view2": views}
-  if cache == "device" or device == "accelerator":
+  if place is not Place.HOST:
     batch["draw"] = rows(jnp.float32, 2, augment.DRAW_SIZE)
   return batch
 
 
-def make_views(
-  *, device: str, cache: str, size: int
-) -> Callable[[Batch], jax.Array]:
+def make_views(place: Place, *, size: int) -> Callable[[Batch], jax.Array]:
   """Returns batch -> views, uint8 [B, 2, S, S, 3], view1 and view2.
 
   Args:
-    device: "host": the batch holds finished views. "accelerator": it holds
-      crops, whose colours are changed here.
-    cache: "device": it holds the numbers of images that lie on the devices,
-      which are cropped here, too.
+    place: says what the batch holds: finished views; crops, whose colours are
+      changed here; or the numbers of images that lie on the devices, which are
+      cropped here, too.
     size: S, in pixels.
   """
 
@@ -94,9 +90,11 @@ def make_views(
       batch["images"], batch["index"], batch["turned"], batch["draw"]
     )
 
-  if cache == "device":
-    return cropped
-  return colored if device == "accelerator" else finished
+  return {
+    Place.HOST: finished,
+    Place.ACCELERATOR: colored,
+    Place.RESIDENT: cropped,
+  }[place]
 
 
 def crop(

@@ -12,6 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import sharding
+from byol_flax.pretrain import places
+from byol_flax.pretrain.places import Augment, Place
 from byol_flax.slices import GIB
 from input_pipeline import augment, loading, pipeline, resident, scaled, sources
 from input_pipeline.errors import UsageError
@@ -30,14 +32,14 @@ class Inputs:
     how: who makes the batches of this process.
     rows: of this process in a batch.
     images: uint8 [N, H, W, 3] that shall lie on the devices, or None.
-    colors_on_host: whether the host changes colours.
+    place: where the views are made.
   """
 
   stream: Any
   how: loading.Loading
   rows: int
   images: np.ndarray | None
-  colors_on_host: bool
+  place: Place
 
   @property
   def resident(self) -> tuple[int, ...] | None:
@@ -66,7 +68,7 @@ class Inputs:
 
   def advice(self) -> str:
     """What to try when the devices wait for data; one sentence or two."""
-    if self.images is not None:
+    if self.place is Place.RESIDENT:
       return (
         "A thread draws many more than the devices take, so they wait for the "
         "trainer's own work between two updates; a larger batch_size has "
@@ -78,7 +80,7 @@ class Inputs:
         f"--config.loader.num_workers={cores} would use all cores of this "
         "machine."
       )
-    if self.colors_on_host:
+    if self.place is Place.HOST:
       return (
         "All cores are at work; --config.augment.device=accelerator leaves "
         "colours and blur to the devices."
@@ -89,46 +91,39 @@ class Inputs:
     )
 
 
-Transform = augment.TwoViews | augment.TwoCrops | augment.TwoDraws
+def make_two_views(settings: Augment) -> augment.TwoViews:
+  """Whole views by an `augment` section, wherever it has them made."""
+  return augment.TwoViews(**_views(settings))
 
 
-def make_two_views(config: Any) -> augment.TwoViews:
-  """Whole views of a config's `augment` section, wherever it has them made."""
-  return augment.TwoViews(**_views(config))
+def make_two_draws(settings: Augment) -> augment.TwoDraws:
+  """The draws alone by an `augment` section."""
+  return augment.TwoDraws(**_views(settings))
 
 
-def make_transform(config: Any) -> Transform:
-  """What the host does to an example, by a config's `augment` section.
-
-  Raises:
-    UsageError: settings that contradict each other.
-  """
-  if config.augment.cache == "device":
-    if config.augment.scaled_decoding:
-      raise UsageError(
-        "augment.scaled_decoding decodes an image for each draw anew, and with "
-        "augment.cache=device it is decoded once. Leave out one of the two; "
-        "`byol prepare --longest-side=N` makes images smaller for good."
-      )
-    return augment.TwoDraws(**_views(config))
-  if config.augment.device == "accelerator":
-    return augment.TwoCrops(**_views(config))
-  return augment.TwoViews(**_views(config))
+def make_transform(settings: Augment) -> augment.TwoViews | augment.TwoCrops:
+  """What the host does to an image that does not lie on the devices."""
+  if places.place_of(settings) is Place.HOST:
+    return make_two_views(settings)
+  return augment.TwoCrops(**_views(settings))
 
 
-def _views(config: Any) -> dict[str, Any]:
+def _views(settings: Augment) -> dict[str, Any]:
   return {
-    "size": config.augment.size,
-    "view1": augment.View(**config.augment.view1),
-    "view2": augment.View(**config.augment.view2),
+    "size": settings.size,
+    "view1": augment.View(**settings.view1),
+    "view2": augment.View(**settings.view2),
   }
 
 
-def on_sizes(config: Any, source: sources.ReadableSource) -> tuple[str, ...]:
+def on_sizes(
+  settings: Augment, source: sources.ReadableSource
+) -> tuple[str, ...]:
   """What to do about images far larger than the views, if they are."""
-  if config.augment.scaled_decoding or config.augment.cache == "device":
+  decoded_once = places.place_of(settings) is Place.RESIDENT
+  if settings.scaled_decoding or decoded_once:
     return ()
-  return tuple(filter(None, [scaled.advice(source, make_two_views(config))]))
+  return tuple(filter(None, [scaled.advice(source, make_two_views(settings))]))
 
 
 def open_inputs(
@@ -140,16 +135,21 @@ def open_inputs(
     UsageError: images that the devices cannot hold, or settings that
       contradict each other.
   """
-  transform = make_transform(config)
+  place = places.place_of(config.augment)
   images = None
   workers = config.loader.num_workers, config.loader.num_threads
-  if isinstance(transform, augment.TwoDraws):
+  stream: Any
+  if place is Place.RESIDENT:
     room = _room_of(mesh)
     whole = resident.load(source, lambda shape: check_room(shape, room))
     images = whole.images
-    stream = resident.DrawStream(whole, transform, config.seed)
+    draws = make_two_draws(config.augment)
+    stream = resident.DrawStream(whole, draws, config.seed)
+    row_bytes = draws.row_bytes
     workers = 0, 1  # to start and ask others would take longer than to draw
   else:
+    transform = make_transform(config.augment)
+    row_bytes = transform.row_bytes
     stream = pipeline.view_stream(
       source,
       transform,
@@ -163,11 +163,11 @@ def open_inputs(
       num_workers=workers[0],
       num_threads=workers[1],
       rows=rows,
-      row_bytes=transform.row_bytes,
+      row_bytes=row_bytes,
     ),
     rows=rows,
     images=images,
-    colors_on_host=isinstance(transform, augment.TwoViews),
+    place=place,
   )
 
 

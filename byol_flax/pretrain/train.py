@@ -145,7 +145,7 @@ def train(
   leads = jax.process_index() == 0
   unreadable = _open_unreadable(config, source, opened, workdir)
   batches = read.open_batches(start_step, unreadable)
-  advice = () if start_step else inputs.on_sizes(config, source)
+  advice = () if start_step else inputs.on_sizes(config.augment, source)
   progress.notes((*unreadable.changes, *advice, f"input: {read.how}"))
   progress.note(f"input of evaluations: {evaluation_input}")
 
@@ -240,7 +240,7 @@ def view_grid(
   originals = list(pipeline.example_stream(source, config.seed)[:count])
   views = pipeline.view_stream(
     source,
-    inputs.make_two_views(config),
+    inputs.make_two_views(config.augment),
     config.seed,
     scaled_decoding=config.augment.scaled_decoding,
   )

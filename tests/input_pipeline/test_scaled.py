@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from byol_flax.pretrain import inputs
+from byol_flax.pretrain import places
 from configs import byol
 from input_pipeline import augment, decoding, pipeline, scaled, sources
 from input_pipeline.errors import UsageError
@@ -160,4 +160,4 @@ def test_resident_images_are_decoded_once():
   config.augment.cache = "device"
   config.augment.scaled_decoding = True
   with pytest.raises(UsageError, match="Leave out one of the two"):
-    inputs.make_transform(config)
+    places.place_of(config.augment)

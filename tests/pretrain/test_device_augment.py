@@ -10,6 +10,7 @@ from PIL import Image
 
 from byol_flax import sharding
 from byol_flax.pretrain import device_augment, inputs
+from byol_flax.pretrain.places import Place
 from configs import byol
 from input_pipeline import (
   augment,
@@ -169,17 +170,17 @@ def test_draws_are_the_same_wherever_views_are_made(three_ways):
 
 
 @pytest.mark.parametrize(
-  ("way", "device", "cache", "close"),
+  ("way", "place", "close"),
   [
     # Its crops are rounded once more, and contrast and hue magnify that.
-    (1, "accelerator", "none", 3),
-    (2, "accelerator", "device", 1),
+    (1, Place.ACCELERATOR, 3),
+    (2, Place.RESIDENT, 1),
   ],
 )
-def test_whole_views_are_the_hosts(three_ways, way, device, cache, close):
-  make_views = device_augment.make_views(device=device, cache=cache, size=SIZE)
+def test_whole_views_are_the_hosts(three_ways, way, place, close):
+  make_views = device_augment.make_views(place, size=SIZE)
   found = np.asarray(jax.jit(make_views)(three_ways[way]))
-  host = device_augment.make_views(device="host", cache="none", size=SIZE)
+  host = device_augment.make_views(Place.HOST, size=SIZE)
   expected = np.asarray(host(three_ways[0]))
   assert found.dtype == np.uint8
   difference = np.abs(found.astype(int) - expected)
