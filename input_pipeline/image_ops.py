@@ -24,9 +24,6 @@ from input_pipeline.errors import UsageError
 # Grain's workers are the parallelism; threads inside each would only compete.
 cv2.setNumThreads(0)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 Box = tuple[int, int, int, int]
 Planes = np.ndarray
 

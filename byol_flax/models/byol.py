@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from byol_flax.models import heads, resnet
-from input_pipeline import image_ops
 from input_pipeline.errors import UsageError
+
+# Of ImageNet's channels; the authors normalise every data set by them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @flax.struct.dataclass
@@ -77,8 +80,8 @@ class ByolNetwork(nn.Module):
 def normalize(images: jax.Array, dtype: Any) -> jax.Array:
   """Scales uint8 [..., 3] to [0, 1], then by ImageNet's mean and deviation."""
   shape = (1,) * (images.ndim - 1) + (3,)
-  mean = jnp.asarray(image_ops.IMAGENET_MEAN, dtype).reshape(shape)
-  std = jnp.asarray(image_ops.IMAGENET_STD, dtype).reshape(shape)
+  mean = jnp.asarray(IMAGENET_MEAN, dtype).reshape(shape)
+  std = jnp.asarray(IMAGENET_STD, dtype).reshape(shape)
   return (images.astype(dtype) / 255 - mean) / std
 
 

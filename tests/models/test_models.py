@@ -1,5 +1,8 @@
 """Encoders against the paper's counts; views, BatchNorm, initialisation."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,6 @@ import pytest
 
 from byol_flax import trees
 from byol_flax.models import batch_norm, byol, resnet
-from input_pipeline import image_ops
 from input_pipeline.errors import UsageError
 
 NORM = {"decay": 0.9, "epsilon": 1e-5}
@@ -280,9 +282,28 @@ def test_without_labels_there_is_no_classifier():
   assert network.apply(variables, images, train=False).logits.shape == (2, 1, 0)
 
 
+def test_a_network_is_imported_without_the_input():
+  """Whoever only wants a network need not compile or install the input's."""
+  program = (
+    "import sys, byol_flax.models.byol\n"
+    "print({'cv2', 'grain', 'numba', 'PIL'} & set(sys.modules) or 'none')"
+  )
+  found = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, check=True
+  )
+  assert found.stdout == "none\n"
+
+
+def test_normalised_range_is_the_papers():
+  mean, std = np.array([byol.IMAGENET_MEAN, byol.IMAGENET_STD])
+  low, high = (0 - mean) / std, (1 - mean) / std
+  np.testing.assert_allclose(low, [-2.11790, -2.03571, -1.80444], atol=1e-5)
+  np.testing.assert_allclose(high, [2.24891, 2.42857, 2.64], atol=1e-5)
+
+
 def test_images_are_normalised_once():
   pixels = random_images(2, 3, 3)
-  expected = (pixels / 255 - image_ops.IMAGENET_MEAN) / image_ops.IMAGENET_STD
+  expected = (pixels / 255 - byol.IMAGENET_MEAN) / byol.IMAGENET_STD
   np.testing.assert_allclose(
     byol.normalize(pixels, jnp.float32), expected, rtol=1e-5, atol=1e-6
   )
