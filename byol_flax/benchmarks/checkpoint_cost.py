@@ -11,10 +11,9 @@ import jax
 from byol_flax import sharding
 from byol_flax.benchmarks import memory
 from byol_flax.pretrain import build
-from byol_flax.runs import checkpoint, interrupts
+from byol_flax.runs import checkpoint, data_sets, interrupts
 from byol_flax.runs.distributed import Processes
 from byol_flax.slices import GIB
-from input_pipeline import sources
 
 _SAVES = 3
 
@@ -32,9 +31,7 @@ def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
     restore; bytes of the state, and of the state and what saving adds to it on
     the host at most.
   """
-  examples, classes = sources.size_of(
-    config.data.name, config.data.split, config.loader.data_dir
-  )
+  examples, classes = data_sets.size_of(config)
   mesh = sharding.make_mesh()
   built = build.build(config, mesh, num_examples=examples, num_classes=classes)
   state = jax.block_until_ready(built.create_state())

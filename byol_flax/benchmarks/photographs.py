@@ -5,6 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from byol_flax.runs import data_sets
 from input_pipeline import image_limits, sources
 from input_pipeline.errors import UsageError
 
@@ -54,9 +55,7 @@ def open_images(
   if size:
     return Photographs(size), synthetic
   try:
-    source = sources.open_source(
-      name, config.data.split, config.loader.data_dir
-    )
+    source = data_sets.open_split(config)
   except UsageError:  # They need not be on the machine that asks.
     if name.startswith(("folder:", "unlabelled:")):
       raise  # unless they are named by their place on it

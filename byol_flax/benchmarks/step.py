@@ -13,6 +13,7 @@ from byol_flax import sharding, slices
 from byol_flax.benchmarks import operations, opponent
 from byol_flax.pretrain import build, inputs, places
 from byol_flax.pretrain.places import Place
+from byol_flax.runs import data_sets
 from input_pipeline import augment, sources
 from input_pipeline import resident as resident_lib
 from input_pipeline.errors import UsageError
@@ -130,13 +131,11 @@ class _Facts:
 
 
 def _facts_of(config: Any) -> _Facts:
-  name, split = config.data.name, config.data.split
-  data_dir = config.loader.data_dir
-  examples, classes = sources.size_of(name, split, data_dir)
+  examples, classes = data_sets.size_of(config)
   images = None
   if places.place_of(config.augment) is Place.RESIDENT:
-    source = sources.open_source(name, split, data_dir)
-    images = resident_lib.load(sources.ReadableSource(source)).images
+    source = sources.ReadableSource(data_sets.open_split(config))
+    images = resident_lib.load(source).images
   return _Facts(examples, classes, images)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from byol_flax.pretrain import train
 from byol_flax.reports import pictures
+from byol_flax.runs import data_sets
 from input_pipeline import full_disk, sources
 from input_pipeline.errors import UsageError
 
@@ -14,11 +15,7 @@ def run(options: argparse.Namespace, config: Any) -> int:
   """Writes a PNG of the first images of update 0 and their two views."""
   out, count = options.out, options.count
   pictures.check_ours(out)
-  source = sources.ReadableSource(
-    sources.open_source(
-      config.data.name, config.data.split, config.loader.data_dir
-    )
-  )
+  source = sources.ReadableSource(data_sets.open_split(config))
   sys.stdout.write(f"{sources.summary(source)}\n")
   grid, unreadable = train.view_grid(source, config, count)
   try:

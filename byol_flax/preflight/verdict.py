@@ -10,6 +10,7 @@ from byol_flax.preflight import advice, apart, compiler, estimate, shallow
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.pretrain import inputs, places
 from byol_flax.pretrain.places import Place
+from byol_flax.runs import data_sets
 from byol_flax.runs.out_files import check_writable, write_json
 from byol_flax.runs.version import code_version
 from byol_flax.slices import Slice
@@ -96,9 +97,7 @@ def preflight(
   compiler.check_installed()
   slice_ = slices.find(slice_name)
   check_writable(out)
-  name, split = config.data.name, config.data.split
-  data_dir = config.loader.data_dir
-  examples, classes = sources.size_of(name, split, data_dir)
+  examples, classes = data_sets.size_of(config)
   source, measured_on = photographs.open_images(config)
   resident = None
   if places.place_of(config.augment) is Place.RESIDENT:
@@ -106,8 +105,8 @@ def preflight(
   rate = input_stages.one_core(source, config)[-1].images_per_second
   question = _Question(slice_, price, rate, measured_on, stream)
   question.say(
-    f"{name}, batch {config.batch_size:,}, on {slice_.name}: {slice_.devices} "
-    f"device(s) of {slice_.hosts} host(s)"
+    f"{config.data.name}, batch {config.batch_size:,}, on {slice_.name}: "
+    f"{slice_.devices} device(s) of {slice_.hosts} host(s)"
     + (f"; {shallow.SAID}" if fast else "")
   )
 

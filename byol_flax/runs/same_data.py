@@ -10,6 +10,7 @@ import hashlib
 import os
 from typing import Any
 
+from byol_flax.runs import data_sets
 from byol_flax.runs.checkpoint import Record
 from input_pipeline import sources, unreadable
 from input_pipeline.errors import UsageError
@@ -42,12 +43,7 @@ def open_images(config: Any, saved: Record | None, workdir: str) -> Opened:
     UsageError: it cannot be opened, or holds other images.
   """
   lines = unreadable.lines_of(workdir) if saved else []
-  source = sources.open_source(
-    config.data.name,
-    config.data.split,
-    config.loader.data_dir,
-    unreadable.began_with(lines),
-  )
+  source = data_sets.open_split(config, began_with=unreadable.began_with(lines))
   moved: tuple[str, ...] = ()
   if saved:
     check_same_images(saved, describe(source), source.name, workdir, lines)
