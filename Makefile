@@ -16,7 +16,7 @@ RUNS ?= runs
 demo: export JAX_PLATFORMS := $(or $(JAX_PLATFORMS),cpu)
 demo: .venv/installed
 	.venv/bin/byol train --config=configs/byol_digits.py --workdir=$(RUNS)/digits
-	.venv/bin/byol evaluate --config=configs/evaluate.py:baselines=1 --workdir=$(RUNS)/digits
+	.venv/bin/byol evaluate --config=configs/few_label.py:baselines=1 --encoder=$(RUNS)/digits --workdir=$(RUNS)/digits-few-label
 
 test: .venv/installed
 	.venv/bin/python -m pytest -n 2 --dist loadgroup

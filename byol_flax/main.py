@@ -53,8 +53,9 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
   evaluates = options.command == "evaluate"
   if evaluates != config_bounds.evaluates(config):
     raise UsageError(
-      "configs/evaluate.py belongs to `byol evaluate`, and every other config "
-      f"to the other commands; `byol {options.command}` got the other kind."
+      "A config that names a protocol, such as configs/few_label.py, belongs "
+      "to `byol evaluate`, and every other config to the other commands; "
+      f"`byol {options.command}` got the other kind."
     )
   if options.command == "train":
     return train.run(options, config, sigterms)

@@ -1,32 +1,6 @@
-"""Evaluation of frozen representations: kNN and linear probes on few labels.
+"""The config of `byol evaluate` before there was a choice of protocols.
 
-Command: byol evaluate --config=configs/evaluate.py --workdir=DIR
-Not a protocol of the paper: quick figures for a run on any labelled data.
-Argument after the colon: baselines=1 adds raw pixels and the untrained encoder.
+It is configs/few_label.py, and takes the same argument.
 """
 
-from ml_collections import ConfigDict, config_dict
-
-from configs import common
-
-
-def get_config(arg: str | None = None) -> ConfigDict:
-  """Returns the config; `arg` is explained at the top of this file."""
-  given = common.parse_arg(arg, baselines=0)
-  config = ConfigDict()
-  baselines = ("raw_pixels", "random_encoder") if given["baselines"] else ()
-  config.representations = (*baselines, "byol")
-  config.data_name = ""  # another labelled set than the run's, as data.name
-  # As loader.data_dir, of which that of the run counts if this is unset.
-  config.data_dir = config_dict.placeholder(str)
-  config.train_split = "train"
-  config.test_split = "test"
-  config.batch_size = 360
-  config.few_label = {
-    "per_class": (1, 5, 10),
-    "draws": 5,
-    "inverse_penalty": 1.0,
-    "seed": 0,
-  }
-  config.neighbours = 5
-  return config
+from configs.few_label import get_config as get_config

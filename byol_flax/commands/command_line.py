@@ -55,11 +55,22 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   _add_train(add)
   command = add(
     "evaluate",
-    "Evaluate the newest checkpoint of a run: kNN and linear probes on few "
-    "labels, with --config=configs/evaluate.py.",
+    "Evaluate an encoder by the protocol of a config, such as "
+    "configs/few_label.py: kNN and linear probes on few labels.",
   )
   command.add_argument(
-    "--workdir", type=paths.absolute, required=True, help="folder of the run"
+    "--encoder",
+    type=_encoder,
+    metavar="ENCODER",
+    help="WORKDIR of a run, WORKDIR@STEP for a checkpoint that is not the "
+    "newest, or random:CONFIG for one that was never trained",
+  )
+  command.add_argument(
+    "--workdir",
+    type=paths.absolute,
+    required=True,
+    help="folder of the evaluation; without --encoder that of the run whose "
+    "newest checkpoint is evaluated",
   )
   command = add("views", "Draw images and their two views, before any run.")
   command.add_argument(
@@ -95,6 +106,12 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         f"--config.key=value; see byol {options.command} --help"
       )
   return options, rest
+
+
+def _encoder(given: str) -> str:
+  """With an absolute path, where it names a folder."""
+  random = given == "random" or given.startswith("random:")
+  return given if random else paths.absolute(given)
 
 
 def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -1,6 +1,7 @@
 """What each value of a config may be: a row for every key, and no other row.
 
-What a key means stands beside it in configs/byol.py and configs/evaluate.py.
+What a key means stands beside it in configs/byol.py, or in the config of its
+protocol.
 What depends on the devices or the data is checked where these are known.
 """
 
@@ -26,6 +27,9 @@ from input_pipeline.errors import UsageError
 _SHARE = Real(0, 1)  # probabilities too
 _POSITIVE = Real(0, above=True)
 _SEED = Whole(0, 2**32 - 1)  # JAX would take others for one of these
+
+_WORKERS = Whole(-1, 10_000, ", -1 for one per core")
+_THREADS = Whole(1, 10_000)
 
 _VIEW: dict[str, Bound] = {
   "crop_area": Interval(Real(0, 1, above=True)),
@@ -95,8 +99,8 @@ RUN: dict[str, Bound] = {
   **_rows("augment.view1", _VIEW),
   **_rows("augment.view2", _VIEW),
   "loader.data_dir": Path(optional=True),
-  "loader.num_workers": Whole(-1, 10_000, ", -1 for one per core"),
-  "loader.num_threads": Whole(1, 10_000),
+  "loader.num_workers": _WORKERS,
+  "loader.num_threads": _THREADS,
   "loader.max_unreadable_share": _SHARE,
   "checkpoint.every_steps": Whole(0),
   "checkpoint.every_minutes": _POSITIVE,
@@ -118,14 +122,16 @@ RUN: dict[str, Bound] = {
   "evaluation.crop_ratio": Real(0, 1, above=True),
 }
 
-# Of configs/evaluate.py.
-EVALUATE: dict[str, Bound] = {
+# Of configs/few_label.py.
+_FEW_LABEL: dict[str, Bound] = {
   "representations": Several(OneOf("raw_pixels", "random_encoder", "byol")),
   "data_name": DataSet(optional=True),
   "data_dir": Path(optional=True),
   "train_split": Text(),
   "test_split": Text(),
   "batch_size": Whole(1),
+  "num_workers": _WORKERS,
+  "num_threads": _THREADS,
   "few_label.per_class": Several(Whole(1)),
   "few_label.draws": Whole(1),
   "few_label.inverse_penalty": _POSITIVE,
@@ -133,15 +139,26 @@ EVALUATE: dict[str, Bound] = {
   "neighbours": Whole(1),
 }
 
+# By the name of the protocol.
+PROTOCOLS: dict[str, dict[str, Bound]] = {"few_label": _FEW_LABEL}
+
 
 def rows_of(config: Any) -> dict[str, Bound]:
-  """The table of the kind of config that `config` is."""
-  return EVALUATE if evaluates(config) else RUN
+  """The table of the kind of config that `config` is.
+
+  Raises:
+    UsageError: it names a protocol that there is not.
+  """
+  if not evaluates(config):
+    return RUN
+  bound = OneOf(*PROTOCOLS)
+  bounds.check("protocol", config["protocol"], bound)
+  return {"protocol": bound, **PROTOCOLS[config["protocol"]]}
 
 
 def evaluates(config: Any) -> bool:
   """Whether it is a config of `byol evaluate`, and not of a run."""
-  return "few_label" in config
+  return "protocol" in config
 
 
 def leaves(config: Mapping[str, Any], above: str = "") -> Iterator[str]:

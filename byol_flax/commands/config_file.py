@@ -7,7 +7,7 @@ import sys
 import traceback
 import types
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from byol_flax.bounds import DataSet, Path
 from byol_flax.commands import config_bounds
@@ -143,19 +143,3 @@ def _make_paths_absolute(config: "ConfigDict") -> None:
       config.update_from_flattened_dict({key: paths.absolute(value)})
     elif value and isinstance(bound, DataSet):
       config.update_from_flattened_dict({key: paths.of_data_set(value)})
-
-
-def config_of_run(record: dict[str, Any]) -> "ConfigDict":
-  """The config saved with a run; JSON made lists of its tuples."""
-  from ml_collections import ConfigDict
-
-  from byol_flax.runs import records
-
-  def tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-      return {name: tuples(inner) for name, inner in value.items()}
-    return tuple(value) if isinstance(value, list) else value
-
-  config = ConfigDict(tuples(records.completed(record)["config"]))
-  _make_paths_absolute(config)
-  return config

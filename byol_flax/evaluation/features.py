@@ -1,4 +1,4 @@
-"""Representations of a data split by a frozen encoder, every example once."""
+"""What a network says of every example of a data split, each once."""
 
 import contextlib
 import dataclasses
@@ -11,41 +11,59 @@ import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import sharding
+from byol_flax.evaluation.encoder import Encoder, represent
 from byol_flax.models import byol
-from input_pipeline import pipeline, sources
+from input_pipeline import augment, pipeline, sources
 
-FeatureFn = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
+# (variables, uint8 [B, S, S, 3]) -> arrays [B, ...] by name.
+FeatureFn = Callable[[Any, jax.Array], dict[str, jax.Array]]
+# The same of all N examples, and "label", int32 [N], -1 without label.
+Features = dict[str, np.ndarray]
 
-
-@dataclasses.dataclass(frozen=True)
-class Features:
-  """What a network says of the labelled and unlabelled examples of a split.
-
-  Attributes:
-    representation: float32 [N, F].
-    label: int32 [N], -1 without label.
-    logits: float32 [N, K] of the online classifier.
-  """
-
-  representation: np.ndarray
-  label: np.ndarray
-  logits: np.ndarray
+# Batches from which an untrained encoder takes its BatchNorm statistics.
+_CALIBRATION_BATCHES = 8
 
 
-def make_feature_fn(network: byol.ByolNetwork, mesh: Mesh) -> FeatureFn:
-  """Returns (variables, uint8 [B, S, S, 3]) -> ([B, F], [B, K]).
+def make_feature_fn(encoder: Encoder, mesh: Mesh) -> FeatureFn:
+  """Gives "representation", [B, F], of an encoder that stays as it is."""
 
-  BatchNorm uses its running averages, so that an example's representation
-  does not depend on the batch it is in.
-  """
-
-  def features(
-    variables: Any, images: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    outputs: Any = network.apply(variables, images[:, None], train=False)
-    return outputs.representation[:, 0], outputs.logits[:, 0]
+  def features(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    return {"representation": represent(encoder.module, variables, images)}
 
   return jax.jit(features, out_shardings=sharding.replicated(mesh))
+
+
+def make_raw_fn(mesh: Mesh) -> FeatureFn:
+  """Gives the pixels themselves, in [0, 1], as "representation" [B, S·S·3]."""
+
+  def features(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    del variables
+    return {"representation": images.reshape(len(images), -1) / np.float32(255)}
+
+  return jax.jit(features, out_shardings=sharding.replicated(mesh))
+
+
+def make_reader(
+  crop: augment.EvalCrop,
+  mesh: Mesh,
+  *,
+  batch_size: int,
+  num_workers: int,
+  num_threads: int,
+) -> pipeline.EvalReader:
+  """How this process reads its rows.
+
+  The devices share each batch, so that it is made larger where it cannot be
+  divided among them; rows that are too many do not count.
+  """
+  return pipeline.EvalReader(
+    crop=crop,
+    batch_size=-(-batch_size // mesh.size) * mesh.size,
+    num_workers=num_workers,
+    num_threads=num_threads,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
 
 
 def extract(
@@ -58,14 +76,14 @@ def extract(
   parts = []
   variables = sharding.gather(mesh, variables)
   for batch in sharding.prefetch(mesh, batches):
-    representation, logits = feature_fn(variables, batch["image"])
+    found = feature_fn(variables, batch["image"])
     # Every process needs all rows; it holds only its own of these two.
     label, mask = sharding.gather(mesh, (batch["label"], batch["mask"]))
-    *rows, counts = jax.device_get((representation, label, logits, mask))
-    parts.append([x[counts] for x in rows])
-  return Features(
-    *(np.concatenate(column) for column in zip(*parts, strict=True))
-  )
+    rows, counts = jax.device_get(({**found, "label": label}, mask))
+    parts.append({name: x[counts] for name, x in rows.items()})
+  return {
+    name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+  }
 
 
 def extract_splits(
@@ -75,7 +93,7 @@ def extract_splits(
   reader: pipeline.EvalReader,
   *,
   mesh: Mesh,
-  part_done: Callable[[], None],
+  part_done: Callable[[], None] = lambda: None,
 ) -> list[Features]:
   """`extract` over all of each split; the same workers read one after another.
 
@@ -104,3 +122,40 @@ def extract_splits(
       )
       for split in splits
     ]
+
+
+def calibrate(
+  encoder: Encoder,
+  source: sources.Source,
+  reader: pipeline.EvalReader,
+  mesh: Mesh,
+) -> Encoder:
+  """Gives an untrained encoder BatchNorm statistics of images of `source`.
+
+  With its initial averages it would be a weaker opponent than it is. An encoder
+  that has averages of its own is returned as it came. Every
+  process reads the same images and computes alone, on one device, so that the
+  statistics do not depend on how many there are.
+  """
+  if encoder.has_averages:
+    return encoder
+  alone = dataclasses.replace(reader, process_index=0, process_count=1)
+  count = min(len(source), _CALIBRATION_BATCHES * reader.batch_size)
+  first = sources.Part(source, source.split, 0, count)
+
+  @jax.jit
+  def update(variables: Any, images: jax.Array) -> Any:
+    module = encoder.module
+    x = byol.normalize(images[:, None], module.param_dtype)
+    _, changed = module.apply(
+      variables, x.astype(module.dtype), train=True, mutable=["batch_stats"]
+    )
+    return {**variables, **changed}
+
+  variables = jax.device_get(encoder.variables)
+  for batch in alone.read(first):
+    variables = update(variables, batch["image"][batch["mask"]])
+  whole = jax.tree.map(
+    lambda x: sharding.put_everywhere(mesh, np.asarray(x)), variables
+  )
+  return dataclasses.replace(encoder, variables=whole, has_averages=True)

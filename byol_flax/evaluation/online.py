@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from byol_flax import sharding
 from byol_flax.evaluation import features, knn
 from byol_flax.models import byol
 from byol_flax.pretrain import metrics
@@ -58,13 +59,12 @@ def open_evaluation(
     return source
 
   source, bank = open_split("split"), open_split("bank_split")
-  reader = pipeline.EvalReader(
-    crop=augment.EvalCrop(size=config.augment.size, ratio=settings.crop_ratio),
+  reader = features.make_reader(
+    augment.EvalCrop(size=config.augment.size, ratio=settings.crop_ratio),
+    mesh,
     batch_size=settings.batch_size,
     num_workers=config.loader.num_workers,
     num_threads=config.loader.num_threads,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
   )
   evaluate = make_evaluation(
     network,
@@ -106,7 +106,7 @@ def make_evaluation(
     online classifier and "knn/<split>/top1", fractions of the labelled examples
     of `source`, each counted once; empty when nothing has a label.
   """
-  feature_fn = features.make_feature_fn(network, mesh)
+  feature_fn = make_feature_fn(network, mesh)
 
   def evaluate(state: ByolState) -> dict[str, float]:
     if not network.num_classes:
@@ -121,18 +121,18 @@ def make_evaluation(
     )
     results = {
       f"knn/{source.split}/top1": knn.top1(
-        known.representation,
-        known.label,
-        found.representation,
-        found.label,
+        known["representation"],
+        known["label"],
+        found["representation"],
+        found["label"],
         k=neighbours,
         num_classes=network.num_classes,
       )
     }
-    labelled = found.label >= 0
+    labelled = found["label"] >= 0
     for k in (1, 5):
       hits = metrics.in_top_k(
-        jnp.asarray(found.logits), jnp.asarray(found.label), k
+        jnp.asarray(found["logits"]), jnp.asarray(found["label"]), k
       )
       results[f"classifier/{source.split}/top{k}"] = float(
         np.sum(hits) / np.sum(labelled)
@@ -140,3 +140,18 @@ def make_evaluation(
     return results
 
   return evaluate
+
+
+def make_feature_fn(
+  network: byol.ByolNetwork, mesh: Mesh
+) -> features.FeatureFn:
+  """Gives "representation", [B, F], and "logits", [B, K], of a network."""
+
+  def found(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    outputs: Any = network.apply(variables, images[:, None], train=False)
+    return {
+      "representation": outputs.representation[:, 0],
+      "logits": outputs.logits[:, 0],
+    }
+
+  return jax.jit(found, out_shardings=sharding.replicated(mesh))

@@ -4,17 +4,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from byol_flax import sharding
-from byol_flax.evaluation import features, few_label, knn
-from byol_flax.models import byol
-from input_pipeline import pipeline, sources
-
-# Batches from which an untrained encoder takes its BatchNorm statistics.
-_CALIBRATION_BATCHES = 8
+from byol_flax.evaluation import features, few_label, knn, protocol
+from byol_flax.evaluation.encoder import Encoder, untrained
+from input_pipeline.errors import UsageError
 
 Split = tuple[np.ndarray, np.ndarray]  # features [N, F], labels [N]
 
@@ -37,10 +31,9 @@ class Row:
 
 def evaluate(
   representations: Sequence[str],
-  extract: Callable[[str, sources.Source], Split],
-  train: sources.Source,
-  test: sources.Source,
+  extract: Callable[[str], Sequence[Split]],
   *,
+  class_names: Sequence[str],
   per_class: Sequence[int],
   draws: int,
   inverse_penalty: float,
@@ -52,9 +45,9 @@ def evaluate(
 
   Args:
     representations: raw_pixels, random_encoder and byol, or some of them.
-    extract: (name, split) -> features and labels.
-    train: where labels and neighbours come from.
-    test: what is counted.
+    extract: name -> the split that labels and neighbours come from, and the
+      one that is counted.
+    class_names: of all classes.
     per_class: labels per class of the linear probes.
     draws: of labels.
     inverse_penalty: C of the logistic regression.
@@ -64,11 +57,8 @@ def evaluate(
   """
   rows: list[Row] = []
   for name in representations:
-    known, known_labels = extract(name, train)
-    found, found_labels = extract(name, test)
-    had, left_out = few_label.available(
-      known_labels, per_class, train.class_names
-    )
+    (known, known_labels), (found, found_labels) = extract(name)
+    had, left_out = few_label.available(known_labels, per_class, class_names)
     if left_out and not rows:
       tell(left_out)
     linear = {}
@@ -90,78 +80,60 @@ def evaluate(
       found,
       found_labels,
       k=neighbours,
-      num_classes=train.num_classes,
+      num_classes=len(class_names),
     )
     rows.append(Row(name, linear, nearest))
   return rows
 
 
-def make_extractor(
-  network: byol.ByolNetwork,
-  mesh: Mesh,
-  *,
-  trained: Any,
-  untrained: Any,
-  reader: pipeline.EvalReader,
-) -> Callable[[str, sources.Source], Split]:
-  """Returns the `extract` of `evaluate`.
+def run(setting: protocol.Setting) -> dict[str, Any]:
+  """The protocol of configs/few_label.py; prints the table it returns."""
+  config, encoder = setting.config, setting.encoder
+  known, found = (
+    setting.open_split(name) for name in ("train_split", "test_split")
+  )
+  if config.neighbours > len(known):
+    raise UsageError(
+      f"neighbours is {config.neighbours}; {known.split} has {len(known)} "
+      "images to look among."
+    )
+  reader = setting.make_reader()
+  for split in (known, found):
+    setting.tell(f"input of {split.split}: {reader.describe(split)}")
 
-  Args:
-    network: of both sets of variables.
-    mesh: where it runs.
-    trained: variables of the online network.
-    untrained: variables as initialised; their BatchNorm statistics are taken
-      from evaluation crops of the split first asked for.
-    reader: how splits are read.
-  """
-  feature_fn = features.make_feature_fn(network, mesh)
-  variables = {"byol": trained}
-
-  def extract(name: str, source: sources.Source) -> Split:
-    if name == "raw_pixels":
-      rows = [
-        (batch["image"][batch["mask"]], batch["label"][batch["mask"]])
-        for batch in reader.read(source)
-      ]
-      images, labels = (
-        np.concatenate(part) for part in zip(*rows, strict=True)
+  def encoder_named(name: str) -> Encoder:
+    if name == "byol":
+      chosen = encoder
+    else:
+      chosen = dataclasses.replace(
+        encoder,
+        variables=untrained(encoder.config, setting.mesh),
+        has_averages=False,
       )
-      return images.reshape(len(images), -1) / np.float32(255), labels
-    if name not in variables:
-      whole = sharding.gather(mesh, untrained)
-      count = min(len(source), _CALIBRATION_BATCHES * reader.batch_size)
-      first = sources.Part(source, source.split, 0, count)
-      variables[name] = calibrate(network, whole, reader.read(first))
-    (found,) = features.extract_splits(
-      feature_fn,
-      variables[name],
-      [source],
-      reader,
-      mesh=mesh,
-      part_done=lambda: None,
+    return features.calibrate(chosen, known, reader, setting.mesh)
+
+  def extract(name: str) -> list[Split]:
+    if name == "raw_pixels":
+      feature_fn, variables = features.make_raw_fn(setting.mesh), {}
+    else:
+      chosen = encoder_named(name)
+      feature_fn = features.make_feature_fn(chosen, setting.mesh)
+      variables = chosen.variables
+    splits = features.extract_splits(
+      feature_fn, variables, [known, found], reader, mesh=setting.mesh
     )
-    return found.representation, found.label
+    return [(split["representation"], split["label"]) for split in splits]
 
-  return extract
-
-
-def calibrate(network: byol.ByolNetwork, variables: Any, batches: Any) -> Any:
-  """Gives initial variables the BatchNorm statistics of some batches.
-
-  With its initial averages an untrained encoder would be a weaker opponent
-  than it is.
-  """
-
-  @jax.jit
-  def update(variables: Any, images: jax.Array) -> Any:
-    _, changed = network.apply(
-      variables, images[:, None], train=True, mutable=["batch_stats"]
-    )
-    return {**variables, **changed}
-
-  for batch in batches:
-    variables = update(variables, batch["image"][batch["mask"]])
-  return variables
+  rows = evaluate(
+    config.representations,
+    extract,
+    class_names=known.class_names,
+    neighbours=config.neighbours,
+    tell=setting.tell,
+    **config.few_label.to_dict(),
+  )
+  setting.tell(table(rows, config.neighbours))
+  return {"table": [dataclasses.asdict(row) for row in rows]}
 
 
 def table(rows: Sequence[Row], neighbours: int) -> str:

@@ -5,13 +5,12 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.bounds import MOST_WHOLE
-from byol_flax.models import byol
+from byol_flax.models import byol, precision
 from byol_flax.pretrain import (
   device_augment,
   optimizers,
@@ -21,12 +20,6 @@ from byol_flax.pretrain import (
   train_step,
 )
 from input_pipeline.errors import UsageError
-
-_DTYPES = {
-  "bfloat16": jnp.bfloat16,
-  "float32": jnp.float32,
-  "float64": jnp.float64,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +90,7 @@ def build(
   network = byol.make_network(
     **config.model.to_dict(),
     num_classes=num_classes,
-    **_types(config.dtype, mesh),
+    **precision.types_of(config.dtype, mesh.devices.flat[0].platform),
   )
   if blocks:
     architecture = dataclasses.replace(
@@ -180,19 +173,3 @@ def build(
     ),
     total_steps=total_steps,
   )
-
-
-def _types(name: str, mesh: Mesh) -> dict[str, Any]:
-  """Types of the activations and of the parameters."""
-  if name == "auto":
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    name = "float32" if on_cpu else "bfloat16"
-  if name != "float64":
-    return {"dtype": _DTYPES[name], "param_dtype": jnp.float32}
-  # JAX would go on in float32, without an error.
-  if jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
-    raise UsageError(
-      "dtype is float64, which JAX has only where JAX_ENABLE_X64=1 stands in "
-      "the environment of every process; set it, or take another dtype."
-    )
-  return {"dtype": jnp.float64, "param_dtype": jnp.float64}

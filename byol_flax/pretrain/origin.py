@@ -1,7 +1,6 @@
 """Where the weights of a new run come from: a checkpoint of another run."""
 
 import dataclasses
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +9,9 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.pretrain import train_state
-from byol_flax.runs import checkpoint, records
+from byol_flax.runs import address, checkpoint, records
 from byol_flax.runs.distributed import Processes
 from input_pipeline.errors import RunError, StorageError, UsageError
-
-_AT_STEP = re.compile(r"(?P<workdir>.+)@(?P<step>\d+)")
 
 Networks = dict[str, dict[str, Any]]
 
@@ -33,10 +30,18 @@ class Origin:
   step: int | None
   encoder_only: bool
 
+  @property
+  def flag(self) -> str:
+    """That asks for it."""
+    return "--init-encoder" if self.encoder_only else "--init"
+
+  @property
+  def address(self) -> address.Address:
+    """Of the checkpoint."""
+    return address.Address(self.workdir, self.step)
+
   def __str__(self) -> str:
-    flag = "--init-encoder" if self.encoder_only else "--init"
-    step = "" if self.step is None else f"@{self.step}"
-    return f"{flag}={self.workdir}{step}"
+    return f"{self.flag}={self.address}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +62,8 @@ class Weights:
 
 def parse(text: str, encoder_only: bool) -> Origin:
   """Reads "WORKDIR" or "WORKDIR@STEP"; the path is absolute already."""
-  found = _AT_STEP.fullmatch(text)
-  if found:
-    return Origin(found["workdir"], int(found["step"]), encoder_only)
-  return Origin(text, None, encoder_only)
+  named = address.Address.parse(text)
+  return Origin(named.workdir, named.step, encoder_only)
 
 
 def check_resumes(
@@ -106,18 +109,7 @@ def open_run(
   Raises:
     UsageError: there is no such checkpoint.
   """
-  steps = checkpoint.steps_in(origin.workdir)
-  if not steps:
-    raise UsageError(
-      f"{origin}: there is no checkpoint in {origin.workdir}; give the "
-      "--workdir of a run, and @STEP after it for one that is not the newest."
-    )
-  if origin.step is not None and origin.step not in steps:
-    raise UsageError(
-      f"{origin}: that run has no checkpoint {origin.step}; it has "
-      f"{', '.join(map(str, steps))}."
-    )
-  step = steps[-1] if origin.step is None else origin.step
+  step, steps = origin.address.find(origin.flag)
   checkpoints = checkpoint.Checkpoints.reader(origin.workdir, processes)
   try:
     record = records.completed(checkpoints.record(step))
@@ -162,13 +154,7 @@ def _damaged(
   origin: Origin, sentence: str, step: int, steps: list[int]
 ) -> RunError:
   """`sentence` and the checkpoints that are there besides `step`."""
-  others = [str(other) for other in steps if other != step]
-  advice = (
-    f"That run has {', '.join(others)} too; WORKDIR@STEP takes one of them."
-    if others
-    else "That run has no other."
-  )
-  return RunError(f"{origin}: {sentence} {advice}")
+  return RunError(f"{origin}: {sentence} {address.others(step, steps)}")
 
 
 def _abstract(

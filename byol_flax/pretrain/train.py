@@ -30,7 +30,6 @@ from byol_flax.runs.distributed import Processes
 from byol_flax.runs.metrics_log import MetricsLog
 from byol_flax.runs.version import code_version
 from input_pipeline import appending, pipeline, sources
-from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
 _GRID_COLUMNS = 8
@@ -75,8 +74,6 @@ def train(
     loop.NonFiniteError: training diverged.
     PreemptedError: a process was told to end; all is saved.
   """
-  _check_evaluation_batch(config)
-
   # The run that is in the workdir; --restart moves it when all is in order.
   open_checkpoints = functools.partial(
     checkpoint.Checkpoints, workdir, processes=processes, **config.checkpoint
@@ -326,14 +323,3 @@ def _log_digests(
     }
     appending.append(path, (json.dumps(line) + "\n").encode())
     yield batch
-
-
-def _check_evaluation_batch(config: Any) -> None:
-  """Raises UsageError unless the devices can share a batch of evaluation."""
-  devices = jax.device_count()
-  batch_size = config.evaluation.batch_size
-  if batch_size % devices:
-    raise UsageError(
-      f"evaluation.batch_size {batch_size} must be a multiple of the "
-      f"{devices} device(s)."
-    )

@@ -190,7 +190,12 @@ class Checkpoints:
     self.check_room(state)
     self._last_save = time.monotonic()
     self._owed = False
-    record = {**record, "digest": digest.tree_digest(state)}
+    sums = digest.leaf_sums(state)
+    record = {
+      **record,
+      "digest": digest.whole(sums),
+      "digests": digest.parts(sums),
+    }
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -236,6 +241,45 @@ class Checkpoints:
     return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), metadata.tree
     )
+
+  def restore_part(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    """Reads a part of the state of checkpoint `step`, and nothing else.
+
+    Args:
+      step: which checkpoint.
+      abstract: nested dict of `jax.ShapeDtypeStruct` with the shardings wanted,
+        a part of `shapes`.
+
+    Raises:
+      DamagedError: its arrays are not what was saved. Checkpoints older than
+        the digests of parts cannot tell.
+    """
+    arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+    try:
+      record = self.record(step)
+      part = _patiently(
+        lambda: ocp.PyTreeCheckpointHandler().restore(
+          self.directory / str(step) / "state",
+          args=ocp.args.PyTreeRestore(
+            item=abstract, restore_args=arguments, partial_restore=True
+          ),
+        )
+      )
+    except (jax.errors.JaxRuntimeError, StorageError):
+      raise
+    # Damage shows as whatever the storage layer stumbles over.
+    except Exception as error:
+      raise DamagedError(
+        f"Checkpoint {step} is damaged ({_first_line(error)})."
+      ) from None
+    saved = record.get("digests", {})
+    for name, found in digest.parts(digest.leaf_sums(part)).items():
+      if saved.get(name, found) != found:
+        raise DamagedError(
+          f"Checkpoint {step} is damaged ({name} differs from the digest saved "
+          "with it)."
+        )
+    return dict(part)
 
   def restore(
     self, abstract_state: Any, step: int | None = None
@@ -295,8 +339,7 @@ class Checkpoints:
       return None, {}, str(error)[:200]
     # Damage shows as whatever the storage layer stumbles over.
     except Exception as error:
-      first_line = f"{type(error).__name__}: {error}".splitlines()[0]
-      return None, {}, first_line[:200]
+      return None, {}, _first_line(error)
     return state, record, ""
 
   def wait(self) -> None:
@@ -316,6 +359,10 @@ class Checkpoints:
     self._processes.wait(f"set aside {step}")
     self._manager.reload()
     return moved
+
+
+def _first_line(error: Exception) -> str:
+  return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def _patiently(read: Callable[[], Any]) -> Any:

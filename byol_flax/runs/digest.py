@@ -1,14 +1,130 @@
 """A fingerprint of a state, computed where its arrays are."""
 
+import functools
 import hashlib
-from typing import Any
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+_PART = 3  # names that tell a part of a state, such as online/params/encoder
 
-@jax.jit
-def _leaf_digest(leaf: jax.Array) -> jax.Array:
+
+class LeafSum(NamedTuple):
+  """Of one array of a tree.
+
+  Attributes:
+    key: its place as JAX writes it, such as ".online.params['encoder']".
+    names: the same as plain names, however the tree is held.
+    sums: eight bytes that depend on every bit of the array.
+  """
+
+  key: str
+  names: tuple[str, ...]
+  sums: bytes
+
+
+def leaf_sums(tree: Any) -> list[LeafSum]:
+  """Sums over the bits of every array of `tree`, in the order of the tree.
+
+  One array after the other: all in one program would need the memory of two
+  more states, and several programs at once, each of which waits for other
+  devices, can wait for each other on a CPU.
+  """
+  return [
+    LeafSum(
+      jax.tree_util.keystr(path),
+      tuple(map(_name, path)),
+      jax.device_get(_program(_kind(leaf))(leaf)).tobytes(),
+    )
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+  ]
+
+
+def whole(sums: Sequence[LeafSum]) -> str:
+  """Hexadecimal digest of all arrays and their places."""
+  total = hashlib.blake2b(
+    repr([leaf.key for leaf in sums]).encode(), digest_size=16
+  )
+  for leaf in sums:
+    total.update(leaf.sums)
+  return total.hexdigest()
+
+
+def parts(sums: Sequence[LeafSum]) -> dict[str, str]:
+  """Digest of each part of a state, such as "online/params/encoder".
+
+  With these a part can be read and proven without the rest.
+  """
+  totals: dict[str, Any] = {}
+  for leaf in sums:
+    part = "/".join(leaf.names[:_PART])
+    total = totals.setdefault(part, hashlib.blake2b(digest_size=16))
+    total.update(repr(leaf.names).encode() + leaf.sums)
+  return {part: total.hexdigest() for part, total in totals.items()}
+
+
+def tree_digest(tree: Any) -> str:
+  """`whole` of a tree."""
+  return whole(leaf_sums(tree))
+
+
+def compile_ahead(abstract_tree: Any) -> None:
+  """Compiles in a thread what `leaf_sums` of such a tree needs.
+
+  The first save would wait for it otherwise.
+
+  Args:
+    abstract_tree: of `jax.ShapeDtypeStruct` with shardings.
+  """
+  kinds = dict.fromkeys(map(_kind, jax.tree.leaves(abstract_tree)))
+
+  def compile_all() -> None:
+    for kind in kinds:
+      if not threading.main_thread().is_alive():  # the process ends early
+        return
+      _program(kind)
+
+  # The interpreter waits for it: to end in the middle of XLA would be a crash.
+  threading.Thread(target=compile_all, name="digest").start()
+
+
+_Kind = tuple[tuple[int, ...], Any, Any]
+
+
+def _kind(leaf: Any) -> _Kind:
+  """What arrays have in common that one program serves."""
+  return leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)
+
+
+def _name(key: Any) -> str:
+  """One step of a path: an attribute, a key or an index."""
+  for kind in ("name", "key", "idx"):
+    if hasattr(key, kind):
+      return str(getattr(key, kind))
+  return str(key)
+
+
+# One lock for all, so that a save does not compile what the thread is at.
+_compiling = threading.Lock()
+
+
+def _program(kind: _Kind) -> Any:
+  """The compiled `_sums` of such arrays."""
+  with _compiling:
+    return _compiled(kind)
+
+
+@functools.cache
+def _compiled(kind: _Kind) -> Any:
+  shape, dtype, how = kind
+  leaf = jax.ShapeDtypeStruct(shape, dtype, sharding=how)
+  return jax.jit(_sums).lower(leaf).compile()
+
+
+def _sums(leaf: jax.Array) -> jax.Array:
   """Two 32-bit sums over the bits of an array, uint32 [2]."""
   # A value of 64 bits becomes two words, on an axis of their own.
   size = min(leaf.dtype.itemsize, 4)
@@ -35,18 +151,3 @@ def _positions(shape: tuple[int, ...]) -> jax.Array:
     position += index * jnp.uint32(stride % 2**32)
     stride *= shape[axis]
   return position
-
-
-def tree_digest(tree: Any) -> str:
-  """Hexadecimal digest of all leaves and paths."""
-  paths = [
-    jax.tree_util.keystr(path)
-    for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
-  ]
-  total = hashlib.blake2b(repr(paths).encode(), digest_size=16)
-  # One array after the other: all in one program would need the memory of two
-  # more states, and several programs at once, each of which waits for other
-  # devices, can wait for each other on a CPU.
-  for leaf in jax.tree.leaves(tree):
-    total.update(jax.device_get(_leaf_digest(leaf)).tobytes())
-  return total.hexdigest()

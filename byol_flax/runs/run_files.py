@@ -28,7 +28,7 @@ METRICS = "metrics.jsonl"
 _WRITTEN = re.compile(
   r"checkpoints|checkpoints-damaged|tensorboard"
   r"|(metrics\.jsonl|starts\.jsonl|view_hashes-\d+\.jsonl"
-  r"|config\.json|summary\.json|parameters\.txt|unreadable-\d+\.txt"
+  r"|config\.json|evaluation\.json|result\.json|summary\.json|parameters\.txt|unreadable-\d+\.txt"
   r"|views\.png|curves\.png)(\.tmp)?"
 )
 _HOLDER = re.compile(rb"(process \d+ on \S+\n)?")

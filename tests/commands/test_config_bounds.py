@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 
 from byol_flax import main
-from byol_flax.commands import command_line, config_bounds, config_file
+from byol_flax.commands import (
+  command_line,
+  config_bounds,
+  config_file,
+  evaluate,
+)
 from byol_flax.models import resnet
-from configs import byol, evaluate
+from configs import byol, few_label
 from input_pipeline import augment
 from input_pipeline.errors import UsageError
 
@@ -22,11 +27,30 @@ NAMES = sorted({path.stem for path in CONFIGS.glob("*.py")} - {"common"})
 
 @pytest.mark.parametrize(
   ("module", "rows"),
-  [(byol, config_bounds.RUN), (evaluate, config_bounds.EVALUATE)],
+  [
+    (byol, config_bounds.RUN),
+    (few_label, config_bounds.PROTOCOLS["few_label"]),
+  ],
 )
 def test_every_key_has_a_row_and_every_row_a_key(module, rows):
   keys = set(config_bounds.leaves(module.get_config().to_dict()))
-  assert keys == rows.keys()
+  assert keys - {"protocol"} == rows.keys()
+
+
+def test_every_protocol_has_rows_and_a_config_of_its_name():
+  assert evaluate.PROTOCOLS.keys() == config_bounds.PROTOCOLS.keys()
+  for name in evaluate.PROTOCOLS:
+    module = importlib.import_module(f"configs.{name}")
+    assert module.get_config().protocol == name
+
+
+def test_an_unknown_protocol_is_told():
+  config = few_label.get_config()
+  config.protocol = "linear_probe"
+  with pytest.raises(
+    UsageError, match=r"^protocol is 'linear_probe'; expected"
+  ):
+    config_bounds.check(config)
 
 
 @pytest.mark.parametrize("name", [x for x in NAMES if x != "__init__"])
@@ -120,7 +144,7 @@ def test_a_wrong_value_of_evaluation_is_told():
     ("neighbours", 0),
     ("batch_size", 0),
   ):
-    config = evaluate.get_config()
+    config = few_label.get_config()
     config[key] = value
     with pytest.raises(UsageError, match=f"^{key} is "):
       config_bounds.check(config)

@@ -145,12 +145,6 @@ def test_unknown_flags_are_told():
   assert "unknown argument --wrokdir=y" in result.stderr
 
 
-def test_tuples_of_a_saved_config_come_back():
-  saved = {"config": {"a": {"range": [0.1, 2.0]}, "b": 1}}
-  found = config_file.config_of_run(saved)
-  assert found.a.range == (0.1, 2.0)
-
-
 MISTAKES = {
   "architecture": (
     ["--config.model.encoder.architecture=resnet51"],
@@ -202,7 +196,7 @@ def test_a_workdir_that_cannot_be_made_is_told(tmp_path):
 
 def test_a_config_of_the_other_kind_is_told(tmp_path):
   workdir = f"--workdir={tmp_path}"
-  evaluate = f"--config={ROOT}/configs/evaluate.py"
+  evaluate = f"--config={ROOT}/configs/few_label.py"
   assert "`byol train` got the other" in mistake("train", evaluate, workdir)
   assert "`byol evaluate` got the other" in mistake("evaluate", DIGITS, workdir)
 

@@ -6,7 +6,7 @@ import pytest
 
 from byol_flax.bounds import DataSet, Path
 from byol_flax.commands import command_line, config_bounds, config_file
-from configs import byol, evaluate
+from configs import byol, few_label
 from input_pipeline import paths
 from input_pipeline.prepare import collecting
 from tests.commands.test_config_bounds import CONFIGS
@@ -29,6 +29,14 @@ def test_options_of_every_command(home):
     (["train", "--workdir=run/"], {"workdir": f"{here}/run"}),
     (["train", "--workdir=gs://b/~/run"], {"workdir": "gs://b/~/run"}),
     (["evaluate", "--workdir=~/run"], {"workdir": f"{home}/run"}),
+    (
+      ["evaluate", "--workdir=x", "--encoder=~/run@7"],
+      {"encoder": f"{home}/run@7"},
+    ),
+    (
+      ["evaluate", "--workdir=x", "--encoder=random:byol.py"],
+      {"encoder": "random:byol.py"},
+    ),
     (
       ["train", "--workdir=x", "--compilation-cache=~/c"],
       {"compilation_cache": f"{home}/c"},
@@ -95,18 +103,10 @@ def test_a_config_in_the_home_folder(home):
   assert config.epochs == 100
 
 
-def test_the_config_of_an_older_run_is_made_whole_too(home):
-  config = byol.get_config()
-  config.loader.data_dir = "~/tfds"
-  record = {"format": 2, "config": config.to_dict()}
-  found = config_file.config_of_run(record)
-  assert found.loader.data_dir == f"{home}/tfds"
-
-
 def test_keys_that_hold_paths_are_marked_so():
   for module, rows in (
     (byol, config_bounds.RUN),
-    (evaluate, config_bounds.EVALUATE),
+    (few_label, config_bounds.PROTOCOLS["few_label"]),
   ):
     keys = config_bounds.leaves(module.get_config().to_dict())
     held = {key for key in keys if key.endswith(("name", "dir", "path"))}

@@ -161,25 +161,48 @@ def test_evaluate_prints_the_table_and_writes_the_summary(run):
     f"--workdir={workdir}",
   )
   assert result.returncode == 0, result.stderr
-  # Of the run's loader, which wants no workers.
   lines = result.stdout.splitlines()
   for split, line in zip(("train", "test"), lines[:2], strict=True):
     assert line.startswith(f"input of {split}: ")
-    assert line.endswith("images at a time")
+    assert line.endswith("would take longer than to read these")
     assert "thread(s) of this process" in line
   rows = lines[2:]
   names = [row.split()[0] for row in rows[:4]]
   assert names == ["representation", "raw_pixels", "random_encoder", "byol"]
   summary = json.loads((workdir / "summary.json").read_text())
-  assert summary["step"] == 134
-  assert summary["training_seconds"] > 1
-  assert len(summary["training_code"]) >= 7
+  encoder = summary["encoder"]
+  assert encoder["step"] == 134
+  assert encoder["training_seconds"] > 1
+  assert len(encoder["code_version"]) >= 7
   by_name = {row["representation"]: row for row in summary["table"]}
   assert f"{by_name['byol']['knn']:.3f}" in rows[3]
   assert by_name["raw_pixels"]["knn"] > 0.97
   last = [x for x in metrics(workdir) if "knn/test/top1" in x][-1]
   # The same features and neighbours as at the end of training.
   assert abs(by_name["byol"]["knn"] - last["knn/test/top1"]) < 0.01
+
+
+@pytest.mark.slow
+def test_an_older_checkpoint_is_evaluated_in_a_folder_of_its_own(run, tmp_path):
+  workdir, _ = run
+  steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+  words = (
+    "evaluate",
+    f"--config={ROOT}/configs/few_label.py",
+    f"--encoder={workdir}@{steps[0]}",
+    f"--workdir={tmp_path}/evaluation",
+  )
+  before = sorted(path.name for path in workdir.iterdir())
+  result = byol(*words)
+  assert result.returncode == 0, result.stderr
+  written = json.loads((tmp_path / "evaluation/result.json").read_text())
+  assert written["protocol"] == "few_label"
+  assert written["encoder"]["step"] == steps[0]
+  assert [row["representation"] for row in written["table"]] == ["byol"]
+  assert sorted(path.name for path in workdir.iterdir()) == before
+  result = byol(*words, "--config.neighbours=3")
+  assert result.returncode == 2
+  assert "config.neighbours: 5 there, 3 now" in result.stderr
 
 
 @pytest.mark.slow

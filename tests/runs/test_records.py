@@ -6,7 +6,6 @@ import tarfile
 
 import pytest
 
-from byol_flax.commands import config_file
 from byol_flax.runs import metrics_log, records, workdir
 from configs import byol, byol_digits
 from input_pipeline.errors import UsageError
@@ -36,7 +35,7 @@ def test_every_key_that_came_or_went_has_a_row(module):
   before = keys(format_1()["config"])
   assert today - before == set(records.ADDED_SINCE)
   assert before - today == set(records.REMOVED_SINCE)
-  assert today == keys(config_file.config_of_run(format_1()).to_dict())
+  assert today == keys(records.completed(format_1())["config"])
 
 
 def test_only_what_is_absent_is_filled():
@@ -62,7 +61,7 @@ def test_a_key_that_is_gone_goes_if_its_value_is_what_is_done_now():
 
 def test_keys_on_neither_table_are_named_as_differences():
   now = {**format_1(), "format": records.FORMAT}
-  now["config"] = config_file.config_of_run(now).to_dict()
+  now["config"] = records.completed(now)["config"]
   now = json.loads(json.dumps(now))
   workdir.check_same_run(format_1(), now, "w")
   for change, message in (

@@ -1,0 +1,206 @@
+"""An encoder to be evaluated, wherever it comes from.
+
+`open_encoder` is the one door: it takes a checkpoint of a run, or random
+weights of a config. Of a checkpoint it reads the online encoder and the config
+beside it, and nothing else: no training data, no optimizer, on any devices.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from byol_flax import sharding
+from byol_flax.models import byol, precision, resnet
+from byol_flax.pretrain import train_state
+from byol_flax.runs import address, checkpoint, records
+from byol_flax.runs.version import code_version
+from input_pipeline import augment
+from input_pipeline.errors import RunError, UsageError
+
+RANDOM = "random:"
+
+# A config: as a config file makes it, or as the record of a run holds it.
+Config = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """A network that maps images to representations, and how it sees them.
+
+  Attributes:
+    module: images [B, V, S, S, 3] to representations [B, V, F].
+    variables: its "params" and "batch_stats", whole on every device.
+    crop: the evaluation crop of its config, of S × S pixels.
+    has_averages: whether BatchNorm has running averages; an encoder that was
+      never trained gets them by `features.calibrate`.
+    config: that it was made with, of pre-training.
+    provenance: a JSON object that tells it from every other encoder.
+  """
+
+  module: resnet.ResNet
+  variables: Any
+  crop: augment.EvalCrop
+  has_averages: bool
+  config: Config
+  provenance: dict[str, Any]
+
+
+def represent(
+  module: resnet.ResNet, variables: Any, images: jax.Array
+) -> jax.Array:
+  """Representations [B, F] of images, uint8 [B, S, S, 3].
+
+  BatchNorm uses its running averages, so that an example's representation does
+  not depend on the batch it is in.
+  """
+  x = byol.normalize(images[:, None], module.param_dtype).astype(module.dtype)
+  y: Any = module.apply(variables, x, train=False)
+  return jnp.squeeze(y, axis=1)
+
+
+def open_encoder(
+  where: str,
+  mesh: Mesh,
+  *,
+  read_config: Callable[[str], Config] | None = None,
+) -> Encoder:
+  """Opens the encoder that `--encoder=where` names.
+
+  Args:
+    where: WORKDIR of a run, or WORKDIR@STEP for a checkpoint that is not the
+      newest, or random:CONFIG; paths are absolute.
+    mesh: where it will run.
+    read_config: reads the CONFIG of random:CONFIG; needed for that only.
+
+  Raises:
+    UsageError: there is no such run, checkpoint or config.
+    RunError: the checkpoint is damaged.
+  """
+  if where.startswith(RANDOM) and read_config:
+    config = read_config(where.removeprefix(RANDOM))
+    return _describe(
+      config,
+      untrained(config, mesh),
+      mesh,
+      has_averages=False,
+      provenance={"encoder": where, "code_version": code_version()},
+    )
+  if where == "random" or where.startswith(RANDOM):
+    raise UsageError(
+      f"--encoder={where} does not tell which network is meant; expected "
+      "random:CONFIG, such as random:configs/byol_r50x1.py."
+    )
+  return _open_run(where, mesh)
+
+
+def untrained(config: Config, mesh: Mesh) -> Any:
+  """Variables of the online encoder of a config, as a run of it begins."""
+  types = precision.types_of(config["dtype"], mesh.devices.flat[0].platform)
+  network = byol.make_network(**config["model"], num_classes=0, **types)
+
+  def init() -> Any:
+    variables = train_state.init_variables(
+      network, 0, seed=config["seed"], image_size=config["augment"]["size"]
+    )
+    return {name: tree["encoder"] for name, tree in variables.items()}
+
+  return jax.jit(init, out_shardings=sharding.replicated(mesh))()
+
+
+def _open_run(where: str, mesh: Mesh) -> Encoder:
+  """The online encoder of a checkpoint."""
+  named = address.Address.parse(where)
+  step, steps = named.find("--encoder")
+  checkpoints = checkpoint.Checkpoints.reader(named.workdir)
+  try:
+    record = records.completed(checkpoints.record(step))
+    shapes = _encoder_of(checkpoints.shapes(step))
+    whole = sharding.replicated(mesh)
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes
+    )
+    read = checkpoints.restore_part(step, abstract)
+  except checkpoint.DamagedError as error:
+    raise RunError(
+      f"--encoder={where}: {error} {address.others(step, steps)}"
+    ) from None
+  finally:
+    checkpoints.close()
+  network = read.get("online", read)
+  variables = {name: network[name]["encoder"] for name in _COLLECTIONS}
+  _check_finite(variables, f"--encoder={where}")
+  return _describe(
+    record["config"],
+    variables,
+    mesh,
+    has_averages=True,
+    provenance={
+      "encoder": f"{named.workdir}@{step}",
+      "step": step,
+      "training_seconds": round(record["seconds"], 1),
+      "init": record["init"],
+      "code_version": record["code_version"],
+      "digest": record["digest"],
+    },
+  )
+
+
+_COLLECTIONS = ("params", "batch_stats")
+
+
+def _encoder_of(shapes: Mapping[str, Any]) -> dict[str, Any]:
+  """The part of a state that is the encoder, online or of a plain network."""
+
+  def part(network: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+      name: {"encoder": network[name]["encoder"]} for name in _COLLECTIONS
+    }
+
+  if "online" in shapes:
+    return {"online": part(shapes["online"])}
+  return part(shapes)
+
+
+def _describe(
+  config: Config,
+  variables: Any,
+  mesh: Mesh,
+  *,
+  has_averages: bool,
+  provenance: dict[str, Any],
+) -> Encoder:
+  """An encoder of what its config says of it."""
+  types = precision.types_of(config["dtype"], mesh.devices.flat[0].platform)
+  model = config["model"]
+  norm = resnet.make_norm(**model["batch_norm"], **types)
+  return Encoder(
+    module=byol.make_encoder(**model["encoder"], norm=norm, **types),
+    variables=variables,
+    crop=augment.EvalCrop(
+      size=config["augment"]["size"], ratio=config["evaluation"]["crop_ratio"]
+    ),
+    has_averages=has_averages,
+    config=config,
+    provenance={
+      **provenance,
+      "architecture": dict(model["encoder"]),
+      "trained_on": dict(config["data"]) if has_averages else None,
+    },
+  )
+
+
+def _check_finite(variables: Any, name: str) -> None:
+  """Raises RunError if a weight or a statistic is NaN or infinite."""
+
+  @jax.jit
+  def finite(tree: Any) -> jax.Array:
+    return jnp.all(
+      jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)])
+    )
+
+  if not finite(variables):
+    raise RunError(f"{name}: the encoder has weights that are not finite.")

@@ -1,0 +1,50 @@
+"""The folder of one evaluation, which no other may write to."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from byol_flax.runs import metrics_log, run_files
+from input_pipeline import whole_files
+from input_pipeline.errors import UsageError
+
+RESULT = "result.json"
+_IDENTITY = "evaluation.json"
+# What an evaluation may go on with in another way than it began.
+_MAY_CHANGE = ("config.num_workers", "config.num_threads", "config.data_dir")
+
+
+def claim(workdir: str, identity: Mapping[str, Any]) -> None:
+  """Makes `workdir` the folder of this evaluation, if it is not yet.
+
+  Args:
+    workdir: absolute path or gs://BUCKET/PATH; `workdir.taken`.
+    identity: a JSON object that tells what is evaluated, and how.
+
+  Raises:
+    UsageError: it is the folder of a run, or of another evaluation.
+  """
+  path = epath.Path(workdir, _IDENTITY)
+  now = json.loads(json.dumps(identity))
+  if not path.exists():
+    if run_files.written(epath.Path(workdir)):
+      raise UsageError(
+        f"{workdir} is the folder of a training run. Give the evaluation a "
+        "--workdir of its own."
+      )
+    whole_files.write_text(path, json.dumps(now, indent=2) + "\n")
+    return
+  before = json.loads(path.read_text())
+  there, here = metrics_log.flatten(before), metrics_log.flatten(now)
+  different = [
+    f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} now"
+    for key in sorted(there.keys() | here.keys())
+    if there.get(key) != here.get(key) and not key.startswith(_MAY_CHANGE)
+  ]
+  if different:
+    raise UsageError(
+      f"{workdir} holds another evaluation ({'; '.join(different)}). Give "
+      "another --workdir."
+    )

@@ -1,0 +1,71 @@
+"""What every protocol of evaluation is given, and how it opens its data."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from jax.sharding import Mesh
+
+from byol_flax.evaluation import features
+from byol_flax.evaluation.encoder import Encoder
+from byol_flax.runs.distributed import Processes
+from input_pipeline import labels, paths, pipeline, sources
+from input_pipeline.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """One evaluation: of an encoder, by the protocol of a config.
+
+  Attributes:
+    config: names the protocol and all that it leaves open.
+    encoder: what is evaluated.
+    workdir: where the evaluation keeps what it needs to go on after a kill.
+    mesh: where it runs.
+    processes: all that take part.
+    tell: gets lines for the console.
+  """
+
+  config: Any
+  encoder: Encoder
+  workdir: str
+  mesh: Mesh
+  processes: Processes
+  tell: Callable[[str], None]
+
+  def open_split(self, name: str) -> sources.Source:
+    """The labelled split that a key of the config names.
+
+    Where the config names no data set, it is the one the encoder was trained
+    on.
+
+    Raises:
+      UsageError: it cannot be opened, or has no labels.
+    """
+    name_of_set = self.config.data_name
+    folder = self.config.data_dir
+    if not name_of_set:
+      name_of_set = paths.of_data_set(self.encoder.config["data"]["name"])
+    if folder is None:
+      folder = self.encoder.config["loader"]["data_dir"]
+    source = sources.open_source(
+      name_of_set, self.config[name], folder and paths.absolute(folder)
+    )
+    if not source.num_classes:
+      raise UsageError(
+        f"{source.name} has no labels to evaluate with; name a labelled set, "
+        "such as --config.data_name=folder:DIR with one sub-folder per class."
+      )
+    if some := labels.check_labelled(source, f"{name}={source.split}"):
+      self.tell(some)
+    return source
+
+  def make_reader(self) -> pipeline.EvalReader:
+    """How images are read for features: by the crop of the encoder."""
+    return features.make_reader(
+      self.encoder.crop,
+      self.mesh,
+      batch_size=self.config.batch_size,
+      num_workers=self.config.num_workers,
+      num_threads=self.config.num_threads,
+    )

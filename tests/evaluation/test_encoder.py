@@ -1,0 +1,212 @@
+"""The door to encoders: runs, older checkpoints, random weights, damage."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from byol_flax import sharding
+from byol_flax.commands import evaluate
+from byol_flax.evaluation import encoder, place, protocol
+from byol_flax.models import byol, precision
+from byol_flax.pretrain import train_state
+from byol_flax.runs import checkpoint, distributed, run_files
+from byol_flax.runs.distributed import Processes
+from configs import byol_digits, few_label
+from input_pipeline.errors import RunError, UsageError
+
+RNG = np.random.default_rng(3)
+IMAGES = RNG.integers(0, 256, (6, 9, 9, 3), np.uint8)
+
+
+def mesh_of(devices):
+  return sharding.make_mesh(jax.devices()[:devices])
+
+
+def small_config():
+  config = byol_digits.get_config()
+  config.model.encoder.width = 0.25
+  for head in ("projector", "predictor"):
+    config.model[head].update({"hidden_size": 16, "output_size": 8})
+  return config
+
+
+@pytest.fixture(scope="module")
+def network():
+  return byol.make_network(
+    **small_config().model, num_classes=10, **precision.types_of("auto", "cpu")
+  )
+
+
+@pytest.fixture(scope="module")
+def variables(network):
+  """Numbers unlike those of any beginning."""
+  made = jax.jit(
+    lambda: train_state.init_variables(network, 0, seed=5, image_size=9)
+  )()
+  return jax.tree.map(
+    lambda x: np.asarray(x + RNG.uniform(0, 0.1, x.shape), np.float32), made
+  )
+
+
+def cut(x):
+  """As a state lies on eight devices."""
+  return jax.device_put(x, sharding.cut(mesh_of(8), x.shape))
+
+
+def save(workdir, state, *steps):
+  checkpoints = checkpoint.Checkpoints(
+    str(workdir), processes=distributed.Processes(), **small_config().checkpoint
+  )
+  record = {
+    "format": 2,
+    "config": json.loads(json.dumps(small_config().to_dict())),
+    "code_version": "c0de",
+    "seconds": 12.34,
+    "init": None,
+  }
+  for step in steps:
+    shifted = jax.tree.map(lambda x, shift=step: x + np.float32(shift), state)
+    checkpoints.save(step, jax.tree.map(cut, shifted), record)
+  checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, variables):
+  """A run of checkpoints 0 and 1, the latter with 1 added to every number."""
+  folder = tmp_path_factory.mktemp("run")
+  momentum = {"opt_state": jax.tree.map(np.zeros_like, variables["params"])}
+  online = {**variables, **momentum}
+  save(folder, {"online": online, "target": variables}, 0, 1)
+  return folder
+
+
+def expected(network, variables, shift):
+  """Representations of `IMAGES` by the whole network, [B, F]."""
+  shifted = jax.tree.map(lambda x: x + np.float32(shift), variables)
+  outputs = network.apply(shifted, IMAGES[:, None], train=False)
+  return outputs.representation[:, 0]
+
+
+def represent(opened):
+  return encoder.represent(opened.module, opened.variables, IMAGES)
+
+
+@pytest.mark.parametrize("devices", [1, 3, 8])
+@pytest.mark.parametrize(("at", "shift"), [("", 1), ("@1", 1), ("@0", 0)])
+def test_a_checkpoint_opens_on_any_devices(
+  run, network, variables, at, shift, devices
+):
+  opened = encoder.open_encoder(f"{run}{at}", mesh_of(devices))
+  np.testing.assert_allclose(
+    represent(opened), expected(network, variables, shift), rtol=1e-5
+  )
+  assert opened.has_averages
+  assert opened.crop.size == 9
+  told = opened.provenance
+  assert told["encoder"] == f"{run}@{shift}"
+  assert (told["step"], told["training_seconds"]) == (shift, 12.3)
+  assert told["architecture"]["width"] == 0.25
+  json.dumps(told)
+
+
+def test_a_network_trained_with_labels_opens_the_same_way(
+  tmp_path, network, variables
+):
+  kept = ("encoder", "classifier")
+  state = {
+    name: {part: tree[part] for part in kept if part in tree}
+    for name, tree in variables.items()
+  }
+  save(tmp_path, {**state, "step": np.float32(0)}, 0)
+  opened = encoder.open_encoder(str(tmp_path), mesh_of(8))
+  np.testing.assert_allclose(
+    represent(opened), expected(network, variables, 0), rtol=1e-5
+  )
+
+
+def test_random_weights_are_those_that_a_run_begins_with(network):
+  opened = encoder.open_encoder(
+    "random:mine.py",
+    mesh_of(8),
+    read_config={"mine.py": small_config()}.__getitem__,
+  )
+  begun = train_state.init_variables(network, 0, seed=0, image_size=9)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    opened.variables["params"],
+    begun["params"]["encoder"],
+  )
+  assert not opened.has_averages
+
+
+def test_what_cannot_be_opened_is_told(run, tmp_path):
+  for where, told in (
+    (str(tmp_path), "there is no checkpoint in"),
+    (f"{run}@7", "that run has no checkpoint 7; it has 0, 1."),
+    ("random", r"expected random:CONFIG, such as"),
+  ):
+    with pytest.raises(UsageError, match=told):
+      encoder.open_encoder(where, mesh_of(1))
+
+
+def test_a_config_of_an_evaluation_has_no_encoder():
+  with pytest.raises(UsageError, match="expected a config of pre-training"):
+    evaluate.read_run_config("configs/few_label.py")
+
+
+def test_damage_is_told_and_no_other_taken(tmp_path, variables):
+  states = [
+    {"online": jax.tree.map(lambda x, i=i: x + np.float32(i), variables)}
+    for i in range(2)
+  ]
+  save(tmp_path, states[0], 0)
+  other = tmp_path / "other"
+  save(other, states[1], 1)
+  state = tmp_path / "checkpoints/0/state"
+  state.rename(tmp_path / "aside")
+  (other / "checkpoints/1/state").rename(state)
+  with pytest.raises(RunError, match="online/batch_stats/encoder differs"):
+    encoder.open_encoder(str(tmp_path), mesh_of(1))
+
+
+def test_weights_that_are_not_finite_are_told(tmp_path, variables):
+  spoilt = jax.tree.map(np.copy, variables)
+  jax.tree.leaves(spoilt["params"]["encoder"])[3].flat[-1] = np.nan
+  save(tmp_path, {"online": spoilt}, 0)
+  with pytest.raises(RunError, match="not finite"):
+    encoder.open_encoder(str(tmp_path), mesh_of(1))
+
+
+def test_the_paths_of_an_older_run_are_made_whole(run, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "photos" / "test" / "a").mkdir(parents=True)
+  mesh = mesh_of(1)
+  opened = encoder.open_encoder(str(run), mesh)
+  opened.config["data"]["name"] = "folder:~/photos"
+  setting = protocol.Setting(
+    config=few_label.get_config(),
+    encoder=opened,
+    workdir="",
+    mesh=mesh,
+    processes=Processes(),
+    tell=print,
+  )
+  with pytest.raises(UsageError, match=f"{tmp_path}/photos"):
+    setting.open_split("test_split")
+
+
+def test_a_folder_holds_one_evaluation(tmp_path):
+  mine, run, foreign = (tmp_path / name for name in ("mine", "run", "foreign"))
+  for folder in (mine, run, foreign):
+    folder.mkdir()
+  identity = {"config": {"k": 5, "num_workers": 1}, "encoder": {"step": 3}}
+  place.claim(str(mine), identity)
+  place.claim(str(mine), {**identity, "config": {"k": 5, "num_workers": 2}})
+  with pytest.raises(UsageError, match=r"another evaluation \(config.k: 5 th"):
+    place.claim(str(mine), {**identity, "config": {"k": 6}})
+  (run / run_files.METRICS).write_text("{}\n")
+  with pytest.raises(UsageError, match="is the folder of a training run"):
+    place.claim(str(run), identity)
+  assert sorted(path.name for path in run.iterdir()) == [run_files.METRICS]
