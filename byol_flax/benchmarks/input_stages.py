@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from byol_flax.pretrain import inputs, places
-from byol_flax.pretrain.places import Place
+from byol_flax.pretrain.places import AugmentConfig, Place
 from input_pipeline import (
   augment,
   decoding,
@@ -42,18 +42,21 @@ class Stage:
     return 1000 / self.milliseconds if self.milliseconds else float("inf")
 
 
-def one_core(source: sources.Source, config: Any) -> list[Stage]:
+def one_core(
+  source: sources.Source, settings: AugmentConfig, batch_size: int
+) -> list[Stage]:
   """The stages of a config's input in their order, then "whole".
 
   Args:
     source: images; the first few are used.
-    config: as made by configs/byol.py.
+    settings: the `augment` section of a config.
+    batch_size: of training; draws alone are made for a batch at a time.
 
   Returns:
     Stages that do not occur are left out. "whole" is measured by itself: all
     that a worker does for an example.
   """
-  place = places.place_of(config.augment)
+  place = places.place_of(settings)
   readable = sources.ReadableSource(source)
   rng = np.random.default_rng(0)
   height, width = readable.size_of(0)
@@ -62,11 +65,11 @@ def one_core(source: sources.Source, config: Any) -> list[Stage]:
   images = [readable[i]["image"] for i in range(count)]
   sizes = [image.shape[:2] for image in images]
   if place is Place.RESIDENT:
-    draws_only = inputs.make_two_draws(config.augment)
-    times = _draw_times(sizes, len(source), draws_only, config.batch_size)
+    draws_only = inputs.make_two_draws(settings)
+    times = _draw_times(sizes, len(source), draws_only, batch_size)
     return [Stage(name, seconds) for name, seconds in times.items()]
   image_ops.compile_all()
-  transform = inputs.make_transform(config.augment)
+  transform = inputs.make_transform(settings)
 
   def draw(i: int) -> tuple[augment.ViewDraw, augment.ViewDraw]:
     height, width = sizes[i]
@@ -76,14 +79,14 @@ def one_core(source: sources.Source, config: Any) -> list[Stage]:
     return decoding.decode_image(encoded[i], lambda *size: factors[i])
 
   def example(i: int) -> Any:
-    if config.augment.scaled_decoding:
+    if settings.scaled_decoding:
       return scaled.ScaledViews(readable, transform).random_map(i, rng)
     return transform.random_map(readable[i], rng)
 
   draws = [draw(i) for i in range(count)]
   factors = count * [1]
-  if config.augment.scaled_decoding:
-    factors = [scaled.allowed(pair, config.augment.size) for pair in draws]
+  if settings.scaled_decoding:
+    factors = [scaled.allowed(pair, settings.size) for pair in draws]
     images = [
       decode(i) if isinstance(encoded[i], bytes) else images[i]
       for i in range(count)
@@ -96,11 +99,11 @@ def one_core(source: sources.Source, config: Any) -> list[Stage]:
   if isinstance(encoded[0], bytes):
     work["decode"] = decode
   work["draw"] = draw
-  work |= _pixel_work(images, draws, config.augment.size)
+  work |= _pixel_work(images, draws, settings.size)
   work["whole"] = example
   times = _measure(work, count)
   if place is Place.HOST:
-    times |= _color_times(images, draws, config)
+    times |= _color_times(images, draws, settings)
   whole = times.pop("whole")
   return [
     *(Stage(name, seconds) for name, seconds in times.items()),
@@ -168,11 +171,11 @@ def _pixel_work(
 def _color_times(
   images: list[np.ndarray],
   draws: list[tuple[augment.ViewDraw, augment.ViewDraw]],
-  config: Any,
+  settings: AugmentConfig,
 ) -> dict[str, float]:
   """Milliseconds of the operations that only some views undergo."""
-  size = config.augment.size
-  views = (config.augment.view1, config.augment.view2)
+  size = settings.size
+  views = (settings.view1, settings.view2)
   planes = [
     image_ops.crop_planes(image, draw[0].box, size)
     for image, draw in zip(images, draws, strict=True)

@@ -7,6 +7,7 @@ from byol_flax import sharding
 from byol_flax.benchmarks import input_stages, input_whole, photographs
 from byol_flax.benchmarks.input_stages import Stage
 from byol_flax.benchmarks.input_whole import Rates
+from byol_flax.pretrain.places import AugmentConfig
 from input_pipeline import loading, sources
 from input_pipeline.errors import UsageError
 
@@ -37,7 +38,7 @@ def benchmark(
   mesh = sharding.make_mesh()
   stream.write(f"{what}, {len(source):,} of them; views of ")
   stream.write(f"{config.augment.size} pixels\n")
-  stages = input_stages.one_core(source, config)
+  stages = input_stages.one_core(source, config.augment, config.batch_size)
   found: dict[str, Any] = {
     "images": what,
     "cores": loading.available_cores(),
@@ -56,7 +57,7 @@ def benchmark(
     found["share_of_decode_rate"] = whole / decode[0].images_per_second
     stream.write(f"whole / decode alone: {found['share_of_decode_rate']:.2f}\n")
   if against_tf:
-    found["tf_data"] = _tf_data(source, config)
+    found["tf_data"] = _tf_data(source, config.augment)
     stream.write(
       f"tf.data, decode, crop and resize only: {found['tf_data']:,.0f} "
       f"images/s; ours {whole / found['tf_data']:.2f} times as many\n"
@@ -159,7 +160,7 @@ def _limit_of_draws(rates: Rates) -> tuple[str, str]:
   )
 
 
-def _tf_data(source: sources.Source, config: Any) -> float:
+def _tf_data(source: sources.Source, settings: AugmentConfig) -> float:
   from byol_flax.benchmarks import tf_data
 
   encoded = [source[i]["image"] for i in range(min(64, len(source)))]
@@ -169,8 +170,8 @@ def _tf_data(source: sources.Source, config: Any) -> float:
   ):
     raise UsageError(
       "--against-tf-data needs JPEG files; the images of "
-      f"{config.data.name} are none."
+      f"{source.name} are none."
     )
   return tf_data.images_per_second(
-    encoded, config.augment.size, config.augment.view1.crop_area
+    encoded, settings.size, settings.view1.crop_area
   )

@@ -17,7 +17,7 @@ def run(options: argparse.Namespace, config: Any) -> int:
   pictures.check_ours(out)
   source = sources.ReadableSource(data_sets.open_split(config))
   sys.stdout.write(f"{sources.summary(source)}\n")
-  grid, unreadable = train.view_grid(source, config, count)
+  grid, unreadable = train.view_grid(source, config.augment, config.seed, count)
   try:
     pictures.save_png(out, grid)
   except OSError as error:

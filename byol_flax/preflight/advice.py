@@ -101,7 +101,11 @@ def smallest_that_fits(
 
 
 def smaller_slice(
-  compiled: Compiled, slice_: Slice, config: Any
+  compiled: Compiled,
+  slice_: Slice,
+  *,
+  batch_size: int,
+  accumulation_steps: int,
 ) -> tuple[Slice, float] | None:
   """The smallest slice that would do, and how many times longer it takes.
 
@@ -111,9 +115,7 @@ def smaller_slice(
   for other in slices.smaller(slice_):
     times = slice_.devices / other.devices
     fits = compiled.peak_bytes * times < _SAFE * other.hbm_bytes
-    divides = (
-      config.batch_size % (other.devices * config.accumulation_steps) == 0
-    )
+    divides = batch_size % (other.devices * accumulation_steps) == 0
     if fits and divides:
       best = other, times
   return best

@@ -101,8 +101,10 @@ def preflight(
   source, measured_on = photographs.open_images(config)
   resident = None
   if places.place_of(config.augment) is Place.RESIDENT:
-    resident = _resident_shape(config, source, slice_)
-  rate = input_stages.one_core(source, config)[-1].images_per_second
+    resident = _resident_shape(config.data.name, source, slice_)
+  rate = input_stages.one_core(source, config.augment, config.batch_size)[
+    -1
+  ].images_per_second
   question = _Question(slice_, price, rate, measured_on, stream)
   question.say(
     f"{config.data.name}, batch {config.batch_size:,}, on {slice_.name}: "
@@ -140,12 +142,12 @@ def preflight(
 
 
 def _resident_shape(
-  config: Any, source: sources.Source, slice_: Slice
+  name: str, source: sources.Source, slice_: Slice
 ) -> tuple[int, ...]:
   """Shape of the images that would lie on the devices, by their headers."""
   if isinstance(source, photographs.Photographs):
     raise UsageError(
-      f"With augment.cache=device the images of {config.data.name} count in "
+      f"With augment.cache=device the images of {name} count in "
       "the memory of the devices, and they are not on this machine; ask where "
       "they are, or with --config.augment.cache=none."
     )
@@ -158,7 +160,12 @@ def _advise_smaller(
   question: _Question, result: Compiled, config: Any
 ) -> dict[str, Any] | None:
   """Names a smaller slice where most of the memory stays free."""
-  found = advice.smaller_slice(result, question.slice_, config)
+  found = advice.smaller_slice(
+    result,
+    question.slice_,
+    batch_size=config.batch_size,
+    accumulation_steps=config.accumulation_steps,
+  )
   if not found:
     return None
   other, times = found

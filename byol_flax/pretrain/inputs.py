@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.pretrain import places
-from byol_flax.pretrain.places import Augment, Place
+from byol_flax.pretrain.places import AugmentConfig, Place
 from byol_flax.slices import GIB
 from input_pipeline import augment, loading, pipeline, resident, scaled, sources
 from input_pipeline.errors import UsageError
@@ -91,24 +91,26 @@ class Inputs:
     )
 
 
-def make_two_views(settings: Augment) -> augment.TwoViews:
+def make_two_views(settings: AugmentConfig) -> augment.TwoViews:
   """Whole views by an `augment` section, wherever it has them made."""
   return augment.TwoViews(**_views(settings))
 
 
-def make_two_draws(settings: Augment) -> augment.TwoDraws:
+def make_two_draws(settings: AugmentConfig) -> augment.TwoDraws:
   """The draws alone by an `augment` section."""
   return augment.TwoDraws(**_views(settings))
 
 
-def make_transform(settings: Augment) -> augment.TwoViews | augment.TwoCrops:
+def make_transform(
+  settings: AugmentConfig,
+) -> augment.TwoViews | augment.TwoCrops:
   """What the host does to an image that does not lie on the devices."""
   if places.place_of(settings) is Place.HOST:
     return make_two_views(settings)
   return augment.TwoCrops(**_views(settings))
 
 
-def _views(settings: Augment) -> dict[str, Any]:
+def _views(settings: AugmentConfig) -> dict[str, Any]:
   return {
     "size": settings.size,
     "view1": augment.View(**settings.view1),
@@ -117,7 +119,7 @@ def _views(settings: Augment) -> dict[str, Any]:
 
 
 def on_sizes(
-  settings: Augment, source: sources.ReadableSource
+  settings: AugmentConfig, source: sources.ReadableSource
 ) -> tuple[str, ...]:
   """What to do about images far larger than the views, if they are."""
   decoded_once = places.place_of(settings) is Place.RESIDENT

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from input_pipeline.errors import UsageError
 
 
-class Augment(Protocol):
+class AugmentConfig(Protocol):
   """The `augment` section of a config; see configs/byol.py."""
 
   size: int
@@ -25,7 +25,7 @@ class Place(enum.Enum):
   RESIDENT = "images lie on the devices, and the host only sends draws"
 
 
-def place_of(augment: Augment) -> Place:
+def place_of(augment: AugmentConfig) -> Place:
   """The place that a config asks for.
 
   Raises:

@@ -14,7 +14,13 @@ from jax.sharding import Mesh
 from byol_flax import sharding, trees
 from byol_flax.models import byol
 from byol_flax.pretrain import build as program_lib
-from byol_flax.pretrain import initial_state, inputs, origin, train_state
+from byol_flax.pretrain import (
+  initial_state,
+  inputs,
+  origin,
+  places,
+  train_state,
+)
 from byol_flax.reports import pictures
 from byol_flax.runs import (
   checkpoint,
@@ -140,7 +146,9 @@ def train(
   checkpoints.check_room(program.abstract_state)
   began = time.monotonic()
   leads = jax.process_index() == 0
-  unreadable = _open_unreadable(config, source, opened, workdir)
+  unreadable = _open_unreadable(
+    source, opened, workdir, config.loader.max_unreadable_share
+  )
   batches = read.open_batches(start_step, unreadable)
   advice = () if start_step else inputs.on_sizes(config.augment, source)
   progress.notes((*unreadable.changes, *advice, f"input: {read.how}"))
@@ -197,16 +205,16 @@ def train(
 
 
 def _open_unreadable(
-  config: Any,
   source: sources.ReadableSource,
   opened: same_data.Opened,
   workdir: str,
+  most: float,
 ) -> UnreadableImages:
   """What counts the images of this process that cannot be read."""
   return UnreadableImages(
     source,
     f"{workdir}/unreadable-{jax.process_index()}.txt",
-    config.loader.max_unreadable_share,
+    most,
     opened.found_unreadable,
   )
 
@@ -219,14 +227,17 @@ def _show_views(
   source: sources.ReadableSource,
 ) -> None:
   """Leaves a picture of the first views in the workdir and TensorBoard."""
-  grid, _ = view_grid(source, config, _GRID_COLUMNS)
+  grid, _ = view_grid(source, config.augment, config.seed, _GRID_COLUMNS)
   pictures.save_png(f"{workdir}/views.png", grid)
   if not step:
     out.images(step, {"views": grid[None]})
 
 
 def view_grid(
-  source: sources.ReadableSource, config: Any, count: int
+  source: sources.ReadableSource,
+  settings: places.AugmentConfig,
+  seed: int,
+  count: int,
 ) -> tuple[np.ndarray, int]:
   """Picture, uint8 [H, W, 3], of the first images of a run and their views.
 
@@ -234,12 +245,12 @@ def view_grid(
     The picture, and how many of the images could not be read: in their place
     are their neighbours.
   """
-  originals = list(pipeline.example_stream(source, config.seed)[:count])
+  originals = list(pipeline.example_stream(source, seed)[:count])
   views = pipeline.view_stream(
     source,
-    inputs.make_two_views(config.augment),
-    config.seed,
-    scaled_decoding=config.augment.scaled_decoding,
+    inputs.make_two_views(settings),
+    seed,
+    scaled_decoding=settings.scaled_decoding,
   )
   drawn = list(views[:count])
   picture = pictures.view_grid(

@@ -177,19 +177,22 @@ def test_the_input_of_evaluations_is_timed_beside_that_of_training(
   assert "evaluation / training" in capsys.readouterr().out
 
 
+def one_core(source, config):
+  return input_stages.one_core(source, config.augment, config.batch_size)
+
+
 def test_without_the_data_synthetic_photographs_are_measured():
   config = byol.get_config()
   config.loader.data_dir = "/nowhere"
   source, what = photographs.open_images(config)
   assert what == "synthetic photographs of 500 × 375"
   stages = {
-    stage.name: stage.images_per_second
-    for stage in input_stages.one_core(source, config)
+    stage.name: stage.images_per_second for stage in one_core(source, config)
   }
   assert 20 < stages["whole"] < stages["decode"]
   assert stages["hue"] > stages["whole"]
   config.augment.device = "accelerator"
-  crops = input_stages.one_core(source, config)
+  crops = one_core(source, config)
   assert "hue" not in {stage.name for stage in crops}
   assert crops[-1].images_per_second > stages["whole"]
 
@@ -198,7 +201,7 @@ def test_draws_for_resident_images_are_made_and_measured_in_batches():
   config = byol_digits.get_config()
   config.augment.cache = "device"
   source = sources.open_source("digits", "train")
-  stages = input_stages.one_core(source, config)
+  stages = one_core(source, config)
   assert [stage.name for stage in stages] == ["order", "draw", "whole"]
   # Ten microseconds before, one image at a time; half of one since.
   assert stages[-1].milliseconds < 0.005
@@ -230,7 +233,7 @@ def test_photographs_of_a_given_size_are_measured(monkeypatch):
   assert decoding.image_size(source[0]["image"]) == (1200, 1600)
   times = {}
   for config.augment.scaled_decoding in (False, True):
-    stages = input_stages.one_core(source, config)
+    stages = one_core(source, config)
     times[config.augment.scaled_decoding] = {
       stage.name: stage.milliseconds for stage in stages
     }

@@ -203,13 +203,17 @@ def test_changes_keep_every_micro_batch_whole():
 
 
 def test_a_smaller_slice_must_hold_the_memory():
-  config = byol.get_config()
-  slice_ = slices.find("v3-512")
-  found = advice.smaller_slice(compiled(peak_bytes=2 * GIB), slice_, config)
+  def smaller(peak_bytes):
+    return advice.smaller_slice(
+      compiled(peak_bytes=peak_bytes),
+      slices.find("v3-512"),
+      batch_size=4096,
+      accumulation_steps=1,
+    )
+
+  found = smaller(2 * GIB)
   assert (found[0].name, found[1]) == ("v3-128", 4)
-  assert advice.smaller_slice(compiled(peak_bytes=9 * GIB), slice_, config) is (
-    None
-  )
+  assert smaller(9 * GIB) is None
 
 
 def test_recomputation_keeps_block_outputs_and_one_block():
