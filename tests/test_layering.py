@@ -35,7 +35,7 @@ HOMES = {
   " input_pipeline.prepare.shrinking",
   "absl": "byol_flax.commands.config_file byol_flax.commands.libraries",
   "array_record": "input_pipeline.prepare.array_records",
-  "clu": "byol_flax.runs.metrics_log byol_flax.runs.tensorboard_files",
+  "clu": "byol_flax.runs.tensorboard_files",
   "configs": "configs",
   "flax": "byol_flax",
   "grain": "input_pipeline",

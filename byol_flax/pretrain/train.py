@@ -159,6 +159,7 @@ def train(
     unreadable.watching(),
   ):
     try:
+      progress.notes([out.note])
       about = {"code_version": saved["code_version"], "devices": devices}
       out.start({**about, "init": saved["init"]})
       out.hyperparameters(config.to_dict())

@@ -32,19 +32,23 @@ class MetricsLog:
       Lines of later steps, left by an attempt that was cut off, are dropped
       from `metrics.jsonl`, because those steps are about to be run again;
       TensorBoard is told to show what follows in their place.
+
+  Attributes:
+    note: a sentence for the console, if there will be no TensorBoard files.
   """
 
   def __init__(self, workdir: str, *, writes: bool, resume_step: int):
     self._workdir = epath.Path(workdir)
     self._writes = writes
     self._resume_step = resume_step
+    self.note = ""
     if writes:
       self._workdir.mkdir(parents=True, exist_ok=True)
       record = self._workdir / "metrics.jsonl"
       drop_after(record, resume_step)
       seconds = line_writer.seconds_between(workdir, buckets.mounts())
       self._record = line_writer.LineWriter(record, seconds)
-      self._tensorboard = tensorboard_files.open_writer(
+      self._tensorboard, self.note = tensorboard_files.open_writer(
         self._workdir / "tensorboard", resume_step
       )
 
@@ -105,12 +109,7 @@ class MetricsLog:
       How many numbers `params` holds, on every process.
     """
     if self._writes:
-      from clu import parameter_overview
-
-      # Without statistics: those would gather arrays from other processes.
-      table = parameter_overview.get_parameter_overview(
-        params, include_stats=False
-      )
+      table = parameter_table(params)
       whole_files.write_text(self._workdir / "parameters.txt", table + "\n")
       # Indented, the table is code to Markdown and keeps its columns.
       markdown = textwrap.indent(table, "    ")
@@ -136,6 +135,30 @@ class MetricsLog:
 
   def __exit__(self, *exception: object) -> None:
     self.close()
+
+
+def parameter_table(params: Mapping[str, Any]) -> str:
+  """One line for each array of nested `params`, and their sum."""
+  leaves = jax.tree.leaves_with_path(params)
+  rows = [
+    (
+      jax.tree_util.keystr(path, simple=True, separator="/"),
+      str(leaf.shape),
+      str(leaf.dtype),
+      f"{math.prod(leaf.shape):,}",
+    )
+    for path, leaf in leaves
+  ]
+  rows = [("name", "shape", "type", "size"), *rows]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = [
+    "  ".join(
+      cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+    )
+    for row in rows
+  ]
+  total = sum(math.prod(leaf.shape) for _, leaf in leaves)
+  return "\n".join([*(line.rstrip() for line in lines), f"Total: {total:,}"])
 
 
 def drop_after(path: epath.Path, step: int) -> None:

@@ -8,11 +8,25 @@ from typing import Any
 from etils import epath
 
 
-def open_writer(folder: epath.Path, resume_step: int) -> Any:
-  """CLU's writer of event files, asynchronous and quiet.
+class Unwritten:
+  """Takes CLU's place where it cannot be imported; writes nothing."""
+
+  def _ignore(self, *_: Any) -> None:
+    pass
+
+  write_scalars = write_images = write_texts = write_hparams = _ignore
+  flush = close = _ignore
+
+
+def open_writer(folder: epath.Path, resume_step: int) -> tuple[Any, str]:
+  """Opens CLU's writer of event files, asynchronous and quiet.
 
   Hyperparameters, texts and images of the first start stay; so those that come
   with every start are written by the first one only.
+
+  Returns:
+    The writer, and a sentence if TensorFlow or another library is missing: then
+    the writer is an `Unwritten` and no file is made.
   """
   # What TensorFlow says while it loads is of no use here: it computes nothing.
   # The notice about oneDNN ignores the log level, hence the second variable.
@@ -20,11 +34,18 @@ def open_writer(folder: epath.Path, resume_step: int) -> Any:
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   # Imported here because TensorFlow takes seconds to load, and processes that
   # do not write can do without it.
-  from clu import metric_writers
+  try:
+    from clu import metric_writers
 
-  _mark_start(folder, resume_step)
+    _mark_start(folder, resume_step)
+  except ImportError as error:
+    missing = error.name or str(error)
+    return Unwritten(), (
+      f"TensorBoard's files are left out, because {missing} cannot be "
+      "imported; metrics.jsonl has every metric"
+    )
   writer = metric_writers.SummaryWriter(str(folder))
-  return metric_writers.AsyncWriter(writer)
+  return metric_writers.AsyncWriter(writer), ""
 
 
 def _mark_start(folder: epath.Path, resume_step: int) -> None:

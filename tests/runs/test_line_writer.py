@@ -8,6 +8,7 @@ import time
 import pytest
 
 from byol_flax.runs import line_writer
+from tests.runs.test_metrics_log import run_python
 
 NEVER = 1e6  # seconds
 
@@ -111,3 +112,47 @@ def test_an_error_of_the_thread_is_raised_by_every_call(tmp_path, make_writer):
 def test_buckets_are_written_to_less_often(path, seconds):
   mounts = "my-bucket /mnt/bucket fuse.gcsfuse rw 0 0\n"
   assert line_writer.seconds_between(path, mounts) == seconds
+
+
+IN_A_BUCKET = """
+import sys
+sys.modules["tensorflow"] = None  # so that gs:// is read by fsspec
+import fsspec
+from etils import epath
+from fsspec.implementations import memory
+from byol_flax.runs.metrics_log import MetricsLog
+
+written = []
+
+class Bucket(memory.MemoryFileSystem):
+  protocol = ("gcs", "gs")
+
+  def _open(self, path, mode="rb", **options):
+    if mode != "rb":
+      written.append(path.split("/")[-1])
+    return super()._open(path, mode.replace("a", "w"), **options)  # as gcsfs
+
+fsspec.register_implementation("gcs", Bucket, clobber=True)
+for resumed in (0, 50):
+  with MetricsLog("gs://b/run", writes=True, resume_step=resumed) as run:
+    run.start({})
+    for step in range(resumed + 1, resumed + 101):
+      run.scalars(step, {"a": 1.0}, kind="update")
+      if step % 40 == 0:
+        run.flush()
+    count = written.count("metrics.jsonl")
+  print(count, written.count("metrics.jsonl"), run.note.split(",")[0])
+for name in ("metrics", "starts"):
+  lines = epath.Path(f"gs://b/run/{name}.jsonl").read_text().splitlines()
+  print([eval(line)["step"] for line in lines])
+"""
+
+
+def test_in_a_bucket_the_file_is_written_at_each_flush_only():
+  told, _ = run_python(IN_A_BUCKET)
+  left_out = "TensorBoard's files are left out"
+  first, second, metrics, starts = told.splitlines()
+  assert first == f"2 3 {left_out}"
+  assert second == f"5 6 {left_out}"
+  assert metrics == str(list(range(1, 151)))
+  assert starts == "[0, 50]"

@@ -54,14 +54,18 @@ FOLDER = (
 )
 
 
-def byol(*arguments, code=0):
+WITHOUT_TENSORFLOW = ("tests.without", "tensorflow")
+
+
+def byol(*arguments, code=0, start=("byol_flax.main",)):
+  """Runs the command, or what else is given to start it, and checks its end."""
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": "1",
   }
   done = subprocess.run(
-    [sys.executable, "-m", "byol_flax.main", *arguments],
+    [sys.executable, "-m", *start, *arguments],
     cwd=trainers.ROOT,
     env=environment,
     capture_output=True,
@@ -78,9 +82,14 @@ def unpack(name, folder):
 
 @pytest.mark.slow
 def test_a_run_of_format_1_is_resumed_and_evaluated(tmp_path):
+  """On a machine without TensorFlow, which only TensorBoard's files need."""
   unpack("format1_digits.tar.xz", tmp_path)
   workdir = tmp_path / "digits"
-  byol("train", f"--workdir={workdir}", *FLAGS, *DIGITS)
+  before = sorted((workdir / "tensorboard").glob("*"))
+  command = ("train", f"--workdir={workdir}", *FLAGS, *DIGITS)
+  told = byol(*command, start=WITHOUT_TENSORFLOW).stderr
+  assert told.count("TensorBoard's files are left out, because tensorflow") == 1
+  assert sorted((workdir / "tensorboard").glob("*")) == before
 
   updates = {
     line["step"]: line["train/byol_loss"]
@@ -93,7 +102,8 @@ def test_a_run_of_format_1_is_resumed_and_evaluated(tmp_path):
   assert sorted(seen) == list(range(1, 18))
   assert {s: f"{seen[s]:016x}" for s in VIEWS} == VIEWS
 
-  byol("evaluate", "--config=configs/evaluate.py", f"--workdir={workdir}")
+  command = ("evaluate", "--config=configs/evaluate.py")
+  byol(*command, f"--workdir={workdir}", start=WITHOUT_TENSORFLOW)
   (row,) = json.loads((workdir / "summary.json").read_text())["table"]
   # One example of 360 is 0.003; rounding may turn some.
   assert row["linear"]["5"][0] == pytest.approx(FIVE_LABELS, abs=0.02)
