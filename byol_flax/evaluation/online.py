@@ -13,6 +13,7 @@ from byol_flax.evaluation import features, knn
 from byol_flax.models import byol
 from byol_flax.pretrain import metrics
 from byol_flax.pretrain.train_state import ByolState
+from byol_flax.runs import data_sets
 from byol_flax.runs.distributed import Processes
 from input_pipeline import augment, folders, labels, pipeline, sources
 from input_pipeline.errors import UsageError
@@ -33,12 +34,11 @@ def open_evaluation(
   Raises:
     UsageError: a split that cannot be opened, or has no labels.
   """
-  name, data_dir = config.data.name, config.loader.data_dir
   settings = config.evaluation
   if not network.num_classes:
     return lambda state: {}, "none, because the images have no labels"
   whole = [
-    folders.is_whole(name, split)
+    folders.is_whole(config.data.name, split)
     for split in (config.data.split, settings.split)
   ]
   if whole == [True, False]:
@@ -50,7 +50,7 @@ def open_evaluation(
 
   def open_split(setting: str) -> sources.Source:
     try:
-      source = sources.open_source(name, settings[setting], data_dir)
+      source = data_sets.open_split(config, settings[setting])
     except UsageError as error:
       raise UsageError(f"evaluation.{setting}: {error}") from None
     named = f"evaluation.{setting}={settings[setting]}"
