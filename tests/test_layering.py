@@ -54,6 +54,9 @@ HOMES = {
   "torch": "byol_flax.benchmarks.torch_byol",
 }
 
+# What ours is measured against: only benchmarks may know it.
+YARDSTICKS = "byol_flax.benchmarks.torch_byol byol_flax.benchmarks.tf_data"
+
 # Import names whose distribution is called something else.
 DISTRIBUTIONS = {
   "PIL": "pillow",
@@ -128,6 +131,17 @@ def away_from_home(root):
         yield f"{module} imports {name}, at home in {homes or 'no module'}"
 
 
+def yardsticks_elsewhere(root):
+  """One sentence for each import of a yardstick outside the benchmarks."""
+  for module, path in modules_of(root):
+    for name in imports_of(path):
+      known = any(
+        is_within(name, yardstick) for yardstick in YARDSTICKS.split()
+      )
+      if known and not is_within(module, "byol_flax.benchmarks"):
+        yield f"{module} imports {name}, a yardstick of the benchmarks"
+
+
 def undeclared(root):
   """One sentence for each import that pyproject.toml does not declare."""
   project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
@@ -159,7 +173,10 @@ def distribution_of(package):
   return name
 
 
-@pytest.mark.parametrize("check", [wrong_direction, away_from_home, undeclared])
+CHECKS = (wrong_direction, away_from_home, yardsticks_elsewhere, undeclared)
+
+
+@pytest.mark.parametrize("check", CHECKS)
 def test_imports_of_this_repository(check):
   found = sorted(check(ROOT))
   assert not found, "\n".join(["", *found])
@@ -182,8 +199,7 @@ def seed(root, files):
 
 
 def findings(root):
-  checks = (wrong_direction, away_from_home, undeclared)
-  return [finding for check in checks for finding in check(root)]
+  return [finding for check in CHECKS for finding in check(root)]
 
 
 def test_a_sound_repository_passes(tmp_path):
@@ -259,6 +275,11 @@ def test_a_sound_repository_passes(tmp_path):
       "input_pipeline/sources.py",
       "import tensorflow_datasets as tfds",
       "at home in input_pipeline.tfds_sources",
+    ),
+    (
+      "byol_flax/commands/benchmark.py",
+      "from byol_flax.benchmarks import torch_byol",
+      "a yardstick of the benchmarks",
     ),
     ("byol_flax/trees.py", "import torch", "torch, undeclared"),
     ("byol_flax/trees.py", "import pytest", "pytest, undeclared"),

@@ -1,6 +1,7 @@
 """`byol benchmark input`: the rate of every stage, and which one limits."""
 
 import dataclasses
+import importlib.util
 from typing import Any, TextIO
 
 from byol_flax import sharding
@@ -161,6 +162,11 @@ def _limit_of_draws(rates: Rates) -> tuple[str, str]:
 
 
 def _tf_data(source: sources.Source, settings: AugmentConfig) -> float:
+  if importlib.util.find_spec("tensorflow") is None:
+    raise UsageError(
+      "--against-tf-data needs TensorFlow, which is not installed: pip install "
+      "'byol-flax[bench]'"
+    )
   from byol_flax.benchmarks import tf_data
 
   encoded = [source[i]["image"] for i in range(min(64, len(source)))]

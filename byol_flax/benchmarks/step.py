@@ -114,7 +114,8 @@ def torch_update(
   """An opponent: `torch_byol.make_update`, where PyTorch is installed."""
   if importlib.util.find_spec("torch") is None:
     raise UsageError(
-      "PyTorch is not installed: .venv/bin/python -m pip install torch"
+      "--against-torch needs PyTorch, which is not installed: pip install "
+      "'byol-flax[bench]'"
     )
   from byol_flax.benchmarks import torch_byol
 
