@@ -53,30 +53,30 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
 
   _add_train(add)
-  command = add(
+  verb = add(
     "evaluate",
     "Evaluate an encoder by the protocol of a config, such as "
     "configs/few_label.py: kNN and linear probes on few labels.",
   )
-  command.add_argument(
+  verb.add_argument(
     "--encoder",
     type=_encoder,
     metavar="ENCODER",
     help="WORKDIR of a run, WORKDIR@STEP for a checkpoint that is not the "
     "newest, or random:CONFIG for one that was never trained",
   )
-  command.add_argument(
+  verb.add_argument(
     "--workdir",
     type=paths.absolute,
     required=True,
     help="folder of the evaluation; without --encoder that of the run whose "
     "newest checkpoint is evaluated",
   )
-  command = add("views", "Draw images and their two views, before any run.")
-  command.add_argument(
+  verb = add("views", "Draw images and their two views, before any run.")
+  verb.add_argument(
     "--out", type=paths.absolute, default="views.png", help="PNG to write"
   )
-  command.add_argument(
+  verb.add_argument(
     "--count", type=int, default=8, help="how many images, up to 16"
   )
 
@@ -116,19 +116,19 @@ def _encoder(given: str) -> str:
 
 def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   """The command that pre-trains."""
-  command = add("train", "Pre-train, or resume in an existing workdir.")
-  command.add_argument(
+  verb = add("train", "Pre-train, or resume in an existing workdir.")
+  verb.add_argument(
     "--workdir",
     type=paths.absolute,
     required=True,
     help="folder of the run; made if absent",
   )
-  command.add_argument(
+  verb.add_argument(
     "--restart",
     action="store_true",
     help="set an existing run in the workdir aside and begin anew",
   )
-  weights = command.add_mutually_exclusive_group()
+  weights = verb.add_mutually_exclusive_group()
   weights.add_argument(
     "--init",
     type=paths.absolute,
@@ -147,7 +147,7 @@ def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     ("process-count", int, "how many processes train together"),
     ("process-index", int, "which of them this is, from 0"),
   ):
-    command.add_argument(
+    verb.add_argument(
       f"--{name}",
       type=kind,
       default=os.environ.get(f"BYOL_{name.upper().replace('-', '_')}") or None,
@@ -157,57 +157,55 @@ def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   """The commands that tell what a run takes."""
-  command = add(
+  verb = add(
     "preflight",
     "Compile the training step for a TPU slice, without one: does it fit, how "
     "fast can it be, what does the run cost, what should be changed. Exit code "
     "0 if it fits, 3 if not.",
   )
-  command.add_argument("--slice", required=True, help="such as v3-512")
-  command.add_argument(
+  verb.add_argument("--slice", required=True, help="such as v3-512")
+  verb.add_argument(
     "--price", type=float, help="of one device and hour, in any currency"
   )
-  command.add_argument(
-    "--fast", action="store_true", help="a guess in a minute"
-  )
-  command.add_argument(
+  verb.add_argument("--fast", action="store_true", help="a guess in a minute")
+  verb.add_argument(
     "--out",
     type=paths.absolute,
     default="preflight.json",
     help="JSON file to write",
   )
-  command = add(
+  verb = add(
     "benchmark",
     "Measure on this machine: `step`, an update on images that lie on the "
     "devices already; `input`, every stage from the files to the devices; "
     "`checkpoint`, what a save costs.",
   )
-  command.add_argument("what", choices=("step", "input", "checkpoint"))
-  command.add_argument(
+  verb.add_argument("what", choices=("step", "input", "checkpoint"))
+  verb.add_argument(
     "--updates", type=int, default=20, help="timed updates of `step`"
   )
-  command.add_argument(
+  verb.add_argument(
     "--against-torch",
     action="store_true",
     help="in turns with the same step in plain PyTorch (extra [bench])",
   )
-  command.add_argument(
+  verb.add_argument(
     "--against-tf-data",
     action="store_true",
     help="of `input`: beside tf.data, which decodes, crops and resizes only",
   )
-  command.add_argument(
+  verb.add_argument(
     "--evaluation",
     action="store_true",
     help="of `input`: how evaluations read, beside how training does",
   )
-  command.add_argument(
+  verb.add_argument(
     "--image-size",
     metavar="WIDTHxHEIGHT",
     help="of `input`: measure synthetic photographs of that size, such as "
     "4000x3000",
   )
-  command.add_argument(
+  verb.add_argument(
     "--out",
     type=paths.absolute,
     default="benchmark.json",
@@ -217,7 +215,7 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   """The command that takes no config."""
-  command = add(
+  verb = add(
     "prepare",
     "Images of any kind into shards that training reads, in OUT/NAME/VERSION; "
     "after a kill the same command goes on where it stopped. SOURCE is a "
@@ -225,37 +223,37 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "classes), a list of files (.txt or .tsv: path, tab, class) or a tar file, "
     "also of tar files, as ImageNet comes.",
   )
-  command.epilog = None
-  command.add_argument("source", type=paths.absolute, metavar="SOURCE")
-  command.add_argument(
+  verb.epilog = None
+  verb.add_argument("source", type=paths.absolute, metavar="SOURCE")
+  verb.add_argument(
     "out", type=paths.absolute, metavar="OUT", help="TFDS's data_dir"
   )
-  command.add_argument(
+  verb.add_argument(
     "--name", help="of the data set; that of SOURCE if not given"
   )
-  command.add_argument("--version", default="1.0.0", help="of the data set")
-  command.add_argument(
+  verb.add_argument("--version", default="1.0.0", help="of the data set")
+  verb.add_argument(
     "--split", default="train", help="of a source without splits"
   )
-  command.add_argument(
+  verb.add_argument(
     "--labels",
     type=paths.absolute,
     help="classes in the order of the images' names: one a line, or ImageNet's "
     "ILSVRC2012_devkit_t12.tar.gz",
   )
-  command.add_argument(
+  verb.add_argument(
     "--longest-side",
     type=int,
     metavar="N",
     help="make larger images smaller, to N pixels on their longer side "
     "(Lanczos filter, JPEG of quality 95), for faster training",
   )
-  command.add_argument(
+  verb.add_argument(
     "--keep-duplicates",
     action="store_true",
     help="write images whose bytes came before, too; they are reported",
   )
-  command.add_argument(
+  verb.add_argument(
     "--against",
     type=paths.of_split,
     action="append",
@@ -263,6 +261,6 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     metavar="FOLDER:SPLIT",
     help="another prepared split, to report images that occur in both",
   )
-  command.add_argument(
+  verb.add_argument(
     "--workers", type=int, default=-1, help="processes; one per core by default"
   )

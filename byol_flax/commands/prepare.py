@@ -10,10 +10,9 @@ from typing import Any, TextIO
 from byol_flax.runs.progress_line import human_duration
 from input_pipeline import full_disk, loading, tfds_metadata, whole_files
 from input_pipeline.errors import RunError, UsageError
-from input_pipeline.prepare import collecting, leaks
-from input_pipeline.prepare import shards as prepare_lib
+from input_pipeline.prepare import collecting, leaks, shards
 from input_pipeline.prepare.collecting import Item
-from input_pipeline.prepare.shards import Kept
+from input_pipeline.prepare.shards import PreparedSplit
 
 _SECONDS_BETWEEN_LINES = 5.0
 _CLASSES_TOLD = 5
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     item.class_name or "" for items in splits.values() for item in items
   } - {""}
   for which, items in splits.items():
-    kept = _prepare_split(
+    prepared = _write_split(
       items,
       os.path.abspath(out_dir),
       name,
@@ -62,15 +61,15 @@ def run(options: argparse.Namespace) -> int:
       num_workers=num_workers,
       tell=progress.tell,
     )
-    _say_kept(
-      which, kept, options.keep_duplicates, options.longest_side, stream
+    _say_prepared(
+      which, prepared, options.keep_duplicates, options.longest_side, stream
     )
     others += [
-      (kept.folder, other)
-      for other in tfds_metadata.splits_of(kept.folder)
+      (prepared.folder, other)
+      for other in tfds_metadata.splits_of(prepared.folder)
       if other not in splits
     ]
-  folder = kept.folder
+  folder = prepared.folder
   pairs = [(which, *other) for which in splits for other in others]
   pairs += [
     (a, folder, b) for a in splits for b in splits if (a, b) != (b, a) and a > b
@@ -81,10 +80,10 @@ def run(options: argparse.Namespace) -> int:
   return 0
 
 
-def _prepare_split(*args: Any, **options: Any) -> Kept:
-  """`prepare_lib.prepare`, and what to say when the disk fails."""
+def _write_split(*args: Any, **options: Any) -> PreparedSplit:
+  """`shards.write_split`, and what to say when the disk fails."""
   try:
-    return prepare_lib.prepare(*args, **options)
+    return shards.write_split(*args, **options)
   except OSError as error:
     if full_disk.problem(error):
       raise
@@ -128,21 +127,22 @@ def _folder_and_split(text: str) -> tuple[str, str]:
   return os.path.abspath(folder), split
 
 
-def _say_kept(
+def _say_prepared(
   split: str,
-  kept: Kept,
+  prepared: PreparedSplit,
   keep_duplicates: bool,
   longest_side: int | None,
   stream: TextIO,
 ) -> None:
   stream.write(
-    f"{split}: {kept.examples:,} images, {_classes_of(kept.folder)}, in "
-    f"{kept.shards} shard(s) in {kept.folder}; fingerprint {kept.fingerprint}\n"
+    f"{split}: {prepared.examples:,} images, {_classes_of(prepared.folder)}, "
+    f"in {prepared.shards} shard(s) in {prepared.folder}; fingerprint "
+    f"{prepared.fingerprint}\n"
   )
   for count, words in (
-    (len(kept.corrupt), "cannot be decoded and were left out"),
+    (len(prepared.corrupt), "cannot be decoded and were left out"),
     (
-      len(kept.duplicates),
+      len(prepared.duplicates),
       "have the bytes of another one and were "
       + ("kept all the same" if keep_duplicates else "left out"),
     ),
@@ -150,7 +150,7 @@ def _say_kept(
     if count:
       stream.write(
         f"{split}: {count:,} {words}; see "
-        f"{os.path.join(kept.folder, f'quarantine-{split}.tsv')}\n"
+        f"{os.path.join(prepared.folder, f'quarantine-{split}.tsv')}\n"
       )
   if longest_side:
     stream.write(

@@ -25,18 +25,18 @@ class Place(enum.Enum):
   RESIDENT = "images lie on the devices, and the host only sends draws"
 
 
-def place_of(augment: AugmentConfig) -> Place:
+def place_of(settings: AugmentConfig) -> Place:
   """The place that a config asks for.
 
   Raises:
     UsageError: settings that contradict each other.
   """
-  if augment.cache == "device":
-    if augment.scaled_decoding:
+  if settings.cache == "device":
+    if settings.scaled_decoding:
       raise UsageError(
         "augment.scaled_decoding decodes an image for each draw anew, and with "
         "augment.cache=device it is decoded once. Leave out one of the two; "
         "`byol prepare --longest-side=N` makes images smaller for good."
       )
     return Place.RESIDENT
-  return Place.ACCELERATOR if augment.device == "accelerator" else Place.HOST
+  return Place.ACCELERATOR if settings.device == "accelerator" else Place.HOST

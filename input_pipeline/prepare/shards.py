@@ -32,7 +32,7 @@ Tell = Callable[[str, int, int], None]  # phase, done, of how many
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
+class PreparedSplit:
   """What became of the images of a split.
 
   Attributes:
@@ -58,7 +58,7 @@ class Kept:
     return facts
 
 
-def prepare(
+def write_split(
   items: Sequence[Item],
   out_dir: str,
   name: str,
@@ -70,7 +70,7 @@ def prepare(
   longest_side: int | None,
   num_workers: int,
   tell: Tell,
-) -> Kept:
+) -> PreparedSplit:
   """Writes one split of a data set.
 
   Args:
@@ -104,11 +104,11 @@ def prepare(
       )
     if split in tfds_metadata.splits_of(folder):
       tfds_metadata.check_shards(folder, name, split)
-      return Kept(folder=folder, **before["kept"])
+      return PreparedSplit(folder=folder, **before["kept"])
   plans.begin(work, plan)
   try:
     with locks.taken(os.path.join(work, "lock")):
-      result = _prepare(
+      result = _write_split(
         items,
         classes,
         folder,
@@ -129,7 +129,7 @@ def prepare(
   return result
 
 
-def _prepare(
+def _write_split(
   items: Sequence[Item],
   classes: Sequence[str],
   folder: str,
@@ -140,7 +140,7 @@ def _prepare(
   longest_side: int | None,
   num_workers: int,
   tell: Tell,
-) -> Kept:
+) -> PreparedSplit:
   """Both passes, and what is said of them at the end."""
   work = plans.work_folder(folder, split)
   found = _look_at(items, work, num_workers, tell)
@@ -157,7 +157,7 @@ def _prepare(
     num_workers,
     tell,
   )
-  result = Kept(
+  result = PreparedSplit(
     folder=folder,
     examples=len(chosen),
     corrupt=corrupt,
@@ -363,7 +363,7 @@ def _fingerprint(
   return digest.hexdigest()
 
 
-def _write_reports(result: Kept, split: str) -> None:
+def _write_reports(result: PreparedSplit, split: str) -> None:
   """What was left out, and why, as tab-separated lines."""
   lines = [f"{name}\tcorrupt\t{reason}" for name, reason in result.corrupt]
   lines += [f"{name}\tsame as\t{first}" for name, first in result.duplicates]

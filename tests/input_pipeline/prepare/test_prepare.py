@@ -41,7 +41,7 @@ def byol_prepare(*words):
 
 def prepare_photos(items, out, tell):
   """The split train, in this process, so that `tell` can interrupt it."""
-  return shards.prepare(
+  return shards.write_split(
     items,
     str(out),
     "photos",
