@@ -61,6 +61,7 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
     devices.open_devices()
     from byol_flax.evaluation import online
     from byol_flax.pretrain import train
+    from byol_flax.runs import start_clock
     from byol_flax.runs import workdir as workdir_lib
 
     with (
@@ -76,6 +77,7 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
         begins_with=_begins_with(options),
         open_evaluation=online.open_evaluation,
         processes=processes,
+        start_clock=start_clock.StartClock.of_process(),
         stream=nowhere if cluster.index else sys.stderr,
       )
   return 0

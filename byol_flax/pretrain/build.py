@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,10 +45,18 @@ class Program:
   step_fn: Any
   total_steps: int
 
-  def compile_step(self) -> Any:
-    """`step_fn`, compiled, before there is a batch to call it with."""
+  def compile_step(
+    self, stage_done: Callable[[str], None] = lambda stage: None
+  ) -> Any:
+    """`step_fn`, compiled, before there is a batch to call it with.
+
+    `stage_done` is called after "trace" and "compile".
+    """
     lowered = self.step_fn.lower(self.abstract_state, self.abstract_batch)
-    return lowered.compile()
+    stage_done("trace")
+    compiled = lowered.compile()
+    stage_done("compile")
+    return compiled
 
 
 def build(

@@ -24,6 +24,7 @@ from byol_flax.pretrain import (
 from byol_flax.reports import pictures
 from byol_flax.runs import (
   checkpoint,
+  digest,
   loop,
   metrics_log,
   progress_line,
@@ -34,6 +35,7 @@ from byol_flax.runs import (
 from byol_flax.runs import workdir as workdir_lib
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.metrics_log import MetricsLog
+from byol_flax.runs.start_clock import StartClock
 from byol_flax.runs.version import code_version
 from input_pipeline import appending, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
@@ -61,6 +63,7 @@ def train(
   begins_with: origin.Origin | None,
   open_evaluation: OpenEvaluation,
   processes: Processes,
+  start_clock: StartClock,
   stream: TextIO,
 ) -> None:
   """Pre-trains, or resumes pre-training, in `workdir`.
@@ -73,6 +76,7 @@ def train(
     begins_with: where the first weights come from, random if None.
     open_evaluation: what is measured while the network trains.
     processes: all that take part; each calls this with the same arguments.
+    start_clock: tells where the time goes until the first update is done.
     stream: console.
 
   Raises:
@@ -80,6 +84,8 @@ def train(
     loop.NonFiniteError: training diverged.
     PreemptedError: a process was told to end; all is saved.
   """
+  start_clock.end("import")
+
   # The run that is in the workdir; --restart moves it when all is in order.
   open_checkpoints = functools.partial(
     checkpoint.Checkpoints, workdir, processes=processes, **config.checkpoint
@@ -120,6 +126,8 @@ def train(
     config, program.network, mesh, processes, progress.note
   )
 
+  start_clock.end("data")
+
   # State: restored, or new.
   restored, notes = _restore(checkpoints, program, workdir, processes)
   start_step = int(restored.state.step) if restored else 0
@@ -137,8 +145,7 @@ def train(
   due = intervals.due(start_step, 0, program.total_steps)[1]
   missing = due and processes.any(_evaluation_missing(workdir, start_step))
   if start_step >= program.total_steps and not missing:
-    progress.note("This run is complete; nothing to do.")
-    progress.note(workdir_lib.to_train_longer(workdir))
+    progress.notes(workdir_lib.complete(workdir))
     checkpoints.close()
     return
 
@@ -159,26 +166,21 @@ def train(
     unreadable.watching(),
   ):
     try:
-      progress.notes([out.note])
-      about = {"code_version": saved["code_version"], "devices": devices}
-      out.start({**about, "init": saved["init"]})
-      out.hyperparameters(config.to_dict())
+      _report_start(out, config, saved, devices)
       state = (
         restored.state if restored else beginning.enter(program.create_state())
       )
-      parameters = out.parameter_overview(state.online.params)
-      progress.note(
-        f"{trees.count(state.online.params['encoder']):,} parameters in the "
-        f"encoder, {parameters:,} in all; compiling the first update"
-      )
+      progress.notes((out.note, _count_parameters(out, state)))
       if leads:
         _show_views(out, workdir, start_step, config, source)
-      logged: Iterable[pipeline.Batch] = batches
-      if config.report.view_hashes:
-        logged = _log_digests(batches, workdir, start_step)
+      hashes = config.report.view_hashes
+      logged = _log_digests(batches, workdir, start_step) if hashes else batches
+      start_clock.end("state")
+      step_fn = program.compile_step(start_clock.end)
+      digest.compile_ahead(program.abstract_state)
       state, seconds = loop.run(
         state,
-        program.compile_step(),
+        step_fn,
         sharding.prefetch(mesh, logged, read.put_images(mesh)),
         total_steps=program.total_steps,
         batch_size=config.batch_size,
@@ -194,9 +196,9 @@ def train(
           headline=("loss", "train/byol_loss"),
           diverged=_DIVERGED,
         ),
-        seconds_before=seconds,
         evaluate_first=missing,
-        began=began,
+        start_clock=start_clock,
+        begun=began - seconds,
       )
     finally:
       progress.close()
@@ -217,6 +219,24 @@ def _open_unreadable(
     f"{workdir}/unreadable-{jax.process_index()}.txt",
     most,
     opened.found_unreadable,
+  )
+
+
+def _report_start(
+  out: MetricsLog, config: Any, saved: checkpoint.Record, devices: str
+) -> None:
+  """Leaves a line about this start, and the config."""
+  about = {name: saved[name] for name in ("code_version", "init")}
+  out.start({**about, "devices": devices})
+  out.hyperparameters(config.to_dict())
+
+
+def _count_parameters(out: MetricsLog, state: train_state.ByolState) -> str:
+  """Leaves the table of parameters; how many there are."""
+  parameters = out.parameter_overview(state.online.params)
+  return (
+    f"{trees.count(state.online.params['encoder']):,} parameters in the "
+    f"encoder, {parameters:,} in all; compiling the first update"
   )
 
 

@@ -21,6 +21,7 @@ import jax
 from byol_flax.runs import interrupts, metrics_log, progress_line
 from byol_flax.runs.checkpoint import Checkpoints, Record
 from byol_flax.runs.distributed import Processes
+from byol_flax.runs.start_clock import StartClock
 from input_pipeline.errors import (
   PreemptedError,
   RunError,
@@ -119,9 +120,9 @@ def run(
   batch_size: int,
   intervals: Intervals,
   outlets: Outlets,
-  seconds_before: float,
   evaluate_first: bool,
-  began: float | None = None,
+  start_clock: StartClock,
+  begun: float,
 ) -> tuple[Any, float]:
   """Trains until `total_steps` updates are done.
 
@@ -133,9 +134,9 @@ def run(
     batch_size: images per update, for the rates reported.
     intervals: when to report and evaluate.
     outlets: what happens then.
-    seconds_before: training time of earlier starts of this run.
     evaluate_first: the evaluation due after the last update is missing.
-    began: `time.monotonic()` when the first update began to be prepared.
+    start_clock: whose last stage ends with the first update.
+    begun: `time.monotonic()` at which training without a break had begun.
 
   Returns:
     The final state, and the seconds of training of all starts together.
@@ -147,8 +148,7 @@ def run(
   """
   first = int(state.step) + 1
   done = 0  # the last update of this start
-  begun = (began or time.monotonic()) - seconds_before
-  window = _Window(began)
+  window = _Window()
   pending: list[tuple[int, dict[str, jax.Array]]] = []
   values: dict[str, float] = {}
   try:
@@ -174,9 +174,10 @@ def run(
         values = _checked(pending, values, outlets.diverged)
         pending.clear()
       if reporting:
-        times = window.first() if step == first else window.rates(batch_size)
+        starts = step == first
+        times = start_clock.finish() if starts else window.rates(batch_size)
         window = _Window()  # before reporting, whose time counts as any other
-        _tell(outlets, step, values, times)
+        _tell(outlets, step, values, times, start_clock)
       with window.clock("paused"):
         if saving:
           outlets.save(step, state, time.monotonic() - begun)
@@ -212,13 +213,13 @@ def _tell(
   step: int,
   values: dict[str, float],
   times: dict[str, float],
+  start_clock: StartClock,
 ) -> None:
   """Reports and shows the metrics of an update."""
   outlets.report.scalars(step, {**values, **times}, kind="update")
   progress, (label, metric) = outlets.progress, outlets.headline
   if "time/first_step_seconds" in times:
-    seconds = times["time/first_step_seconds"]
-    progress.note(f"first update done after {seconds:.1f} s")
+    progress.note(start_clock.sentence())
   else:
     progress.update(
       step,
@@ -237,9 +238,9 @@ def _tell(
 class _Window:
   """Clock over the updates since the last report."""
 
-  def __init__(self, began: float | None = None) -> None:
+  def __init__(self) -> None:
     self.updates = 0
-    self._begun = began or time.monotonic()
+    self._begun = time.monotonic()
     self._seconds = {"waiting": 0.0, "paused": 0.0}
 
   @contextlib.contextmanager
@@ -248,13 +249,6 @@ class _Window:
     begun = time.monotonic()
     yield
     self._seconds[what] += time.monotonic() - begun
-
-  def first(self) -> dict[str, float]:
-    """Metric of a window that holds the first update only.
-
-    That is mostly compilation and would spoil the rates.
-    """
-    return {"time/first_step_seconds": time.monotonic() - self._begun}
 
   def rates(self, batch_size: int) -> dict[str, float]:
     """Metrics of the window so far; pauses do not count."""

@@ -78,6 +78,12 @@ def taken(workdir: str) -> Iterator[None]:
     yield
 
 
+def complete(workdir: str) -> tuple[str, str]:
+  """What to say of a run that was trained to its end."""
+  done = "This run is complete; nothing to do."
+  return done, to_train_longer(workdir)
+
+
 def to_train_longer(workdir: str) -> str:
   """What to do with a run whose updates are counted already."""
   return (

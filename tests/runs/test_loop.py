@@ -17,6 +17,7 @@ from byol_flax.runs import (
   loop,
   metrics_log,
   progress_line,
+  start_clock,
 )
 from input_pipeline.errors import StorageError, UsageError
 
@@ -129,8 +130,9 @@ def run(
           headline=("sum", "train/total"),
           diverged="Ask whoever made it.",
         ),
-        seconds_before=100.0,
+        begun=time.monotonic() - 100,
         evaluate_first=False,
+        start_clock=start_clock.StartClock(time.monotonic() - 1000),
       )
     finally:
       saved = checkpoints.steps()
@@ -156,7 +158,8 @@ def test_a_run_from_the_start(tmp_path):
     k = line["step"]
     assert line["train/total"] == k * (k + 1) / 2
     assert ("time/step_ms" in line) == (k > 1)
-  assert "time/first_step_seconds" in trained[0]
+  assert trained[0]["time/first_step_run_seconds"] > 1000
+  assert "first update done after 100" in console
   for line in trained[1:]:
     assert 0 <= line["time/data_wait_fraction"] <= 1
     rate = line["time/images_per_second"]

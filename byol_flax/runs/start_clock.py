@@ -1,0 +1,52 @@
+"""Where the time goes until the first update is done."""
+
+import os
+import time
+from typing import Self
+
+
+class StartClock:
+  """Seconds of each stage of a start, one after another.
+
+  Stages of pre-training: "import" until the program and the devices are there,
+  "data" until the images are open, "state" until the weights are, then "trace"
+  and "compile" of the step, and "run" of the first update.
+  """
+
+  def __init__(self, began: float) -> None:
+    """Begins the first stage at `began`, in seconds of `time.monotonic`."""
+    self.seconds: dict[str, float] = {}
+    self._last = began
+
+  @classmethod
+  def of_process(cls) -> Self:
+    """Begins when this process did, as Linux tells, else now."""
+    now = time.monotonic()
+    try:
+      with open("/proc/self/stat", "rb") as file:
+        ticks = int(file.read().rpartition(b")")[2].split()[19])
+    except OSError:
+      return cls(now)
+    after_boot = ticks / os.sysconf("SC_CLK_TCK")
+    return cls(now - (time.clock_gettime(time.CLOCK_BOOTTIME) - after_boot))
+
+  def end(self, stage: str) -> None:
+    """Ends a stage; the next one begins."""
+    now = time.monotonic()
+    self.seconds[stage] = now - self._last
+    self._last = now
+
+  def finish(self) -> dict[str, float]:
+    """Ends "run", the last stage; all stages by the names of metrics."""
+    self.end("run")
+    parts = {
+      f"time/first_step_{stage}_seconds": seconds
+      for stage, seconds in self.seconds.items()
+    }
+    return {"time/first_step_seconds": sum(self.seconds.values()), **parts}
+
+  def sentence(self) -> str:
+    """Such as "first update done after 9.1 s: import 3.0, compile 6.1"."""
+    parts = [f"{stage} {x:.1f}" for stage, x in self.seconds.items()]
+    total = sum(self.seconds.values())
+    return f"first update done after {total:.1f} s: {', '.join(parts)}"
