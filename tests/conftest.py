@@ -20,6 +20,18 @@ FOR_LIBTPU = {
   "TPU_LOG_DIR": "disabled",
 }
 os.environ.update(FOR_LIBTPU)
+# What one process has compiled is there for the others of this session: for
+# those of xdist, which inherit the folder, and for those that tests start.
+FOR_COMPILATION = (
+  "XLA_FLAGS",
+  "JAX_COMPILATION_CACHE_DIR",
+  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  _CACHE = tempfile.mkdtemp(prefix="byol-compiled-")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+  atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 import jax
 import pytest
@@ -27,13 +39,6 @@ from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags.
-
-# For the processes that tests start: they compile the same steps again and
-# again. Set after JAX was imported, so that tests themselves always compile.
-_CACHE = tempfile.mkdtemp(prefix="byol-compiled-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):

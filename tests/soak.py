@@ -36,6 +36,7 @@ TOPOLOGIES = ("2x4", "1x8", "1x4", "4x2")
 DEADLINE = 150  # seconds for all processes to end after an event
 # In float64: of a loss, and of an array relative to its largest value.
 BOUND = 1e-9
+SHORT = 20  # updates of the runs of tests, the same so that they compile once
 
 
 def flags(updates):
@@ -44,7 +45,7 @@ def flags(updates):
     f"--config={trainers.ROOT}/configs/byol_digits.py",
     "--config.batch_size=32",
     f"--config.epochs={(updates + 0.5) * 32 / 1437}",
-    "--config.warmup_epochs=0.5",
+    "--config.warmup_epochs=0.2",
     "--config.base_learning_rate=1.0",
     "--config.model.encoder.width=0.25",
     "--config.augment.size=8",

@@ -5,13 +5,14 @@ controller's own commands and the trainer, two processes of two devices each.
 """
 
 import json
+import os
 import re
 import shutil
 import sys
 
 import pytest
 
-from tests import trainers
+from tests import conftest, trainers
 from tests.fake_cloud.rig import ROOT, START, Rig, git
 
 UPDATES = 32
@@ -49,7 +50,9 @@ def rig(tmp_path):
 def test_a_preempted_run_is_resumed_on_a_new_slice_and_finishes(rig):
   workdir = rig.folder / "run"
   port = trainers.free_ports()
+  of_tests = {name: os.environ[name] for name in conftest.FOR_COMPILATION}
   machine = {
+    **of_tests,
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": "2",
     "BYOL_COORDINATOR": f"127.0.0.1:{port}",

@@ -92,7 +92,13 @@ def test_a_command_ends_well_when_nobody_listens(tmp_path):
 @pytest.mark.slow
 def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
   workdir = tmp_path / "run"
-  command = [sys.executable, "-m", "byol_flax.main", "train", *soak.flags(30)]
+  command = [
+    sys.executable,
+    "-m",
+    "byol_flax.main",
+    "train",
+    *soak.flags(soak.SHORT),
+  ]
   command += [f"--workdir={workdir}", "--config.loader.num_workers=1"]
   terminal, its = pty.openpty()
 
@@ -118,7 +124,7 @@ def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
   os.close(terminal)
   assert run.wait(120) == 75
   (saved,) = trainers.saves(workdir)[-1:]
-  assert saved == trainers.last_update(workdir) < 30
+  assert saved == trainers.last_update(workdir) < soak.SHORT
 
   run = subprocess.Popen(
     command, cwd=trainers.ROOT, stderr=subprocess.PIPE, text=True
@@ -126,5 +132,5 @@ def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
   assert "update" in run.stderr.readline()
   run.stderr.close()
   assert run.wait(300) == 0
-  assert trainers.saves(workdir)[-1] == 30
+  assert trainers.saves(workdir)[-1] == soak.SHORT
   assert (workdir / "curves.png").exists()

@@ -188,7 +188,7 @@ def test_ctrl_c_on_one_process_ends_all_at_once_or_after_a_save(tmp_path):
   workdir = tmp_path / "run"
 
   def begin(*flags):
-    flags = [*soak.flags(30), "--config.loader.num_workers=1", *flags]
+    flags = [*soak.flags(soak.SHORT), "--config.loader.num_workers=1", *flags]
     return trainers.Trainers(workdir, flags, processes=2, devices=1)
 
   def wait_in(run, true):
@@ -214,6 +214,6 @@ def test_ctrl_c_on_one_process_ends_all_at_once_or_after_a_save(tmp_path):
   assert "byol: interrupted; saving after the update under way" in run.log(0)
   assert "byol: interrupted, and saved; the same command" in run.log(0)
   (saved,) = trainers.saves(workdir)[-1:]
-  assert saved == trainers.last_update(workdir) < 30
+  assert saved == trainers.last_update(workdir) < soak.SHORT
   time.sleep(2)  # workers look for their parent once a second
   assert not trainers.orphans()
