@@ -1,8 +1,9 @@
-# `make demo` and `make test` are all a newcomer needs.
+# `make demo` and `make test` are all a newcomer needs; `make quick` is for who
+# changes the code.
 PYTHON ?= python3
 RUNS ?= runs
 
-.PHONY: demo test check clean
+.PHONY: demo test quick check clean
 
 # Made anew when the declared packages change; half an installation is none.
 .venv/installed: pyproject.toml constraints.txt
@@ -20,6 +21,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	.venv/bin/python -m pytest -n 2 --dist loadgroup
+
+quick: .venv/installed
+	.venv/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 check: .venv/installed
 	.venv/bin/ruff format --check .

@@ -2,17 +2,15 @@
 
 import contextlib
 import io
-import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
 from byol_flax import main
 from byol_flax.commands import command_line, config_file
+from tests import forks
 from tests.input_pipeline.prepare.test_prepare import (
   WORDNET,
   development_kit,
@@ -21,6 +19,9 @@ from tests.input_pipeline.prepare.test_prepare import (
   write,
 )
 from tests.runs import test_older_records
+
+# In one process of xdist, which makes the folder of data once.
+pytestmark = pytest.mark.xdist_group("readme")
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCKS = re.findall(
@@ -38,6 +39,7 @@ PROGRAMS = [text for language, text in BLOCKS if language == "python"]
 NOT_RUN = {
   "make demo": "installs; its two commands are in test_train.py, smaller",
   "make test": "runs this",
+  "make quick": "runs this",
   "byol train --config=FILE": "shows what may be given",
   "byol train ... --coordinator": "is one of several; see test_preemption.py",
   ".venv/bin/python -c": "downloads CIFAR-10",
@@ -131,29 +133,17 @@ def given(command):
 
 
 def run(folder, command):
-  """What a command prints; training needs a process of its own."""
+  """What a command prints."""
   words = given(command)
-  if words[0] != "train":
-    output = io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stdout(output):
-      assert main.main(words) == 0
-    return output.getvalue()
-  environment = {
-    **os.environ,
-    "JAX_NUM_CPU_DEVICES": "1",
-    "PYTHONPATH": str(ROOT),
-    "TFDS_DATA_DIR": str(folder / "tensorflow_datasets"),
-  }
-  done = subprocess.run(
-    [sys.executable, "-m", "byol_flax.main", *words],
-    cwd=folder,
-    env=environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
-  return done.stderr
+  if words[0] == "train":
+    data = folder / "tensorflow_datasets"
+    done = forks.byol(*words, cwd=folder, TFDS_DATA_DIR=str(data))
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+  output = io.StringIO()
+  with contextlib.chdir(folder), contextlib.redirect_stdout(output):
+    assert main.main(words) == 0
+  return output.getvalue()
 
 
 def begins(command, beginnings):
@@ -186,6 +176,7 @@ def test_every_command_runs_as_shown(scratch):
   assert "input of evaluations: none, because data.split=all takes" in said
 
 
+@pytest.mark.slow
 def test_programs_run_as_shown(scratch, capsys):
   for program in PROGRAMS:
     with contextlib.chdir(scratch):

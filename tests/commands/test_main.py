@@ -1,10 +1,8 @@
 """The `byol` command: help, mistakes, exit codes."""
 
 import importlib
-import os
 import pathlib
 import re
-import subprocess
 import sys
 
 import cv2
@@ -13,23 +11,10 @@ import pytest
 
 from byol_flax.commands import config_file
 from input_pipeline.errors import UsageError
+from tests.forks import byol
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = f"--config={ROOT}/configs/byol_digits.py"
-
-
-def byol(*arguments, timeout=120):
-  """Runs the command in a process of its own, on one CPU device."""
-  environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
-  return subprocess.run(
-    [sys.executable, "-m", "byol_flax.main", *map(str, arguments)],
-    capture_output=True,
-    text=True,
-    env=environment,
-    cwd=ROOT,
-    timeout=timeout,
-    check=False,
-  )
 
 
 def mistake(*arguments):

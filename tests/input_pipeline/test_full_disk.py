@@ -6,7 +6,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +18,7 @@ from byol_flax.runs import out_files
 from input_pipeline import full_disk
 from input_pipeline.errors import DiskFullError, RunError
 from input_pipeline.prepare import array_records
-from tests import trainers
+from tests import forks, trainers
 from tests.runs.test_metrics_log import run_python
 from tests.runs.test_older_records import FLAGS
 
@@ -189,19 +188,9 @@ def test_prepare_goes_on_when_there_is_room(tmp_path, small_disk):
   assert main.main(command) == 0
 
 
-def train(workdir, *flags):
-  return subprocess.run(
-    [
-      *(sys.executable, "-m", "byol_flax.main", "train", *FLAGS, *flags),
-      *("--config.epochs=0.8", "--config.warmup_epochs=0.2"),
-      f"--workdir={workdir}",
-    ],
-    cwd=trainers.ROOT,
-    env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+def train(workdir):
+  epochs = ("--config.epochs=0.8", "--config.warmup_epochs=0.2")
+  return forks.byol("train", *FLAGS, *epochs, f"--workdir={workdir}")
 
 
 @pytest.mark.slow

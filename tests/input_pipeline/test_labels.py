@@ -10,8 +10,8 @@ from configs import evaluate as evaluate_config
 from input_pipeline import labels
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import open_source
+from tests.forks import byol
 from tests.input_pipeline.test_folders import make_folder
-from tests.pretrain.test_train import byol
 from tests.runs.test_older_records import FLAGS
 
 

@@ -1,12 +1,9 @@
 """Whole runs on digits, through the command: results, resume, refusals."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 from etils import epath
@@ -14,6 +11,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from byol_flax.runs import run_files
 from tests import trainers
+from tests.forks import byol
 
 # In one process, which makes the run that they look at once.
 pytestmark = pytest.mark.xdist_group("train")
@@ -30,19 +28,6 @@ SMALL = (
   "--config.checkpoint.every_steps=50",
   "--config.loader.num_workers=0",
 )
-
-
-def byol(*arguments):
-  environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
-  return subprocess.run(
-    [sys.executable, "-m", "byol_flax.main", *map(str, arguments)],
-    capture_output=True,
-    text=True,
-    env=environment,
-    cwd=ROOT,
-    timeout=300,
-    check=False,
-  )
 
 
 @pytest.fixture(scope="module")

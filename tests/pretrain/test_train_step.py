@@ -102,11 +102,13 @@ def test_one_device_equals_eight(dtype, accumulation_steps, bound):
     options = {"dtype": dtype, "accumulation_steps": accumulation_steps}
     one, metrics_one = run(1, **options)
     eight, metrics_eight = run(8, **options)
+    start = jax.device_get(make(**options)[0]().online.params)
+  for params in (start, one.online.params, eight.online.params):
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(dtype)}
   for side in ("online", "target"):
     a, b = getattr(one, side), getattr(eight, side)
     assert largest_difference(a.params, b.params) < bound
     assert largest_difference(a.batch_stats, b.batch_stats) < bound
-  start = make(**options)[0]().online.params
   assert largest_difference(start, one.online.params) > 0.01
   for name, value in metrics_one.items():
     np.testing.assert_allclose(

@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from tests import trainers
+from tests import forks, trainers
 
 RECORDS = pathlib.Path(__file__).parents[1] / "records"
 
@@ -54,24 +54,21 @@ FOLDER = (
 )
 
 
-WITHOUT_TENSORFLOW = ("tests.without", "tensorflow")
+def byol(*arguments, code=0):
+  done = forks.byol(*arguments)
+  assert done.returncode == code, done.stderr
+  return done
 
 
-def byol(*arguments, code=0, start=("byol_flax.main",)):
-  """Runs the command, or what else is given to start it, and checks its end."""
-  environment = {
-    **os.environ,
-    "JAX_PLATFORMS": "cpu",
-    "JAX_NUM_CPU_DEVICES": "1",
-  }
+def byol_without_tensorflow(*arguments):
   done = subprocess.run(
-    [sys.executable, "-m", *start, *arguments],
+    [sys.executable, "-m", "tests.without", "tensorflow", *arguments],
     cwd=trainers.ROOT,
-    env=environment,
+    env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
     capture_output=True,
     text=True,
   )
-  assert done.returncode == code, done.stderr
+  assert done.returncode == 0, done.stderr
   return done
 
 
@@ -87,7 +84,7 @@ def test_a_run_of_format_1_is_resumed_and_evaluated(tmp_path):
   workdir = tmp_path / "digits"
   before = sorted((workdir / "tensorboard").glob("*"))
   command = ("train", f"--workdir={workdir}", *FLAGS, *DIGITS)
-  told = byol(*command, start=WITHOUT_TENSORFLOW).stderr
+  told = byol_without_tensorflow(*command).stderr
   assert told.count("TensorBoard's files are left out, because tensorflow") == 1
   assert sorted((workdir / "tensorboard").glob("*")) == before
 
@@ -103,7 +100,7 @@ def test_a_run_of_format_1_is_resumed_and_evaluated(tmp_path):
   assert {s: f"{seen[s]:016x}" for s in VIEWS} == VIEWS
 
   command = ("evaluate", "--config=configs/evaluate.py")
-  byol(*command, f"--workdir={workdir}", start=WITHOUT_TENSORFLOW)
+  byol_without_tensorflow(*command, f"--workdir={workdir}")
   (row,) = json.loads((workdir / "summary.json").read_text())["table"]
   # One example of 360 is 0.003; rounding may turn some.
   assert row["linear"]["5"][0] == pytest.approx(FIVE_LABELS, abs=0.02)

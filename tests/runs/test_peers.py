@@ -11,11 +11,6 @@ import pytest
 from byol_flax.runs.peers import watch
 from input_pipeline.errors import PreemptedError, RunError
 
-# The `end` of a played process leaves its thread by SystemExit.
-pytestmark = pytest.mark.filterwarnings(
-  "ignore::pytest.PytestUnhandledThreadExceptionWarning"
-)
-
 PATIENT = watch.Deadlines(
   start_seconds=20, silence_seconds=20, stall_seconds=60
 )
