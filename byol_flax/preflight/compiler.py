@@ -192,7 +192,7 @@ def _too_large(
   )
 
 
-def _numbers(built: build.Program) -> dict[str, Any]:
+def _numbers(built: build.Built) -> dict[str, Any]:
   """What is known without compiling."""
   return {
     "parameters": trees.count(built.abstract_state.online.params),

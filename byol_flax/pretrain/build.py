@@ -24,7 +24,7 @@ from input_pipeline.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class Built:
   """What a config means on a mesh, without data and without arrays.
 
   Attributes:
@@ -67,7 +67,7 @@ def build(
   num_classes: int,
   resident: tuple[int, ...] | None = None,
   blocks: tuple[int, ...] | None = None,
-) -> Program:
+) -> Built:
   """Turns a pre-training config into functions; compiles nothing.
 
   Args:
@@ -156,7 +156,7 @@ def build(
     second = 0 if config.target_init == "copy" else 1
     return join(init(np.int32(0)), init(np.int32(second)))
 
-  return Program(
+  return Built(
     network=network,
     create_state=create_state,
     abstract_state=jax.tree.map(

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding, trees
 from byol_flax.models import byol
-from byol_flax.pretrain import build as program_lib
 from byol_flax.pretrain import (
+  build,
   initial_state,
   inputs,
   origin,
@@ -100,7 +100,7 @@ def train(
   mesh = sharding.make_mesh()
   read = inputs.open_inputs(config, source, mesh)
 
-  program = program_lib.build(
+  built = build.build(
     config,
     mesh,
     num_examples=len(source),
@@ -108,7 +108,7 @@ def train(
     resident=read.resident,
   )
   beginning = initial_state.open_beginning(
-    begins_with, program.abstract_state, mesh, workdir, restart, processes
+    begins_with, built.abstract_state, mesh, workdir, restart, processes
   )
   if checkpoints is None:
     run_files.set_aside(workdir, processes)
@@ -120,37 +120,37 @@ def train(
     return {**saved, "data_position": position, "seconds": seconds}
 
   progress = progress_line.Progress(
-    total_steps=program.total_steps, batch_size=config.batch_size, stream=stream
+    total_steps=built.total_steps, batch_size=config.batch_size, stream=stream
   )
   evaluate, evaluation_input = open_evaluation(
-    config, program.network, mesh, processes, progress.note
+    config, built.network, mesh, processes, progress.note
   )
 
   start_clock.end("data")
 
   # State: restored, or new.
-  restored, notes = _restore(checkpoints, program, workdir, processes)
+  restored, notes = _restore(checkpoints, built, workdir, processes)
   start_step = int(restored.state.step) if restored else 0
   seconds = restored.record["seconds"] if restored else 0.0
   devices = sharding.describe(mesh)
   progress.notes(notes)
   progress.note(
     f"{sources.summary(source)}; {devices}; "
-    f"update {start_step:,} of {program.total_steps:,} in {workdir}"
+    f"update {start_step:,} of {built.total_steps:,} in {workdir}"
   )
   progress.notes((beginning.sentence, *opened.moved))
   intervals = loop.Intervals(
     report=config.report.every_steps, evaluate=config.evaluation.every_steps
   )
-  due = intervals.due(start_step, 0, program.total_steps)[1]
+  due = intervals.due(start_step, 0, built.total_steps)[1]
   missing = due and processes.any(_evaluation_missing(workdir, start_step))
-  if start_step >= program.total_steps and not missing:
+  if start_step >= built.total_steps and not missing:
     progress.notes(workdir_lib.complete(workdir))
     checkpoints.close()
     return
 
   # Input: of the update after the restored one; read while the step compiles.
-  checkpoints.check_room(program.abstract_state)
+  checkpoints.check_room(built.abstract_state)
   began = time.monotonic()
   leads = jax.process_index() == 0
   unreadable = _open_unreadable(
@@ -168,7 +168,7 @@ def train(
     try:
       _report_start(out, config, saved, devices)
       state = (
-        restored.state if restored else beginning.enter(program.create_state())
+        restored.state if restored else beginning.enter(built.create_state())
       )
       progress.notes((out.note, _count_parameters(out, state)))
       if leads:
@@ -176,13 +176,13 @@ def train(
       hashes = config.report.view_hashes
       logged = _log_digests(batches, workdir, start_step) if hashes else batches
       start_clock.end("state")
-      step_fn = program.compile_step(start_clock.end)
-      digest.compile_ahead(program.abstract_state)
+      step_fn = built.compile_step(start_clock.end)
+      digest.compile_ahead(built.abstract_state)
       state, seconds = loop.run(
         state,
         step_fn,
         sharding.prefetch(mesh, logged, read.put_images(mesh)),
-        total_steps=program.total_steps,
+        total_steps=built.total_steps,
         batch_size=config.batch_size,
         intervals=intervals,
         outlets=loop.Outlets(
@@ -204,7 +204,7 @@ def train(
       progress.close()
       batches.close()
       checkpoints.close()
-  _end(progress, workdir, program.total_steps, seconds, unreadable)
+  _end(progress, workdir, built.total_steps, seconds, unreadable)
 
 
 def _open_unreadable(
@@ -284,12 +284,12 @@ def view_grid(
 
 def _restore(
   checkpoints: checkpoint.Checkpoints,
-  program: program_lib.Program,
+  built: build.Built,
   workdir: str,
   processes: Processes,
 ) -> tuple[checkpoint.Restored | None, tuple[str, ...]]:
   """The newest sound checkpoint, if there is one, and what to say of it."""
-  restored = checkpoints.restore(program.abstract_state)
+  restored = checkpoints.restore(built.abstract_state)
   if restored:
     return restored, restored.damaged
   return None, run_files.set_aside_unsaved(workdir, processes)
