@@ -1,0 +1,123 @@
+"""How well scores find what is there: the measures of the paper's tables.
+
+All are computed on the host, from scores [N, K], one column a class. Where
+scores are equal, the measure is the lowest that any order of them would give,
+so that a network that says the same of everything is not flattered, and so
+that the result does not depend on how a sort breaks ties.
+"""
+
+import dataclasses
+
+import numpy as np
+
+# Recalls at which precision is looked up (VOC2007): tenths, 0 to 10.
+_TENTHS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+  """A mean over classes, and the classes for which there is nothing to mean.
+
+  Attributes:
+    value: in [0, 1]; NaN if no class counts.
+    left_out: numbers of the classes that do not count.
+  """
+
+  value: float
+  left_out: tuple[int, ...]
+
+
+def hits(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
+  """Whether the true class is among the k highest of each row.
+
+  A class whose score equals that of the true one is ranked above it.
+
+  Args:
+    scores: float [N, K].
+    labels: int [N], from 0 to K - 1.
+    k: how many may be named.
+
+  Returns:
+    bool [N]; False where the score of the true class is NaN.
+  """
+  true = np.take_along_axis(scores, labels[:, None], axis=1)
+  # Counted so that a NaN elsewhere ranks above the true class, too.
+  below = np.sum(scores < true, axis=1)
+  return below >= scores.shape[1] - k
+
+
+def top_k(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
+  """Share of labelled rows whose class is among the k highest, in [0, 1].
+
+  Shapes as in `hits`; rows with label -1 do not count.
+  """
+  labelled = labels >= 0
+  return float(np.mean(hits(scores[labelled], labels[labelled], k)))
+
+
+def mean_per_class(scores: np.ndarray, labels: np.ndarray) -> Mean:
+  """Mean over classes of top-1 among the rows of that class.
+
+  Shapes as in `hits`; rows with label -1 do not count. A class without rows has
+  no accuracy, so that it is left out of the mean.
+  """
+  labelled = labels >= 0
+  found, true = hits(scores[labelled], labels[labelled]), labels[labelled]
+  classes = scores.shape[1]
+  rows = np.bincount(true, minlength=classes)
+  right = np.bincount(true, weights=found, minlength=classes)
+  present = rows > 0
+  return _mean(right[present] / rows[present], present)
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+  """Precision at eleven recalls, interpolated, and averaged (VOC2007).
+
+  (1/11) Σ_r max_{r' ≥ r} precision(r'), r = 0, 0.1, …, 1. Examples of equal
+  score are taken in together. That gives what the worst of their orders gives:
+  negatives first, precision rises from positive to positive and is highest
+  when all are in.
+
+  Args:
+    scores: float [N].
+    truth: int [N]; 1 positive, 0 negative, -1 for what does not count.
+
+  Returns:
+    In [0, 1]; NaN without positives, since there is nothing to be found.
+  """
+  counted = truth >= 0
+  scores, truth = scores[counted], truth[counted]
+  positives = int(truth.sum())
+  if not positives:
+    return float("nan")
+  order = np.argsort(-scores, kind="stable")
+  ranked = scores[order]
+  ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+  found = np.cumsum(truth[order])[ends]
+  precision = found / (ends + 1)
+  # The best from here on, for every end of a group of equal scores.
+  best = np.maximum.accumulate(precision[::-1])[::-1]
+  # In whole numbers: 0.1 is none in binary.
+  tenths = np.arange(_TENTHS + 1)
+  first = np.searchsorted(_TENTHS * found, tenths * positives)
+  return float(np.mean(best[first]))
+
+
+def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> Mean:
+  """Mean over classes of `average_precision`, of scores and truth [N, K].
+
+  A class without positives is left out of the mean.
+  """
+  found = np.array(
+    [average_precision(*pair) for pair in zip(scores.T, truth.T, strict=True)]
+  )
+  present = ~np.isnan(found)
+  return _mean(found[present], present)
+
+
+def _mean(values: np.ndarray, present: np.ndarray) -> Mean:
+  """Of the values of the classes that are `present`, bool [K]."""
+  return Mean(
+    value=float(np.mean(values)) if len(values) else float("nan"),
+    left_out=tuple(int(k) for k in np.flatnonzero(~present)),
+  )
