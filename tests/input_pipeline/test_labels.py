@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from byol_flax.commands import evaluate
-from configs import byol_digits
-from configs import evaluate as evaluate_config
+from byol_flax.evaluation import protocol
+from byol_flax.runs import distributed
+from configs import few_label
 from input_pipeline import labels
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import open_source
@@ -56,10 +56,16 @@ def test_train_says_so_before_it_compiles(flat, tmp_path):
   assert "compiling" not in result.stderr
 
 
-def test_evaluate_says_so_before_it_compiles(flat, capsys):
-  config = evaluate_config.get_config()
-  run_config = byol_digits.get_config()
-  config.data_name, config.batch_size, config.neighbours = flat, 4, 1
-  record = {"num_examples": 1437, "num_classes": 10}
+def test_evaluate_says_so_when_it_opens_its_splits(flat):
+  config = few_label.get_config()
+  config.data_name, config.data_dir = flat, "/nowhere"
+  setting = protocol.Setting(
+    config=config,
+    encoder=None,  # the data set is the config's
+    workdir="/nowhere",
+    mesh=None,
+    processes=distributed.Processes(),
+    tell=print,
+  )
   with pytest.raises(UsageError, match=r"test_split=test needs .*/test/0\.png"):
-    evaluate.evaluate(config, run_config, record, "/nowhere", stream=None)
+    setting.open_split("test_split")
