@@ -129,6 +129,7 @@ def random_images(*shape, seed=0):
   return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
+@pytest.mark.slow
 def test_both_views_in_one_call_equal_two_calls():
   network = make()
   images = random_images(6, 2, 16, 16, 3)
@@ -230,6 +231,7 @@ def test_batch_norm_may_pool_first(train):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_recomputation_changes_no_number():
   images = random_images(4, 2, 16, 16, 3)
   plain = make()

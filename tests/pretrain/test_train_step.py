@@ -116,6 +116,7 @@ def test_one_device_equals_eight(dtype, accumulation_steps, bound):
     )
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_mean_of_micro_batch_gradients():
   create, step_fn = make(accumulation_steps=2)
   state, whole = create(), batch(0)
@@ -157,6 +158,7 @@ def test_accumulation_is_the_mean_of_micro_batch_gradients():
   np.testing.assert_allclose(metrics["train/grad_norm"], norm, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_tau_one_freezes_the_target_and_tau_zero_copies():
   for tau, reference in ((1.0, "target"), (0.0, "online")):
     options = {"base_target_decay": tau}
@@ -175,6 +177,7 @@ def test_tau_one_freezes_the_target_and_tau_zero_copies():
     )
 
 
+@pytest.mark.slow
 def test_target_moves_by_the_average_of_the_updated_online_network():
   options = {"base_target_decay": 0.7}
   create, step_fn = make(**options)[0], compiled(**options)
