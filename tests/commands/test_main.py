@@ -162,7 +162,6 @@ MISTAKES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_told_before_anything_compiles(name, tmp_path):
   flags, message = MISTAKES[name]

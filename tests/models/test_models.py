@@ -231,7 +231,6 @@ def test_batch_norm_may_pool_first(train):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_recomputation_changes_no_number():
   images = random_images(4, 2, 16, 16, 3)
   plain = make()

@@ -240,7 +240,6 @@ def test_a_killed_preparation_goes_on_to_the_same_shards(
       path.unlink()
 
 
-@pytest.mark.slow
 def test_any_number_of_workers_writes_the_same(photos, tmp_path, monkeypatch):
   for workers in (1, 3):
     byol_prepare(photos, tmp_path / str(workers), f"--workers={workers}")
