@@ -1,7 +1,7 @@
-"""What a value may be, told and tested.
+"""Limits of a value, to be tested and to be told.
 
-A bound is asked `fits(value)` and says in words what it expects: `str(bound)`
-goes after "expected".
+`bound.fits(value)` tests a value, and `str(bound)` says in words what the bound
+expects: it follows the word "expected" in a message.
 """
 
 import dataclasses
@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 from input_pipeline.errors import UsageError
 
-# What JAX counts with, and the most that makes sense of anything measured.
-MOST_WHOLE = 2**31 - 1
-MOST_REAL = 1e9
+MOST_WHOLE = 2**31 - 1  # JAX counts in int32
+MOST_REAL = 1e9  # nothing that is measured is sensibly larger
 
 
 class Bound(Protocol):
@@ -29,7 +28,7 @@ def check(name: str, value: Any, bound: Bound) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-  """A whole number, `least` to `most`; never a truth value or NumPy's."""
+  """A whole number from `least` to `most`; no bool, and none of NumPy's."""
 
   least: int
   most: int = MOST_WHOLE
@@ -45,9 +44,10 @@ class Whole:
 
 @dataclasses.dataclass(frozen=True)
 class Real:
-  """A finite number, `least` to `most`; with `above` or `below` without it.
+  """A finite number from `least` to `most`.
 
-  NaN and what overflowed to infinity lie between no two limits.
+  `above` leaves out `least` itself, and `below` leaves out `most`. NaN and
+  infinity do not fit, because they lie between no two limits.
   """
 
   least: float
@@ -93,7 +93,7 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Several:
-  """A tuple that is not empty, of values that each fit `of`."""
+  """A tuple of one or more values that each fit `of`."""
 
   of: Bound
 
@@ -135,7 +135,7 @@ class Switch:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-  """Some text; without any where it is `optional`."""
+  """A text; if it is `optional`, it may be empty or None."""
 
   optional: bool = False
 

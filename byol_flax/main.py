@@ -1,8 +1,13 @@
 """The `byol` command.
 
-Exit codes: 0 done; 75 preempted after a save, run it again; 2 wrong usage,
-config or data and 1 a run that cannot go on, both told in a sentence; 3 a
-preflight that does not fit; 130 interrupted; any other a fault.
+Exit codes:
+  0: the command is done.
+  1: the run cannot go on; a sentence says why.
+  2: usage, config or data are wrong; a sentence says why.
+  3: preflight found that the run does not fit.
+  75: the run was preempted and has saved; run the command again.
+  130: the command was interrupted.
+Any other code is a fault.
 """
 
 import argparse
@@ -24,7 +29,7 @@ from input_pipeline.errors import (
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs one command, returns the exit code; mistakes leave as UsageError."""
+  """Runs one command and returns its exit code; mistakes raise UsageError."""
   options, config_args = parse_command(argv)
   place = options.out if "out" in options else options.workdir
   goes_on = (
@@ -35,10 +40,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
-  """Hands the parsed options and the config to the file of the verb.
+  """Hands the parsed options and the config to the verb's file.
 
-  What takes time to import is imported where it is used: SIGTERM must meet a
-  handler within a moment of the start, and --help and mistakes an answer.
+  Slow imports happen where they are needed, not at the top of the file: the
+  handler of SIGTERM must be there a moment after the start, and --help and
+  mistakes must be answered at once.
   """
   if options.command == "prepare":
     from byol_flax.commands import prepare
@@ -73,7 +79,7 @@ def run() -> None:
   except (UsageError, RunError) as error:
     sys.stderr.write(f"byol: {error}\n")
     if isinstance(error, DiskFullError):
-      # Threads that were writing would go on while the interpreter ends.
+      # An orderly end would wait for threads that still try to write.
       sys.stderr.flush()
       os._exit(1)
     status = 2 if isinstance(error, UsageError) else 1
@@ -88,7 +94,7 @@ def run() -> None:
 
 
 def _way_on(verb: str) -> str:
-  """How a command that was cut off is taken up again; true at any moment."""
+  """Says how to take up a command that was cut off; true at any moment."""
   command = sys.argv[1] if sys.argv[1:] else ""
   if command == "prepare":
     return "; the same command goes on where it stopped"

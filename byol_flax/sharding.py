@@ -2,7 +2,7 @@
 
 The devices form groups of neighbours. The batch is cut among all devices.
 Between updates each weight is cut among the members of a group, and every group
-holds a copy; so the update moves a part of the state only, and gathering the
+holds a copy. So a device updates only its part of the state, and gathering the
 weights for the networks stays within a group.
 """
 
@@ -17,18 +17,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from input_pipeline.errors import UsageError
 
-# More members would make smaller parts than TPUs send whole: with 512 of them
-# XLA gathered ResNet-200 ×2 by adding zeros, at 4.7 GB of memory traffic.
+# With more members the parts become too small for TPUs to send them whole: with
+# 512 members XLA gathered ResNet-200 ×2 by adding zeros, at 4.7 GB of memory
+# traffic.
 _MOST_MEMBERS = 32
-_ROWS_OF_A_TILE = 8  # of a TPU's memory; parts are made of whole tiles
+_ROWS_OF_A_TILE = 8  # in a TPU's memory; a part must consist of whole tiles
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   """A mesh over all devices (or those given), axes "group" and "member".
 
-  Not `jax.make_mesh`: its axes are Explicit, and plain code fails on them.
-  The devices of a process stand side by side, because it holds one block of
-  rows; TPUs number theirs by place, across hosts.
+  `jax.make_mesh` would make its axes Explicit, on which plain code fails. The
+  devices are sorted because a process holds one block of rows, so its devices
+  must stand side by side; TPUs number them by place, across hosts.
   """
   ordered = sorted(
     devices or jax.devices(), key=lambda d: (d.process_index, d.id)
@@ -41,7 +42,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def describe(mesh: Mesh) -> str:
-  """Such as "32 tpu devices of 4 processes"."""
+  """Describes a mesh, such as "32 tpu devices of 4 processes"."""
   devices = list(mesh.devices.flat)
   processes = len({device.process_index for device in devices})
   text = f"{len(devices)} {devices[0].platform} device"
@@ -62,8 +63,9 @@ def split(mesh: Mesh) -> NamedSharding:
 def cut(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
   """How an array of the state is kept: in equal parts where that is possible.
 
-  A weight (two axes or more) is cut along its first axis that leaves each
-  member of a group whole tiles; all others are whole everywhere.
+  A weight, which has two axes or more, is cut along the first axis that gives
+  whole tiles to each member of a group. Any other array is whole on every
+  device.
   """
   unit = mesh.shape["member"] * _ROWS_OF_A_TILE
   if len(shape) > 1:
@@ -88,12 +90,12 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
   Process p holds the p-th block of consecutive rows of the global batch.
   """
-  # One call: each costs tens of microseconds, for whatever it carries.
+  # All in one call: a call costs tens of microseconds, whatever it carries.
   return jax.make_array_from_process_local_data(split(mesh), dict(batch))
 
 
 def put_everywhere(mesh: Mesh, array: np.ndarray) -> jax.Array:
-  """The same array, which every process has whole, on every device."""
+  """Puts an array that every process has whole on every device."""
   return jax.make_array_from_process_local_data(replicated(mesh), array)
 
 
@@ -120,9 +122,9 @@ def check_batch_size(
 ) -> None:
   """Raises UsageError unless all micro-batches are equal and normalisable.
 
-  BatchNorm's statistics are those of a micro-batch over all devices, for each
-  view by itself. Of one image the heads would keep nothing but the offset: all
-  projections were equal, and the loss 0.
+  BatchNorm takes its statistics from a micro-batch on all devices, for each
+  view by itself. If that were one image, normalising it would leave nothing in
+  the heads but the offset: all projections would be equal, and the loss 0.
   """
   parts = devices * accumulation_steps
   if batch_size % parts:

@@ -43,7 +43,7 @@ class Generation:
 
   Attributes:
     prefix: of the names of its slices.
-    counted_per_chip: what the number in a name counts, for each chip.
+    counted_per_chip: how much each chip adds to the number in a name.
     devices_per_chip: as JAX shows them.
     hbm_gib: memory of a device that programs may use.
     peak_tflops: of a device, bfloat16.
@@ -63,13 +63,13 @@ class Generation:
 
 
 # hbm_gib and, for v2 and v3, peak_tflops are what XLA's TPU compiler (libtpu
-# 0.0.42) itself counts with; the other peaks are of Google's pages on each
-# generation (cloud.google.com/tpu/docs/v4 and so on). So are virtual CPUs of
-# v5e; those of v4, v5p and v6e could not be looked up again and may be off.
-# clock_ghz is the peak over what the matrix units do in a cycle (2 · 128²
-# each); of v6e it is not public, and taken to be that of v5p. With it the
-# compiler's cycles for one product of large matrices make 70 to 99 %
-# of the peak.
+# 0.0.42) itself counts with. The other peaks, and the virtual CPUs of v5e, come
+# from Google's pages on each generation (cloud.google.com/tpu/docs/v4 and so
+# on). The virtual CPUs of v4, v5p and v6e could not be looked up again and may
+# be off. clock_ghz is the peak divided by what the matrix units do in a cycle
+# (2 · 128² each). The clock of v6e is not public, so that of v5p stands in for
+# it. By these clocks the cycles that the compiler counts for one product of
+# large matrices amount to 70 to 99 % of the peak.
 GENERATIONS = {
   "v2": Generation(
     "v2-",
@@ -100,7 +100,7 @@ GENERATIONS = {
   "v6e": Generation("v6e-", 1, 1, 31.24, 918.0, 1.75, 180, _FLAT),
 }
 _CHIPS_PER_HOST = 4
-# (generation, chips): of machines that hold one chip, or eight.
+# (generation, chips) of the machines that hold one chip or eight.
 _VCPUS_OF_OTHER_HOSTS = {("v5e", 1): 24, ("v5e", 8): 224, ("v6e", 1): 45}
 
 
@@ -152,7 +152,7 @@ class Slice:
 
 def _make(generation: str, chips: int) -> Slice:
   kind = GENERATIONS[generation]
-  # Eight chips of v5e or v6e have one machine.
+  # Eight chips of v5e or v6e share one machine.
   whole = chips == 8 and generation in ("v5e", "v6e")
   hosts = 1 if whole else math.ceil(chips / _CHIPS_PER_HOST)
   vcpus = _VCPUS_OF_OTHER_HOSTS.get((generation, chips), kind.vcpus_per_host)
@@ -178,7 +178,7 @@ SLICES = {
 
 
 def find(name: str) -> Slice:
-  """The slice of that name; "v5e-16" is taken for "v5litepod-16".
+  """Finds a slice by its name; "v5e-16" is taken for "v5litepod-16".
 
   Raises:
     UsageError: there is no such slice.

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 class BatchNorm(nn.Module):
   """Normalises each channel over batch and space, separately for each view.
 
-  Two differences from `nn.BatchNorm`. Axis 1 of the input holds the views, and
-  each has its own statistics, so that one call on two views equals two calls on
-  one (paper.md §1.4). The running averages are de-biased as in Haiku: update t
-  moves them by (1 - d) / (1 - d^t), hence the first batch replaces the initial
-  values. The variance is the biased E[x²] - E[x]², or 0 where rounding leaves
-  less: of channels that are constant and large. Under `jit` with the batch
-  sharded over a mesh the statistics are those of the global batch.
+  It differs from `nn.BatchNorm` in two ways. Axis 1 of the input holds the
+  views, and each has its own statistics, so that one call on two views equals
+  two calls on one (paper.md §1.4). The running averages are de-biased as in
+  Haiku: update t moves them by (1 - d) / (1 - d^t), so the first batch replaces
+  the initial values. The variance is the biased E[x²] - E[x]²; if rounding
+  makes it negative, as it can in a channel of large and constant values, it
+  is 0. Under `jit` with the batch sharded over a mesh the statistics are those
+  of the global batch.
 
   Attributes:
     decay: d of the running averages.
@@ -45,10 +46,11 @@ class BatchNorm(nn.Module):
 
     Args:
       x: activations.
-      train: use the statistics of `x`, and average them, rather than the
-        averages.
-      max_pool: returns what it would of the normalised `x`, but pools first,
-        so that a quarter of the values is normalised and kept for the gradient.
+      train: whether to normalise by the statistics of `x`, and add them to the
+        running averages; otherwise `x` is normalised by the averages.
+      max_pool: pools the normalised `x`. The pooling is done first, with the
+        same result, so that only a quarter of the values is normalised and
+        kept for the gradient.
     """
     shape = (x.shape[-1],)
     scale = self.param("scale", self.scale_init, shape, self.param_dtype)
@@ -67,8 +69,9 @@ class BatchNorm(nn.Module):
 
     kept = x
     if max_pool:
-      # Normalising keeps the order of a channel's values, or turns it round.
-      # `x` is turned itself, so that only one array need be stored.
+      # A negative scale reverses the order of a channel's values, so such a
+      # channel changes its sign before the pooling and again after it. The
+      # sign changes in `x` itself, so that only one array need be stored.
       sign = jnp.where(scale < 0, -1, 1).reshape((1,) * (x.ndim - 1) + (-1,))
       x = x * sign.astype(x.dtype)
       kept = max_pool(x) * sign.astype(x.dtype)

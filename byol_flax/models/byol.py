@@ -10,14 +10,15 @@ import jax.numpy as jnp
 from byol_flax.models import heads, resnet
 from input_pipeline.errors import UsageError
 
-# Of ImageNet's channels; the authors normalise every data set by them.
+# Mean and deviation of ImageNet's channels; the authors normalise every data
+# set by them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @flax.struct.dataclass
 class Outputs:
-  """What the network says of a batch of views.
+  """What the network returns for a batch of views.
 
   Attributes:
     representation: [B, V, F], y.
@@ -69,7 +70,8 @@ class ByolNetwork(nn.Module):
     projection = self.projector(representation, train=train)
     prediction = self.predictor(projection, train=train)
     if self.num_classes:
-      # Stopped, so that labels never reach the encoder (paper.md §1.6).
+      # The gradient stops here, so that labels never train the encoder
+      # (paper.md §1.6).
       logits = self.classifier(jax.lax.stop_gradient(representation))
       logits = logits.astype(self.param_dtype)
     else:

@@ -1,10 +1,11 @@
 """Convolution and linear layer whose gradients have the weights' own type.
 
-Values are computed in the type of the activations. Flax turns the weights into
-that type, and so their gradients, which devices then add up in it: on
-accelerators in bfloat16, that is to three digits. Here each device's part of a
-gradient leaves in the type in which the weight was handed in. In float32 it is
-what the accelerator's own sums are before they are rounded.
+Flax casts the weights to the type of the activations, so their gradients have
+that type too, and the devices add them up in it. On accelerators it is
+bfloat16, which holds three digits. These layers also compute values in the
+type of the activations, but each device's part of a gradient has the type in
+which the weight was handed in. If that is float32, the part is what the
+accelerator itself has summed, before any rounding to bfloat16.
 """
 
 import functools
@@ -51,7 +52,7 @@ class Linear(nn.Module):
 
   Attributes:
     features: F.
-    use_bias: whether there is b, which starts at 0.
+    use_bias: whether to add b, which starts at 0.
     kernel_init: initialiser of W [C, F].
     dtype: of activations.
     param_dtype: of W and b.
@@ -106,9 +107,10 @@ def _convolve_backward(
   of_x = jax.linear_transpose(lambda x: _plain_convolve(x, kernel, strides), x)
   sizes, taps, outputs = x.shape[1:3], kernel.shape[:2], g.shape[1:3]
   padding = jax.lax.padtype_to_pads(sizes, taps, (strides, strides), "SAME")
-  # Each weight has met the pixels that lie `strides` apart, from its own place
-  # in the padded image on: `g` is a kernel with such holes, and the images of
-  # the batch are its channels.
+  # A weight meets pixels that lie `strides` apart and begin at its own place in
+  # the padded image. Its gradient is the sum of these pixels, each times its
+  # value of `g`, over all images. So this is a convolution too: `g` is its
+  # kernel, dilated by `strides`, and the images of the batch are its channels.
   ends = [
     (before, tap + (output - 1) * strides - size - before)
     for (before, _), tap, output, size in zip(

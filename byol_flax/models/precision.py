@@ -15,7 +15,7 @@ _DTYPES = {
 
 
 def types_of(name: str, platform: str) -> dict[str, Any]:
-  """Types of activations and parameters, as the networks take them.
+  """The types of activations and parameters that the networks take.
 
   Args:
     name: "bfloat16", "float32", "float64", or "auto": bfloat16 on accelerators,

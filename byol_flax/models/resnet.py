@@ -26,7 +26,7 @@ class Architecture:
   """Depth and shape of a ResNet at width 1.
 
   Attributes:
-    bottleneck: blocks of 1×1, 3×3, 1×1 convolutions; else two 3×3.
+    bottleneck: whether a block has 1×1, 3×3 and 1×1 convolutions, or two 3×3.
     blocks: blocks in each group.
     channels: output channels of each group.
     stem_channels: output channels of the first convolution.
@@ -63,7 +63,7 @@ ARCHITECTURES = {  # paper.md §2.1
 
 
 class Block(nn.Module):
-  """Residual block; `norm` makes a BatchNorm, `dtype` is of the activations."""
+  """Residual block; `norm` makes a BatchNorm and `conv` a convolution."""
 
   channels: int
   stride: int
@@ -150,9 +150,9 @@ class ResNet(nn.Module):
       name="stem_conv",
     )(images)
     norm = self.norm(name="stem_norm")
-    # ReLU keeps the order too, and so may follow the pooling.
+    # ReLU keeps the order of values, so it may follow the pooling.
     x = nn.relu(norm(x, train=train, max_pool=None if small else max_pool))
-    # Of the arguments of a block only `train` is not an array.
+    # `train`, argument 2 of a block, is not an array.
     block = nn.remat(Block, static_argnums=(2,)) if self.recompute else Block
     groups = zip(
       self.architecture.blocks, self.architecture.channels, strict=True
@@ -176,7 +176,7 @@ class ResNet(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-  """The stem's: [B, V, H, W, C] -> [B, V, H/2, W/2, C], rounded up."""
+  """The stem's pooling: [B, V, H, W, C] -> [B, V, H/2, W/2, C], rounded up."""
   return nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
 
 
