@@ -1,4 +1,4 @@
-"""From a config to the functions of a run; shared by all that run the step."""
+"""Turns a config into the functions of a run, for all that run the step."""
 
 import dataclasses
 import functools
@@ -76,8 +76,8 @@ def build(
     num_examples: size of the training split, which turns epochs into steps.
     num_classes: of the online classifier, 0 without labels.
     resident: shape of the images that lie on the devices, if they do.
-    blocks: of each group of the encoder, in place of its architecture's, for
-      an estimate of what the whole would take.
+    blocks: numbers of blocks in the groups of the encoder, instead of its
+      architecture's own; from small ones preflight estimates the whole.
 
   Raises:
     UsageError: the config asks for something unknown or impossible.
@@ -93,8 +93,9 @@ def build(
     raise UsageError(
       f"{config.epochs:g} epochs of {num_examples} images in batches of "
       f"{config.batch_size} are {total_steps} updates, of which "
-      f"{warmup_steps} warm up; there must be more, up to {MOST_WHOLE:,}. Take "
-      "another batch_size, epochs or warmup_epochs."
+      f"{warmup_steps} warm up. A run must have more updates than its warm-up, "
+      f"and at most {MOST_WHOLE:,}. Take another batch_size, epochs or "
+      "warmup_epochs."
     )
   network = byol.make_network(
     **config.model.to_dict(),

@@ -1,8 +1,8 @@
 """Augmentation on the devices, in the jitted step, from draws of the host.
 
-The same operations as `input_pipeline.image_ops`, on one image, float32 [S, S,
-3] in [0, 1]; `make_views` maps them over the batch. Nothing here is random: the
-draws come from the input pipeline.
+The operations are those of `input_pipeline.image_ops`. Each takes one image,
+float32 [S, S, 3] in [0, 1], and `make_views` maps them over the batch. Nothing
+here is random: the draws come from the input pipeline.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def abstract_batch(
   """Shapes and shardings of a training batch.
 
   Args:
-    mesh: among whose devices the rows are cut.
+    mesh: the devices among which the rows are cut.
     place: where the views are made.
     batch_size: B, global.
     size: S, in pixels.
@@ -113,7 +113,7 @@ def crop(
   """
   height, width = image.shape[:2]
   y, x, h, w = draw.box
-  # Of a transposed image the rows are cut as its columns would be.
+  # The rows of a transposed image are the columns of the draw.
   rows = jnp.where(turned, x, y), jnp.where(turned, w, h)
   columns = jnp.where(turned, y, x), jnp.where(turned, h, w)
   out = jnp.einsum(
@@ -137,7 +137,7 @@ def resampling(
     start: [] float32, where the window begins.
     length: [] float32, of the window.
     size: of the result.
-    full: of the axis in which the window lies.
+    full: length of the axis in which the window lies.
   """
   output = jnp.arange(size, dtype=jnp.float32)[:, None]
   position = (output + 0.5) * (length / size) - 0.5
@@ -153,7 +153,7 @@ def resampling(
 
 
 def change_colors(image: jax.Array, draw: augment.ViewDraw) -> jax.Array:
-  """All of a view but the crop, float32 [S, S, 3]."""
+  """Applies all of a view's operations but the crop to float32 [S, S, 3]."""
   ops = [  # in the order of `augment.JITTER_OPS`
     lambda x: adjust_brightness(x, draw.brightness),
     lambda x: adjust_contrast(x, draw.contrast),
@@ -162,7 +162,7 @@ def change_colors(image: jax.Array, draw: augment.ViewDraw) -> jax.Array:
   ]
   jittered = image
   for k in draw.order:
-    # Mapped over images with orders of their own it computes all four.
+    # Mapped over images, each with its own order, this computes all four.
     jittered = jax.lax.switch(jnp.asarray(k, jnp.int32), ops, jittered)
   out = jnp.where(draw.jitter, jittered, image)
   out = jnp.where(draw.grayscale, to_grayscale(out), out)
@@ -195,7 +195,8 @@ def adjust_hue(image: jax.Array, delta: ArrayLike) -> jax.Array:
   red, green, blue = (image[..., c] for c in range(3))
   value = jnp.max(image, axis=-1)
   chroma = value - jnp.min(image, axis=-1)
-  # In sixths of a turn; of equal channels the first is the largest.
+  # The hue is in sixths of a turn; among equal channels the first counts as
+  # the largest.
   is_red, is_green = red == value, green == value
   edge = jnp.where(
     is_red, green - blue, jnp.where(is_green, blue - red, red - green)

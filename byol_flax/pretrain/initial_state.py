@@ -1,4 +1,4 @@
-"""The state that a run begins with: random, or with weights that were found.
+"""The state that a run begins with: random, or with weights of another run.
 
 Momentum, step and schedules of a new run begin at 0 in any case. BatchNorm's
 running averages come with the parameters they belong to.
@@ -19,8 +19,8 @@ from input_pipeline.errors import UsageError
 
 _SHOWN = 3  # differing arrays in a message
 
-# Network of the new state -> the one found that it begins as. An encoder alone
-# is that of the online network.
+# Network of the new state -> the network of the other run whose weights it
+# takes. If only the encoder is wanted, both take the online network's.
 _WHOLE = {"online": "online", "target": "target"}
 _ENCODER = {"online": "online", "target": "online"}
 
@@ -30,8 +30,9 @@ class Beginning:
   """What a run begins, or began, with.
 
   Attributes:
-    record: whence the first weights came, for the run's record; None if random.
-    sentence: what there is to tell, or "".
+    record: where the first weights came from, for the run's record; None if
+      random.
+    sentence: what to tell the user, or "".
     enter: random state -> first state of the run.
   """
 
@@ -52,20 +53,20 @@ def open_beginning(
 ) -> Beginning:
   """Finds what `begins_with` names and checks that it fits; reads no array.
 
-  A run that exists has begun: the same command resumes it, and what it began
-  with is neither looked for nor read again.
+  If the run exists already, the same command resumes it: the weights it began
+  with are neither looked for nor read again.
 
   Args:
     begins_with: where the weights come from, random if None.
     abstract_state: of the run.
     mesh: where it lies.
     workdir: of the run.
-    restart: what is in the workdir will be set aside.
+    restart: whether what is in the workdir will be set aside.
     processes: all that take part; each calls this.
 
   Raises:
-    UsageError: it is not there, does not fit, or is not what the run that
-      exists began with.
+    UsageError: the weights are not there, do not fit, or are not those that
+      the existing run began with.
   """
   if not restart and checkpoint.steps_in(workdir):
     return _began(begins_with, workdir)
@@ -106,7 +107,7 @@ def modules(
   shapes: origin.Networks,
   state: train_state.ByolState,
 ) -> tuple[tuple[str, ...], str]:
-  """Which modules of both networks enter a new state.
+  """Which modules of both networks are taken into a new state.
 
   Args:
     begins_with: how they were asked for.
@@ -114,8 +115,8 @@ def modules(
     state: the new one, or its shapes.
 
   Returns:
-    Their names, and what is to be told of the others, or "". The classifier is
-    not among them when it is one of another number of classes.
+    The names of the modules, and what to tell the user about the others, or "".
+    A classifier for another number of classes is not taken.
 
   Raises:
     UsageError: they do not fit; the first arrays that differ are named.
@@ -175,7 +176,7 @@ def enter(
 
 
 def _copy(new: jax.Array, found: jax.Array) -> jax.Array:
-  """An array of its own: an update gives the memory of its state away."""
+  """A copy, because an update gives the memory of its state away."""
   return jnp.copy(found.astype(new.dtype))
 
 
@@ -185,7 +186,7 @@ def _differences(
   shapes: origin.Networks,
   state: train_state.ByolState,
 ) -> Iterator[str]:
-  """One phrase for each array that is not of the same shape in both."""
+  """Yields a phrase for each array whose shape differs between the two."""
   seen = set()
   for network, source in pairs.items():
     for collection, tree in getattr(state, network).variables.items():

@@ -19,7 +19,7 @@ from input_pipeline import augment, loading, pipeline, resident, scaled, sources
 from input_pipeline.errors import UsageError
 from input_pipeline.unreadable import UnreadableImages
 
-# Of a device's memory that images may take; the rest is for training.
+# Share of a device's memory that images may take; the rest is for training.
 _MOST_OF_MEMORY = 0.5
 
 
@@ -30,7 +30,7 @@ class Inputs:
   Attributes:
     stream: endless examples, ready to be batched.
     how: who makes the batches of this process.
-    rows: of this process in a batch.
+    rows: how many rows of a batch this process reads.
     images: uint8 [N, H, W, 3] that shall lie on the devices, or None.
     place: where the views are made.
   """
@@ -70,9 +70,9 @@ class Inputs:
     """What to try when the devices wait for data; one sentence or two."""
     if self.place is Place.RESIDENT:
       return (
-        "A thread draws many more than the devices take, so they wait for the "
-        "trainer's own work between two updates; a larger batch_size has "
-        "fewer updates."
+        "One thread draws far more views than the devices take, so they wait "
+        "for the trainer's own work between two updates; a larger batch_size "
+        "means fewer updates."
       )
     cores = loading.available_cores()
     if self.how.num_workers < cores:
@@ -92,12 +92,12 @@ class Inputs:
 
 
 def make_two_views(settings: AugmentConfig) -> augment.TwoViews:
-  """Whole views by an `augment` section, wherever it has them made."""
+  """Makes whole views on the host, wherever `settings` has them made."""
   return augment.TwoViews(**_views(settings))
 
 
 def make_two_draws(settings: AugmentConfig) -> augment.TwoDraws:
-  """The draws alone by an `augment` section."""
+  """Makes only the draws that `settings` asks for."""
   return augment.TwoDraws(**_views(settings))
 
 
@@ -148,7 +148,7 @@ def open_inputs(
     draws = make_two_draws(config.augment)
     stream = resident.DrawStream(whole, draws, config.seed)
     row_bytes = draws.row_bytes
-    workers = 0, 1  # to start and ask others would take longer than to draw
+    workers = 0, 1  # workers take longer to start and ask than to draw here
   else:
     transform = make_transform(config.augment)
     row_bytes = transform.row_bytes
@@ -180,22 +180,22 @@ def _room_of(mesh: Mesh) -> int:
   with contextlib.suppress(OSError, ValueError):  # no container, or "max"
     limit = pathlib.Path("/sys/fs/cgroup/memory.max").read_text()
     host = min(host, int(limit))
-  # CPU devices do not say; and the host has to hold the images, too.
+  # CPU devices do not tell a limit, and the host must hold the images too.
   return min(host, statistics.get("bytes_limit", host))
 
 
 def check_room(shape: tuple[int, ...], room: int) -> None:
-  """Whether images of `shape` leave enough of `room` bytes for training.
+  """Checks that images of `shape` leave enough of `room` bytes for training.
 
   Raises:
-    UsageError: they do not.
+    UsageError: they leave too little.
   """
   needed = math.prod(shape)
   if needed > _MOST_OF_MEMORY * room:
     raise UsageError(
-      f"augment.cache=device takes {needed / GIB:.1f} GiB of every device and "
-      f"of the host, if not more, for {shape[0]:,} images, all padded to one "
-      f"size, {shape[1]} × {shape[2]}, where there are {room / GIB:.1f} GiB; "
-      f"at most {_MOST_OF_MEMORY:.0%} may go. Leave the images on the host: "
+      f"augment.cache=device needs at least {needed / GIB:.1f} GiB on every "
+      f"device and on the host for {shape[0]:,} images, all padded to "
+      f"{shape[1]} × {shape[2]}. There are {room / GIB:.1f} GiB, of which "
+      f"images may take {_MOST_OF_MEMORY:.0%}. Leave the images on the host: "
       "--config.augment.cache=none --config.augment.device=accelerator"
     )

@@ -33,7 +33,7 @@ def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
 
 
 def projection_std(projection: jax.Array) -> jax.Array:
-  """Mean over dimensions of the deviation of unit projections over the batch.
+  """How much unit projections vary: deviation over the batch, mean over D.
 
   Args:
     projection: [B, D].
@@ -48,8 +48,8 @@ def projection_std(projection: jax.Array) -> jax.Array:
 def effective_rank(projection: jax.Array) -> jax.Array:
   """Number of directions over which unit projections spread.
 
-  (Σλ)² / Σλ² for the eigenvalues λ of their covariance, from two traces: a
-  decomposition in every step would cost a TPU more than it tells.
+  It is (Σλ)² / Σλ² for the eigenvalues λ of their covariance. Two traces give
+  both sums; to decompose the matrix in every step would cost a TPU too much.
 
   Args:
     projection: [B, D].
@@ -61,7 +61,7 @@ def effective_rank(projection: jax.Array) -> jax.Array:
   centred = unit - jnp.mean(unit, axis=0, keepdims=True)
   covariance = centred.T @ centred / projection.shape[0]  # [D, D]
   spread = jnp.trace(covariance)
-  # Unit vectors that differ by less differ by the rounding of their mean.
+  # A spread below this floor is nothing but the rounding of the mean.
   floor = (100 * jnp.finfo(unit.dtype).eps) ** 2
   rank = spread**2 / jnp.maximum(jnp.sum(covariance**2), floor**2)
   return jnp.where(spread > floor, rank, 0)

@@ -20,8 +20,8 @@ def lars(
     u = g + λ w;  u ← η |w| / |u| · u;  m ← μ m + u;  w ← w - lr · m
 
   The ratio is 1 where |w| or |u| is 0. Biases and BatchNorm parameters take
-  neither decay nor ratio. This is not `optax.lars`, which multiplies by the
-  learning rate before the momentum: the two part when the rate changes.
+  neither decay nor ratio. `optax.lars` is another rule: it multiplies by the
+  learning rate before the momentum, which differs as soon as the rate changes.
 
   Args:
     learning_rate: step -> rate.

@@ -23,7 +23,7 @@ class Origin:
   Attributes:
     workdir: of the other run, an absolute path or gs://BUCKET/PATH.
     step: which of its checkpoints, None for the newest.
-    encoder_only: the encoder enters the new run, the rest begins anew.
+    encoder_only: whether only the encoder is taken, and the rest begins anew.
   """
 
   workdir: str
@@ -32,12 +32,12 @@ class Origin:
 
   @property
   def flag(self) -> str:
-    """That asks for it."""
+    """The flag that asks for it."""
     return "--init-encoder" if self.encoder_only else "--init"
 
   @property
   def address(self) -> address.Address:
-    """Of the checkpoint."""
+    """The address of the checkpoint."""
     return address.Address(self.workdir, self.step)
 
   def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Weights:
     shapes: "online" and "target" -> "params" and "batch_stats" -> nested dict
       of `jax.ShapeDtypeStruct`, a module of the network at its top.
     read: () -> the same with arrays, which lie as those of a state do.
-    record: what the new run keeps of it, a JSON object.
+    record: what the new run's record says about them, a JSON object.
   """
 
   shapes: Networks
@@ -77,7 +77,7 @@ def check_resumes(
     workdir: of the run.
 
   Raises:
-    UsageError: the run did not begin so.
+    UsageError: the run began with something else.
   """
   if began:
     whence = Origin(began["workdir"], began["step"], began["encoder_only"])
@@ -118,7 +118,7 @@ def open_run(
     raise UsageError(f"{origin}: {error}") from None
   except StorageError:
     raise
-  # Damage shows as whatever the storage layer stumbles over.
+  # A damaged file can raise any error in the storage layer.
   except Exception as error:
     problem = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     sentence = f"Checkpoint {step} is damaged ({problem})."
@@ -134,7 +134,7 @@ def open_run(
       raise _damaged(origin, str(error), step, steps) from None
     finally:
       checkpoints.close()
-    assert restored  # of a step that is asked for, or it is damaged
+    assert restored  # a step that is asked for is restored, or it is damaged
     return _networks(restored.state)
 
   return Weights(
@@ -153,7 +153,7 @@ def open_run(
 def _damaged(
   origin: Origin, sentence: str, step: int, steps: list[int]
 ) -> RunError:
-  """`sentence` and the checkpoints that are there besides `step`."""
+  """An error that says `sentence` and which other checkpoints there are."""
   return RunError(f"{origin}: {sentence} {address.others(step, steps)}")
 
 
@@ -162,7 +162,7 @@ def _abstract(
 ) -> train_state.ByolState:
   """The whole state that a checkpoint holds, the optimizer's part too.
 
-  The digest that guards a checkpoint is that of the whole.
+  All of it must be read, because the checkpoint's digest covers all of it.
   """
 
   def network(

@@ -18,7 +18,7 @@ class AugmentConfig(Protocol):
 
 
 class Place(enum.Enum):
-  """Who does how much; what travels to the devices follows from it."""
+  """Who does what; it decides what is sent to the devices."""
 
   HOST = "the host finishes both views"
   ACCELERATOR = "the host crops, and sends draws for colours and blur"
@@ -34,8 +34,8 @@ def place_of(settings: AugmentConfig) -> Place:
   if settings.cache == "device":
     if settings.scaled_decoding:
       raise UsageError(
-        "augment.scaled_decoding decodes an image for each draw anew, and with "
-        "augment.cache=device it is decoded once. Leave out one of the two; "
+        "augment.scaled_decoding decodes an image anew for each draw, but "
+        "augment.cache=device decodes it only once. Leave out one of the two; "
         "`byol prepare --longest-side=N` makes images smaller for good."
       )
     return Place.RESIDENT

@@ -42,13 +42,14 @@ from input_pipeline.unreadable import UnreadableImages
 
 _GRID_COLUMNS = 8
 _DIVERGED = (
-  "A loss or gradient that had grown points to a learning rate that is too "
-  "high for this batch size; a deviation near 0 or a rank near 1, to a "
-  "collapse, for which a slower target or a longer warm-up are the usual cures."
+  "If the loss or the gradient had grown, the learning rate is probably too "
+  "high for this batch size. If the deviation was near 0 or the rank near 1, "
+  "the network has collapsed; a slower target or a longer warm-up often helps."
 )
 
 Evaluate = Callable[[train_state.ByolState], dict[str, float]]
-# (config, network, mesh, processes, tell) -> evaluation, and who reads for it.
+# (config, network, mesh, processes, tell) -> the evaluation, and a phrase that
+# says who reads its images.
 OpenEvaluation = Callable[
   [Any, byol.ByolNetwork, Mesh, Processes, Callable[[str], None]],
   tuple[Evaluate, str],
@@ -70,9 +71,9 @@ def train(
 
   Args:
     config: as made by configs/byol.py.
-    workdir: absolute path of the run's folder, or gs://BUCKET/PATH; it is
-      `workdir.taken`.
-    restart: set an existing run aside and begin anew.
+    workdir: absolute path of the run's folder, or gs://BUCKET/PATH; the caller
+      keeps other runs out of it, see `workdir.taken`.
+    restart: whether to set an existing run aside and begin anew.
     begins_with: where the first weights come from, random if None.
     open_evaluation: what is measured while the network trains.
     processes: all that take part; each calls this with the same arguments.
@@ -80,13 +81,13 @@ def train(
     stream: console.
 
   Raises:
-    UsageError: before anything is compiled, for all that a user can mend.
+    UsageError: for all that a user can mend, before anything is compiled.
     loop.NonFiniteError: training diverged.
     PreemptedError: a process was told to end; all is saved.
   """
   start_clock.end("import")
 
-  # The run that is in the workdir; --restart moves it when all is in order.
+  # The run in the workdir, which --restart moves only when all is in order.
   open_checkpoints = functools.partial(
     checkpoint.Checkpoints, workdir, processes=processes, **config.checkpoint
   )
@@ -149,7 +150,7 @@ def train(
     checkpoints.close()
     return
 
-  # Input: of the update after the restored one; read while the step compiles.
+  # Input: begins after the restored update, and reads while the step compiles.
   checkpoints.check_room(built.abstract_state)
   began = time.monotonic()
   leads = jax.process_index() == 0
@@ -213,7 +214,7 @@ def _open_unreadable(
   workdir: str,
   most: float,
 ) -> UnreadableImages:
-  """What counts the images of this process that cannot be read."""
+  """Opens the list of the images that this process could not read."""
   return UnreadableImages(
     source,
     f"{workdir}/unreadable-{jax.process_index()}.txt",
@@ -225,14 +226,14 @@ def _open_unreadable(
 def _report_start(
   out: MetricsLog, config: Any, saved: checkpoint.Record, devices: str
 ) -> None:
-  """Leaves a line about this start, and the config."""
+  """Writes a line about this start, and the config."""
   about = {name: saved[name] for name in ("code_version", "init")}
   out.start({**about, "devices": devices})
   out.hyperparameters(config.to_dict())
 
 
 def _count_parameters(out: MetricsLog, state: train_state.ByolState) -> str:
-  """Leaves the table of parameters; how many there are."""
+  """Writes the table of parameters and says how many there are."""
   parameters = out.parameter_overview(state.online.params)
   return (
     f"{trees.count(state.online.params['encoder']):,} parameters in the "
@@ -247,7 +248,7 @@ def _show_views(
   config: Any,
   source: sources.ReadableSource,
 ) -> None:
-  """Leaves a picture of the first views in the workdir and TensorBoard."""
+  """Writes a picture of the first views to the workdir and TensorBoard."""
   grid, _ = view_grid(source, config.augment, config.seed, _GRID_COLUMNS)
   pictures.save_png(f"{workdir}/views.png", grid)
   if not step:
@@ -263,8 +264,8 @@ def view_grid(
   """Picture, uint8 [H, W, 3], of the first images of a run and their views.
 
   Returns:
-    The picture, and how many of the images could not be read: in their place
-    are their neighbours.
+    The picture, and how many of the images could not be read; their neighbours
+    stand in their place.
   """
   originals = list(pipeline.example_stream(source, seed)[:count])
   views = pipeline.view_stream(
@@ -296,7 +297,7 @@ def _restore(
 
 
 def _plain(config: Any) -> dict[str, Any]:
-  """As it comes back from JSON."""
+  """The config as it comes back from JSON."""
   return json.loads(json.dumps(config.to_dict()))
 
 
@@ -331,9 +332,9 @@ def _end(
 
 
 def _evaluation_missing(workdir: str, step: int) -> bool:
-  """A preemption may come between a save and the evaluation after it.
+  """Whether a preemption came between the save at `step` and its evaluation.
 
-  Only process 0 looks: what it writes others may see later.
+  Only process 0 looks, because others may not see yet what it has written.
   """
   if step == 0 or jax.process_index():
     return False

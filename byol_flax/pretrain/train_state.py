@@ -14,7 +14,7 @@ from flax.training import train_state
 
 from byol_flax.models import byol
 
-# One object: states are told apart by it, too.
+# One object for all: to JAX, states with different objects differ in structure.
 _NO_OPTIMIZER = optax.identity()
 
 
@@ -78,7 +78,7 @@ def init_variables(
 
   Args:
     network: made for images [B, V, image_size, image_size, 3].
-    which: [] int, 0 or 1: of two independent draws.
+    which: [] int, 0 or 1: which of two independent draws.
     seed: of the run.
     image_size: pixels.
   """
@@ -93,7 +93,7 @@ def join(
   online: Any,
   target: Any,
 ) -> ByolState:
-  """The state before the first update, of the variables of both networks."""
+  """Makes the state before the first update from both networks' variables."""
 
   def state(variables: Any, tx: optax.GradientTransformation) -> TrainState:
     params = variables["params"]

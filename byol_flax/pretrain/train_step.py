@@ -80,8 +80,8 @@ _gradient = jax.grad(objective, argnums=1, has_aux=True)
 def _whole(params: Any, dtype: Any, mesh: Mesh) -> Any:
   """Weights as the networks take them: gathered, in the activations' type.
 
-  Cast before they are gathered, and once for all uses. The others stay in their
-  own type.
+  Matrices and kernels are cast before they are gathered, once for all their
+  uses. Biases and BatchNorm parameters stay in their own type.
   """
   return jax.tree.map(
     lambda x: jax.lax.with_sharding_constraint(
@@ -94,8 +94,8 @@ def _whole(params: Any, dtype: Any, mesh: Mesh) -> Any:
 def _in_type_of(gradient_dtype: str, weights: Any, params: Any) -> Any:
   """The same weights, in the type that their gradients are to have.
 
-  If that is the parameters', the layers take the weights back to the
-  activations' type; once compiled, neither cast is left.
+  If that is the type of the parameters, the layers cast the weights back to
+  that of the activations; the compiler removes both casts.
   """
   if gradient_dtype == "activations":
     return weights
@@ -103,7 +103,7 @@ def _in_type_of(gradient_dtype: str, weights: Any, params: Any) -> Any:
 
 
 def _parts(grads: Any, params: Any, mesh: Mesh) -> Any:
-  """Gradients as the update takes them: each device its part of the sum."""
+  """Gradients as the update takes them: each device has its part of the sum."""
   return jax.tree.map(
     lambda g, p: jax.lax.with_sharding_constraint(
       g, sharding.cut(mesh, g.shape)
@@ -135,8 +135,8 @@ def make_train_step(
   gather the weights, and each device moves its part. Gradients are added up in
   the type of "params" or "activations", whichever `gradient_dtype` names.
 
-  Metrics are global scalars by the names of the vocabulary: loss and gradient
-  before the update, its τ and learning rate, the distance after it.
+  Metrics are global scalars, named by the vocabulary: loss and gradient before
+  the update, the τ and learning rate that it used, and the distance after it.
   """
 
   def train_step(state: ByolState, batch: Batch) -> tuple[ByolState, Metrics]:
