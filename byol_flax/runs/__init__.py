@@ -1,5 +1,6 @@
 """How a run lives, whatever it trains.
 
-The loop, checkpoints and records, the workdir and its files, the processes of a
-run and their signals, and what is told of it: metrics log and console.
+Here are the loop, checkpoints and records, the workdir and its files, the
+processes of a run and their signals, and the two places where a run tells how
+it goes: the metrics log and the console.
 """

@@ -34,11 +34,11 @@ class Address:
     return self.workdir + ("" if self.step is None else f"@{self.step}")
 
   def find(self, flag: str) -> tuple[int, list[int]]:
-    """The step that is meant, and those of all checkpoints that are there.
+    """The step that is meant, and the steps of all checkpoints that exist.
 
     Raises:
-      UsageError: there is no such checkpoint; begins with `flag`, which named
-        it.
+      UsageError: there is no such checkpoint. The message begins with `flag`,
+        the option that named it.
     """
     steps = checkpoint.steps_in(self.workdir)
     if not steps:

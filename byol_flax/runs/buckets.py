@@ -10,8 +10,8 @@ import pathlib
 def holds(path: str, mounts: str) -> bool:
   """Whether `path` is in a bucket.
 
-  A bucket mounted with gcsfuse looks like a local folder, so the mounts are
-  asked.
+  A bucket mounted with gcsfuse looks like a local folder; only the list of
+  mounts shows what it is.
 
   Args:
     path: absolute path or gs://BUCKET/PATH.
@@ -26,7 +26,7 @@ def holds(path: str, mounts: str) -> bool:
       continue
     point = pathlib.PurePath(fields[1].replace("\\040", " "))
     depth = len(point.parts)
-    # Of two mounts on one point the later one is seen.
+    # If there are two mounts on one point, the later one hides the other.
     if pathlib.PurePath(path).is_relative_to(point) and depth >= deepest:
       mounted, deepest = f"{fields[0]} {fields[2]}", depth
   return "gcsfuse" in mounted

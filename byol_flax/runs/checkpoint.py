@@ -1,8 +1,8 @@
 """Checkpoints: state and record of a run, together or not at all.
 
-The one home of Orbax. A checkpoint is labelled with the completed updates. It
-holds the state (`ByolState`) and a record, a JSON object with the config, the
-data position and the code version.
+No other module uses Orbax. A checkpoint is labelled with the completed updates.
+It holds the state (`ByolState`) and a record, a JSON object with the config,
+the data position and the code version.
 """
 
 import dataclasses
@@ -41,9 +41,9 @@ class Restored:
 class _Manager(ocp.CheckpointManager):
   """Saves when it is told to, and leaves preemption to `Processes`.
 
-  Orbax would ask JAX for a preemption too, with the number of the update. JAX
-  keeps one counter of all questions; two sequences in it can miss the point at
-  which all processes agreed to stop.
+  Orbax would ask JAX about preemption too, with the number of the update. JAX
+  expects one rising sequence of numbers. If two callers mix theirs, a process
+  can miss the point at which all have agreed to stop.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -55,8 +55,7 @@ class _Manager(ocp.CheckpointManager):
 class _FirstOfEvery:
   """Preserves the first checkpoint at or after each multiple of `updates`.
 
-  Orbax's own policy wants the multiples themselves, and saves by time miss
-  them.
+  Orbax's own preserves the multiples themselves, which saves by time miss.
   """
 
   updates: int
@@ -76,7 +75,7 @@ class Checkpoints:
 
   Attributes:
     directory: where they are.
-    save_on_interrupt: whether the first Ctrl-C saves, or ends at once.
+    save_on_interrupt: whether the first Ctrl-C saves instead of ending at once.
   """
 
   def __init__(
@@ -91,20 +90,20 @@ class Checkpoints:
     save_on_interrupt: bool = False,
     read_only: bool = False,
   ) -> None:
-    """Opens or creates the folder; leftovers of a kill are removed.
+    """Opens or creates the folder and removes what a kill left half-written.
 
     Args:
       workdir: absolute path, or gs://BUCKET/PATH.
-      every_minutes: a save is due so long after the one before it began.
-      every_steps: one is due after so many updates too; 0: by time only.
-      keep_last: newest checkpoints kept, at least 2, so that one remains when
-        the newest is damaged.
-      keep_every: of every so many updates the first checkpoint is kept for
-        good; 0 keeps none of them.
+      every_minutes: how long after the beginning of a save the next is due.
+      every_steps: updates after which a save is due as well; 0 for none.
+      keep_last: how many of the newest checkpoints to keep, at least 2, so that
+        one remains when the newest is damaged.
+      keep_every: the first checkpoint after each multiple of so many updates is
+        kept for good; 0 keeps none of them.
       processes: all that hold the state; each calls every method.
-      save_on_interrupt: for whoever runs the updates.
-      read_only: look, while another process may be writing: nothing is
-        created, cleaned up or moved.
+      save_on_interrupt: kept for whoever runs the updates.
+      read_only: whether only to look, because another process may be writing;
+        nothing is created, cleaned up or moved.
     """
     self.directory = epath.Path(workdir) / "checkpoints"
     self.save_on_interrupt = save_on_interrupt
@@ -113,7 +112,7 @@ class Checkpoints:
     self._every_steps = every_steps
     self._every_seconds = 60 * every_minutes
     self._last_save = time.monotonic()
-    self._owed = False  # a save is due and was not begun yet
+    self._owed = False  # whether a save is due that has not begun
     policies: list[Any] = [_managers.LatestN(keep_last)]
     if keep_every:
       policies.append(_FirstOfEvery(keep_every))
@@ -137,7 +136,7 @@ class Checkpoints:
   def reader(cls, workdir: str, processes: Processes | None = None) -> Self:
     """Opens the checkpoints of `workdir` to be looked at only.
 
-    `processes` are all that will `restore` together, this one if not given.
+    `processes` are all that will `restore` together; by default this one.
     """
     return cls(
       workdir,
@@ -152,9 +151,9 @@ class Checkpoints:
   def due(self, step: int, meeting: bool) -> bool:
     """Whether to save after update `step`, the same on all processes.
 
-    A save that would have to wait until the one before it is committed is put
-    off, so that a slow store does not stop the updates. An error of a save
-    that is under way is raised here, too.
+    While the last save is not committed yet, the next is put off, so that a
+    slow store does not stop the updates. If the save under way has failed, its
+    error is raised here.
 
     Args:
       step: completed updates.
@@ -182,8 +181,8 @@ class Checkpoints:
   def save(self, step: int, state: Any, record: Record) -> None:
     """Starts to write; returns once the state is copied off the devices.
 
-    Waits until the previous write is committed. Its error is raised here, and
-    OSError if there is no room for this one.
+    It first waits until the previous write is committed, and raises its error
+    if it failed. It raises OSError if there is no room for this one.
     """
     if self._manager.latest_step() == step:
       return
@@ -219,7 +218,7 @@ class Checkpoints:
     return None
 
   def record(self, step: int) -> Record:
-    """The record of checkpoint `step`; raises what its damage leads to."""
+    """The record of checkpoint `step`; a damaged one raises any error."""
     record = _patiently(
       lambda: ocp.JsonCheckpointHandler().restore(
         self.directory / str(step) / "record", args=ocp.args.JsonRestore()
@@ -228,10 +227,10 @@ class Checkpoints:
     return dict(record)
 
   def shapes(self, step: int) -> dict[str, Any]:
-    """What the state of checkpoint `step` is made of; reads no array.
+    """Shapes and types of the state of checkpoint `step`; reads no array.
 
     Returns:
-      Nested dict of `jax.ShapeDtypeStruct`; raises what damage leads to.
+      Nested dict of `jax.ShapeDtypeStruct`; damage raises any error.
     """
     metadata = _patiently(
       lambda: ocp.StandardCheckpointHandler().metadata(
@@ -251,8 +250,8 @@ class Checkpoints:
         a part of `shapes`.
 
     Raises:
-      DamagedError: its arrays are not what was saved. Checkpoints older than
-        the digests of parts cannot tell.
+      DamagedError: its arrays are not what was saved. Older checkpoints have
+        no digests of parts, so their arrays cannot be checked.
     """
     arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
     try:
@@ -267,7 +266,7 @@ class Checkpoints:
       )
     except (jax.errors.JaxRuntimeError, StorageError):
       raise
-    # Damage shows as whatever the storage layer stumbles over.
+    # A damaged file can raise any error in the storage layer.
     except Exception as error:
       raise DamagedError(
         f"Checkpoint {step} is damaged ({_first_line(error)})."
@@ -292,7 +291,7 @@ class Checkpoints:
 
     Args:
       abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted.
-      step: read this checkpoint and no other.
+      step: the only checkpoint to try; by default all are tried.
     """
     damaged: list[str] = []
     for label in reversed(self.steps() if step is None else [step]):
@@ -319,10 +318,10 @@ class Checkpoints:
     return None
 
   def _read(self, label: int, abstract_state: Any) -> tuple[Any, Record, str]:
-    """State, record and, should it fail, why.
+    """Reads state and record; the third value says why that failed, or is "".
 
-    By Orbax's handlers and not its manager, in which all processes wait for
-    each other: one that cannot read would leave the others waiting.
+    In Orbax's manager all processes wait for each other, so that one that
+    cannot read would leave the others waiting. Its handlers do not wait.
     """
     try:
       record = self.record(label)
@@ -332,12 +331,12 @@ class Checkpoints:
           args=ocp.args.StandardRestore(abstract_state),
         )
       )
-    # The devices or the storage, not the file.
+    # These are faults of the devices or the storage, not of the file.
     except (jax.errors.JaxRuntimeError, StorageError):
       raise
     except UnreadableError as error:
       return None, {}, str(error)[:200]
-    # Damage shows as whatever the storage layer stumbles over.
+    # A damaged file can raise any error in the storage layer.
     except Exception as error:
       return None, {}, _first_line(error)
     return state, record, ""
@@ -366,12 +365,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _patiently(read: Callable[[], Any]) -> Any:
-  """Damage shows as anything: only what is surely the storage's is retried."""
+  """Retries only what is surely a fault of the storage, not damage."""
   return retries.patiently(read, "the checkpoints", unknown=retries.Fault.FILE)
 
 
 def steps_in(workdir: str) -> list[int]:
-  """Labels of the committed checkpoints of `workdir`, [] if it is no run."""
+  """Labels of the committed checkpoints in `workdir`, [] if it is no run."""
   if not (epath.Path(workdir) / "checkpoints").is_dir():
     return []
   reader = Checkpoints.reader(workdir)
@@ -383,8 +382,8 @@ def steps_in(workdir: str) -> list[int]:
 def atomicity_mode(path: str, mounts: str) -> ocp.options.AtomicityMode:
   """How a checkpoint under `path` becomes whole at one moment.
 
-  A local folder is renamed when it is complete. An object store cannot rename:
-  there a file in the folder, written last, says that it is complete.
+  A local folder is renamed when it is complete. An object store cannot rename,
+  so there a file that is written last says that the folder is complete.
 
   Args:
     path: absolute path or gs://BUCKET/PATH.

@@ -7,7 +7,7 @@ import jax
 
 from input_pipeline import whole_files
 
-# Above it the programs that were used least recently go.
+# Above this size the programs that were used least recently are removed.
 _MOST_BYTES = 4 * 2**30
 
 
@@ -15,24 +15,24 @@ def keep_programs(folder: str | None) -> str | None:
   """Turns JAX's persistent compilation cache on; call before compiling.
 
   Args:
-    folder: where to keep programs; None: where JAX_COMPILATION_CACHE_DIR says,
-      else a folder of the user, $XDG_CACHE_HOME/byol-flax/compiled; "none":
-      keep nothing.
+    folder: where to keep programs. None means the folder that
+      JAX_COMPILATION_CACHE_DIR names, else a folder of the user,
+      $XDG_CACHE_HOME/byol-flax/compiled; "none" keeps nothing.
 
   Returns:
-    The folder in use, None if there is none: it was not wanted, or cannot be
-    made, which is no reason not to train.
+    The folder in use. None if it was not wanted or cannot be made: training
+    goes on without it.
   """
   if folder == "none":
     jax.config.update("jax_compilation_cache_dir", None)
     return None
-  # What the environment asks for JAX has read by itself, its bounds included.
+  # JAX has read these variables by itself, and those that bound the cache.
   if folder is None and (given := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
     return given
   folder = folder or _folder_of_user()
   if not folder.startswith("gs://"):
     try:
-      # Programs are executed: nobody else may put any there.
+      # The programs will be executed, so nobody else may put any there.
       pathlib.Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
       if whole_files.why_unwritable(folder):
         return None
@@ -40,7 +40,7 @@ def keep_programs(folder: str | None) -> str | None:
       return None
     jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
   jax.config.update("jax_compilation_cache_dir", folder)
-  # The digest of a checkpoint is dozens of programs of 0.1 s each.
+  # A checkpoint's digest consists of dozens of programs of 0.1 s each.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
   return folder
 

@@ -1,8 +1,8 @@
 """Standard output and error that never end the work.
 
 A reader may go away (`| head`, a closed terminal, a dead `tee`) while hours of
-work are under way. Python would raise at the next line, and once more when it
-ends; here such a line is lost, and nothing else.
+work are under way. Python would raise an error at the next line, and another
+when it ends. Here such a line is lost, and the work goes on.
 """
 
 import contextlib
@@ -13,21 +13,22 @@ import select
 import sys
 from typing import Any, TextIO
 
-_SECONDS = 5.0  # to wait for a reader that is slow, where others would raise
-# Nobody will read there again. A full disk is another matter: it may be
-# emptied, and the next line may be written.
+_SECONDS = 5.0  # to wait for a slow reader before its line is lost
+# After these errors nobody will read there again. A full disk is not among
+# them: it may be emptied, and then the next line can be written.
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET)
 
 
 def protect() -> None:
   """Makes standard output and error of this process such streams.
 
-  Lines leave at once, and what the encoding lacks leaves as an escape.
+  Each line is written at once, and a character that the encoding lacks is
+  written as an escape.
   """
   for descriptor in (0, 1, 2):
     try:
       os.fstat(descriptor)
-    except OSError:  # closed: the next file to be opened would take its place
+    except OSError:  # it is closed, and the next file would take its number
       os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
   sys.stdout = _open(1, sys.stdout)
   sys.stderr = _open(2, sys.stderr)
@@ -36,8 +37,9 @@ def protect() -> None:
 def say(sentence: str) -> None:
   """Writes "byol: SENTENCE" to standard error, from any thread, and at once.
 
-  Not by way of `sys.stderr`, whose lock another thread may hold. On a terminal
-  a line that is rewritten in place may stand there, hence a new one.
+  It writes to the descriptor, because another thread may hold the lock of
+  `sys.stderr`. On a terminal it begins a new line, because the progress line
+  may stand on the current one.
   """
   with contextlib.suppress(OSError):
     start = "\n" if os.isatty(2) else ""
@@ -45,7 +47,7 @@ def say(sentence: str) -> None:
 
 
 def say_last(sentence: str) -> None:
-  """`say`, after which standard error stays silent.
+  """Like `say`, but standard error stays silent afterwards.
 
   Other threads go on until the process has ended, and would add their lines.
   """
@@ -80,7 +82,7 @@ class _Descriptor(io.FileIO):
 
 
 def _silence(descriptor: int) -> None:
-  """Leads it to nowhere, for libraries too that write there themselves."""
+  """Discards all that is written there, also directly by libraries."""
   nowhere = os.open(os.devnull, os.O_WRONLY)
   os.dup2(nowhere, descriptor)
   os.close(nowhere)

@@ -1,4 +1,4 @@
-"""The images that a config names: the one place that looks them up in it."""
+"""Opens the images that a config names; no other module looks them up."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ def open_split(
   *,
   began_with: Mapping[str, int] | None = None,
 ) -> sources.Source:
-  """Opens a split of a config's data set, the training split if not named.
+  """Opens a split of a config's data set, by default the training split.
 
   `began_with` and the errors are those of `sources.open_source`.
   """

@@ -1,4 +1,4 @@
-"""Opens the devices: of each command that needs any, in one place, at once."""
+"""Opens the devices, for every command that needs any."""
 
 import dataclasses
 import importlib.util
@@ -23,7 +23,7 @@ class Machine:
     gpu: whether there is an NVIDIA GPU.
     tpu: whether there is a TPU.
     cuda: whether JAX's CUDA plugin is installed.
-    libtpu: whether the TPU's library is.
+    libtpu: whether the TPU's library is installed.
   """
 
   gpu: bool
@@ -36,12 +36,12 @@ def open_devices(*, shared: bool = False) -> None:
   """Starts JAX's backend; after `jax.distributed.initialize`, if that is due.
 
   Args:
-    shared: another process needs memory of a GPU as well. JAX would take three
-      quarters of it at once, whatever it needs.
+    shared: whether another process needs memory of the GPU as well. JAX would
+      take three quarters of it at once, however little it needs.
 
   Raises:
-    UsageError: JAX_PLATFORMS asks for what is not there; or there is a GPU or a
-      TPU that JAX cannot use for want of a package, and nobody asked for less.
+    UsageError: JAX_PLATFORMS asks for what is not there; or JAX lacks a package
+      to use the machine's GPU or TPU, and JAX_PLATFORMS does not choose.
   """
   if shared:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -51,13 +51,13 @@ def open_devices(*, shared: bool = False) -> None:
     raise UsageError(problem)
   try:
     jax.devices()
-  # Of a known platform without a device JAX fails with an assertion.
+  # For a known platform without a device JAX fails with an assertion.
   except (RuntimeError, AssertionError) as error:
     raise UsageError(unusable(asked, str(error), machine)) from None
 
 
 def missing_package(asked: str, machine: Machine) -> str:
-  """A sentence if JAX would leave the machine's devices alone unasked.
+  """A sentence if JAX would ignore a GPU or TPU for lack of a package, or "".
 
   Args:
     asked: JAX_PLATFORMS; "" leaves the choice to JAX.

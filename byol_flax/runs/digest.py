@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-_PART = 3  # names that tell a part of a state, such as online/params/encoder
+_PART = 3  # how many names make a part, such as online/params/encoder
 
 
 class LeafSum(NamedTuple):
-  """Of one array of a tree.
+  """A sum over one array of a tree.
 
   Attributes:
     key: its place as JAX writes it, such as ".online.params['encoder']".
@@ -29,9 +29,9 @@ class LeafSum(NamedTuple):
 def leaf_sums(tree: Any) -> list[LeafSum]:
   """Sums over the bits of every array of `tree`, in the order of the tree.
 
-  One array after the other: all in one program would need the memory of two
-  more states, and several programs at once, each of which waits for other
-  devices, can wait for each other on a CPU.
+  The arrays are summed one after another. One program for all would need the
+  memory of two more states. If several programs ran at once, each of which
+  waits for other devices, they could wait for each other for ever on a CPU.
   """
   return [
     LeafSum(
@@ -56,7 +56,7 @@ def whole(sums: Sequence[LeafSum]) -> str:
 def parts(sums: Sequence[LeafSum]) -> dict[str, str]:
   """Digest of each part of a state, such as "online/params/encoder".
 
-  With these a part can be read and proven without the rest.
+  So a part can be read and checked without the rest.
   """
   totals: dict[str, Any] = {}
   for leaf in sums:
@@ -74,7 +74,7 @@ def tree_digest(tree: Any) -> str:
 def compile_ahead(abstract_tree: Any) -> None:
   """Compiles in a thread what `leaf_sums` of such a tree needs.
 
-  The first save would wait for it otherwise.
+  Otherwise the first save would wait for the compilation.
 
   Args:
     abstract_tree: of `jax.ShapeDtypeStruct` with shardings.
@@ -87,7 +87,7 @@ def compile_ahead(abstract_tree: Any) -> None:
         return
       _program(kind)
 
-  # The interpreter waits for it: to end in the middle of XLA would be a crash.
+  # No daemon: an interpreter that ended while XLA compiles would crash.
   threading.Thread(target=compile_all, name="digest").start()
 
 
@@ -95,7 +95,7 @@ _Kind = tuple[tuple[int, ...], Any, Any]
 
 
 def _kind(leaf: Any) -> _Kind:
-  """What arrays have in common that one program serves."""
+  """What two arrays must have in common to share a program."""
   return leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)
 
 
@@ -107,12 +107,12 @@ def _name(key: Any) -> str:
   return str(key)
 
 
-# One lock for all, so that a save does not compile what the thread is at.
+# One lock, so that a save does not compile what the thread is compiling.
 _compiling = threading.Lock()
 
 
 def _program(kind: _Kind) -> Any:
-  """The compiled `_sums` of such arrays."""
+  """`_sums`, compiled for such arrays."""
   with _compiling:
     return _compiled(kind)
 
@@ -143,7 +143,8 @@ def _sums(leaf: jax.Array) -> jax.Array:
 def _positions(shape: tuple[int, ...]) -> jax.Array:
   """0, 1, 2, ... in the order of memory, uint32, modulo 2^32.
 
-  Not by `reshape`, which would gather an array that is cut among devices.
+  A `reshape` would be shorter, but it would gather an array that is cut among
+  devices.
   """
   position, stride = jnp.zeros(shape, jnp.uint32), 1
   for axis in reversed(range(len(shape))):

@@ -1,8 +1,9 @@
 """The processes of a run: how they find each other, agree and end.
 
 On a TPU VM, under Slurm and wherever else JAX knows the cluster, everything is
-detected; elsewhere the coordinator is given, or the process is alone. A process
-that is alone starts JAX's service too: without it no preemption notice comes.
+detected. Elsewhere the coordinator is given, or the process is alone. A process
+that is alone starts JAX's service too, because without it JAX hears of no
+preemption.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from input_pipeline.errors import PreemptedError, RunError, UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-  """Where this process stands among all.
+  """Which of all processes this one is.
 
   Attributes:
     coordinator: HOST:PORT of process 0.
@@ -46,7 +47,7 @@ class Processes:
   """
 
   def __init__(self, channel: watch.Peers | None = None) -> None:
-    """`channel` to the others; None when there are none."""
+    """Takes the channel to the others; None when there are none."""
     self._channel = channel
     self._checks = 0
 
@@ -56,12 +57,12 @@ class Processes:
     return jax.process_count() == 1
 
   def at(self, step: int, activity: str) -> None:
-    """Says what this process is at: one of `peers.ACTIVITIES`."""
+    """Says what this process is doing: one of `watch.ACTIVITIES`."""
     if self._channel:
       self._channel.at(step, activity)
 
   def part_done(self) -> None:
-    """Between two parts of an activity: says so, and `check_preempted`."""
+    """Says that a part of an activity is done, and calls `check_preempted`."""
     if self._channel:
       self._channel.part_done()
     self.check_preempted()
@@ -70,7 +71,7 @@ class Processes:
     """Raises PreemptedError, at the same call on every process.
 
     A SIGTERM to any process makes all of them agree on one of the next calls.
-    Costs less than a microsecond while there was none.
+    As long as none came, a call costs less than a microsecond.
     """
     self._checks += 1
     if multihost_utils.reached_preemption_sync_point(self._checks):
@@ -136,13 +137,13 @@ def start(
 ) -> Iterator[Processes]:
   """Gathers all processes and starts JAX's service; ends it afterwards.
 
-  Must come before anything touches a device. When the block fails on one
-  process, the others end too, with the same exit code.
+  It must be called before anything touches a device. When the block fails on
+  one process, the others end too, with the same exit code.
 
   Args:
     cluster: all processes.
     deadlines: how long to wait for them.
-    identity: of what is to be run; must be the same on all.
+    identity: a text about what is to be run, which must be the same on all.
     sigterms: not empty once this process received SIGTERM.
 
   Raises:
@@ -156,7 +157,7 @@ def start(
       stack.enter_context(interrupts.when_leaving(tell))
       channel.gather()
     else:
-      # Nothing to speak to; Gloo would say on the console that it found no one.
+      # Gloo would write on the console that it found no other process.
       jax.config.update("jax_cpu_collectives_implementation", None)
     with _ended_with_the_others(channel):
       _initialize(cluster, deadlines)
@@ -177,8 +178,8 @@ def _ended_with_the_others(channel: watch.Peers | None) -> Iterator[None]:
     _fail(channel, str(error), 2 if isinstance(error, UsageError) else 1)
     raise
   except BaseException as error:
-    # A lost process shows first as an error of the collective that waits for
-    # it; the watch, which knows its name, ends this process in a moment.
+    # When a process is lost, the first sign is often that a collective fails.
+    # The watch knows which one is lost and ends this process in a moment.
     if channel and isinstance(error, jax.errors.JaxRuntimeError):
       time.sleep(5)
     if channel:
@@ -217,9 +218,10 @@ def _initialize(cluster: Cluster, deadlines: watch.Deadlines) -> None:
       process_id=cluster.index,
       coordinator_bind_address=_bind_address(cluster),
       initialization_timeout=int(deadlines.start_seconds),
-      # Ours speaks first: JAX would end this process without naming the other.
+      # Longer than the watch waits, because JAX would not name the process that
+      # was lost.
       heartbeat_timeout_seconds=2 * int(deadlines.silence_seconds) + 10,
-      # All wait here for the slowest, which may still write its last files.
+      # At the end all wait for the slowest, which may still write its files.
       shutdown_timeout_seconds=int(deadlines.stall_seconds),
     )
   except RuntimeError as error:
@@ -244,12 +246,15 @@ def _fail(channel: watch.Peers | None, sentence: str, code: int) -> None:
 
 
 def _channel_port(port: int) -> int:
-  """Port of `peers`, beside the coordinator's."""
+  """The port of `watch.Peers`, next to the coordinator's."""
   return port + 1 if port < 65535 else port - 1
 
 
 def _bind_address(cluster: Cluster) -> str | None:
-  """None, JAX's choice, unless nobody outside needs to reach this process."""
+  """The address to listen on, narrow if no other process must reach it.
+
+  None leaves the choice to JAX.
+  """
   return cluster.coordinator if cluster.count == 1 else None
 
 

@@ -1,14 +1,14 @@
-"""Ctrl-C and a closed terminal, heard by a thread of their own.
+"""A thread that answers Ctrl-C and a closed terminal.
 
-Python answers Ctrl-C by an exception, raised wherever the main thread is: in a
-callback whose exceptions are ignored, which loses it, or not before a compiler
-returns. Here the handler does nothing. What counts is the byte that Python's C
-code writes into a pipe the moment the signal comes (`signal.set_wakeup_fd`),
-whatever the main thread is at; a thread reads it and ends the process.
+Python answers Ctrl-C by an exception, which it raises wherever the main thread
+happens to be. In a callback whose exceptions are ignored it is lost, and while
+a compiler works it is not raised at all. So the handler here does nothing.
+Instead Python's C code writes a byte into a pipe the moment the signal comes
+(`signal.set_wakeup_fd`), whatever the main thread is doing; a thread reads the
+byte and ends the process.
 
-So nothing is unwound: what must be done before the end is a callback
-(`when_leaving`). The state is the module's because a process has one set of
-handlers.
+Thus no `finally` block runs. What must be done before the end is a callback
+(`when_leaving`). The state is global because a process has one set of handlers.
 """
 
 import contextlib
@@ -35,12 +35,12 @@ class _State:
   """What this process does when it is interrupted.
 
   Attributes:
-    listening: a thread waits for signals.
-    sentence: its last words.
+    listening: whether a thread waits for signals.
+    sentence: what it says when it ends the process.
     callbacks: called before the end, the newest first.
-    saves: the first Ctrl-C is handed on as SIGTERM.
-    handed_on: it was.
-    status: that of the process, once it has nothing left to do.
+    saves: whether the first Ctrl-C is handed on as SIGTERM.
+    handed_on: whether one was.
+    status: exit status of the process, once it has nothing left to do.
     ending: held by whoever decides how the process ends.
   """
 
@@ -65,11 +65,11 @@ def listen(sentence: str) -> None:
   ignored, as jobs in the background of a script are, goes on ignoring it.
 
   Args:
-    sentence: told then.
+    sentence: what to say then.
   """
   _state.listening, _state.sentence = True, sentence
-  # Python's helper removes the semaphores of a process that ended like this,
-  # and would complain of them.
+  # Python's resource tracker removes the semaphores of a process that ended
+  # like this, and would write a warning about them.
   others = os.environ.get("PYTHONWARNINGS")
   hushed = "ignore:resource_tracker"
   os.environ["PYTHONWARNINGS"] = f"{others},{hushed}" if others else hushed
@@ -86,8 +86,9 @@ def listen(sentence: str) -> None:
 def end(status: int) -> NoReturn:
   """Ends this process, which has nothing left to do.
 
-  Ctrl-C can cut short what the interpreter still does, with the same status and
-  without a word. Where Ctrl-C was faster, this does not return.
+  Ctrl-C can still cut short the interpreter's own end; then the status is the
+  same, and nothing is said. If Ctrl-C came just before, this waits for the
+  process to end.
   """
   with _state.ending:
     _state.status = status
@@ -102,9 +103,9 @@ def terminate_on_hangup() -> None:
 
 @contextlib.contextmanager
 def when_leaving(*callbacks: Callable[[], object]) -> Iterator[None]:
-  """Within, Ctrl-C calls these, in another thread, before the process ends.
+  """Within the block, Ctrl-C calls these before it ends the process.
 
-  They get one and a half seconds together.
+  They are called in another thread and have 1.5 seconds in all.
   """
   _state.callbacks.extend(callbacks)
   try:
@@ -130,7 +131,7 @@ def _hear(number: signal.Signals) -> None:
 
 
 def _wait(pipe: int) -> None:
-  """Reads the numbers of signals that came, for ever."""
+  """Waits for signals and answers them, for ever."""
   while True:
     for number in os.read(pipe, 64):
       if number == signal.SIGHUP:
@@ -149,8 +150,8 @@ def _wait(pipe: int) -> None:
 def _end(pipe: int) -> None:
   """Ends this process, after the callbacks unless they take too long.
 
-  Not by way of the interpreter's end: a compilation that still goes on in
-  XLA's threads would crash there.
+  The interpreter is not ended in order, because a compilation that goes on in
+  XLA's threads would crash it.
   """
   with _state.ending:
     if _state.status is None:
@@ -161,7 +162,7 @@ def _end(pipe: int) -> None:
 
 def _say_why(pipe: int) -> None:
   """Says the last words and calls the callbacks, until the next Ctrl-C."""
-  # Apart, because a terminal that is stopped, or a dead host, may hold it up.
+  # In a thread, because a stopped terminal or a dead host may hold it up.
   speaker = threading.Thread(target=_take_leave, daemon=True)
   with contextlib.suppress(RuntimeError):  # the interpreter ends already
     speaker.start()

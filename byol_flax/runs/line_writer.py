@@ -1,8 +1,8 @@
-"""Lines that reach their file by time, from a thread.
+"""A thread that writes lines to a file from time to time.
 
-In a bucket every addition to a file reads and writes the whole of it, and one
-object may be written about once a second. A loop that waited for that after
-each line would stand still.
+In a bucket, to add to a file means to read and write all of it, and one object
+may be written about once a second. A loop that waited for that after each line
+would stand still.
 """
 
 import threading
@@ -13,7 +13,7 @@ from byol_flax.runs import buckets
 from input_pipeline import appending
 
 _LOCAL, _BUCKET = 1.0, 30.0
-_MOST_LINES = 10_000  # that wait in memory
+_MOST_LINES = 10_000  # may wait in memory
 
 
 def seconds_between(path: str, mounts: str) -> float:
@@ -29,9 +29,9 @@ def seconds_between(path: str, mounts: str) -> float:
 class LineWriter:
   """Appends lines to a file, in order, within `seconds` and at each `flush`.
 
-  The first error is final: it is raised by the next call and by all that
-  follow, and nothing more is written, because a line may be torn and no other
-  must stand behind it. A process that is killed loses the lines that wait.
+  The first error is final: the next call raises it, as do all that follow, and
+  nothing more is written. A failed write may have torn a line, and no line may
+  follow a torn one. A process that is killed loses the lines that wait.
 
   Args:
     path: the file; made with the first line if absent.
@@ -51,7 +51,7 @@ class LineWriter:
     self._thread.start()
 
   def write(self, line: str) -> None:
-    """Hands over a line, without its end; waits only if very many wait."""
+    """Hands over a line, without its newline; waits only if very many wait."""
     if self._error:
       raise self._error
     self._lines.append(line)
@@ -83,5 +83,5 @@ class LineWriter:
     while not self._ended.wait(self._seconds):
       try:
         self.flush()
-      except Exception:  # kept; whoever calls next gets it
+      except Exception:  # it is kept, and the next call raises it
         return

@@ -1,6 +1,6 @@
 """The one training loop: pre-training and every evaluation that trains use it.
 
-Order within an update, which must not change:
+Within an update things happen in this order, which must not change:
   1. the batch of update k meets the state after k updates;
   2. metrics are checked before the state they belong to is saved, so that no
      checkpoint holds the outcome of a non-finite update;
@@ -33,7 +33,7 @@ from input_pipeline.errors import (
 # would hide from the clock what the loop waits for.
 _IN_FLIGHT = 2
 
-_TOO_LONG = 0.05  # share of the time that devices may wait for data unnoticed
+_TOO_LONG = 0.05  # if devices wait for data for more of the time, tell the user
 
 StepFn = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
 
@@ -68,7 +68,7 @@ class Intervals:
 
 @dataclasses.dataclass(frozen=True)
 class Outlets:
-  """Where a run leaves what it has to say and to keep.
+  """Where a run reports and saves.
 
   Attributes:
     checkpoints: when and where to save.
@@ -78,8 +78,9 @@ class Outlets:
     progress: the console line.
     processes: all that take part.
     starved: () -> what to do when the devices wait for data.
-    headline: what the console shows of an update: a label, and the metric.
-    diverged: what the metrics before a non-finite one tell about its cause.
+    headline: which metric the console shows of an update: a label and its name.
+    diverged: sentences that help to find the cause of a metric that is not
+      finite from the metrics before it.
   """
 
   checkpoints: Checkpoints
@@ -95,7 +96,8 @@ class Outlets:
   def save(self, step: int, state: Any, seconds: float) -> None:
     """Starts to save the state after update `step`."""
     self.processes.at(step, "saving")
-    # No checkpoint holds an update whose line a kill could take.
+    # The lines first: a kill must not lose the line of an update that a
+    # checkpoint holds.
     self.report.flush()
     record = self.make_record(step, seconds)
     self.checkpoints.save(step, state, record)
@@ -134,9 +136,9 @@ def run(
     batch_size: images per update, for the rates reported.
     intervals: when to report and evaluate.
     outlets: what happens then.
-    evaluate_first: the evaluation due after the last update is missing.
-    start_clock: whose last stage ends with the first update.
-    begun: `time.monotonic()` at which training without a break had begun.
+    evaluate_first: whether to evaluate `state` before the first update.
+    start_clock: its last stage ends with the first update.
+    begun: when, by `time.monotonic()`, an unbroken run would have begun.
 
   Returns:
     The final state, and the seconds of training of all starts together.
@@ -144,7 +146,7 @@ def run(
   Raises:
     NonFiniteError: names step and metric; the last good checkpoint is kept.
     PreemptedError: after the last whole update was saved.
-    UsageError, StorageError: of the input; saved too, if this process is alone.
+    UsageError, StorageError: of the input; a process that is alone saves first.
   """
   first = int(state.step) + 1
   done = 0  # the last update of this start
@@ -176,7 +178,7 @@ def run(
       if reporting:
         starts = step == first
         times = start_clock.finish() if starts else window.rates(batch_size)
-        window = _Window()  # before reporting, whose time counts as any other
+        window = _Window()  # begins before reporting, so that its time counts
         _tell(outlets, step, values, times, start_clock)
       with window.clock("paused"):
         if saving:
@@ -184,7 +186,7 @@ def run(
         if evaluating:
           outlets.run_evaluation(step, state)
   except (PreemptedError, UsageError, StorageError) as error:
-    # A save takes all processes; the input ends on one of them alone.
+    # All processes are needed to save, but the input may fail on only one.
     if outlets.processes.alone or isinstance(error, PreemptedError):
       _keep(outlets, done, state, pending, values, time.monotonic() - begun)
     raise
@@ -276,7 +278,7 @@ def _checked(
     NonFiniteError: at the first metric that is not finite.
   """
   values = before
-  # All on their way at once: one round trip, however many updates wait.
+  # One transfer for all: one round trip, however many updates wait.
   for step, metrics in jax.device_get(pending):
     last, values = values, {name: float(x) for name, x in metrics.items()}
     for name, value in values.items():
@@ -293,8 +295,8 @@ def _seen_before(step: int, last: dict[str, float], diverged: str) -> str:
   """What the metrics `last` say of the cause of a failure in update `step`."""
   if not last:
     return (
-      "This start made no update before it; a learning rate that is too high "
-      "for this batch size shows so."
+      "This start made no update before it. The learning rate may be too high "
+      "for this batch size."
     )
   told = ", ".join(f"{name} {value:.3g}" for name, value in last.items())
   return f"Update {step - 1} had {told}. {diverged}"

@@ -20,10 +20,10 @@ Kind = Literal["update", "evaluation"]
 class MetricsLog:
   """Writes the metrics of one run into its workdir, from one process.
 
-  Values go to `metrics.jsonl` and to `tensorboard/` from threads: to the record
-  by time, see `LineWriter`, and before `flush` returns. An error of a thread is
-  raised by the next call. On processes that do not write, every method does
-  nothing and no file is made.
+  Threads write the values to `metrics.jsonl` and to `tensorboard/`: to the
+  former from time to time, see `LineWriter`, and before `flush` returns. The
+  next call raises a thread's error. On processes that do not write, every
+  method does nothing and no file is made.
 
   Args:
     workdir: folder of the run, local or gs://; created if absent.
@@ -57,9 +57,9 @@ class MetricsLog:
   ) -> None:
     """Adds one line of `values` at `step`; "wall_time" is Unix seconds.
 
-    "kind" says what the values are of: the update that made it `step`
-    completed ones, or an evaluation after it. JSON has no NaN, so a value that
-    is not finite is written as the string "nan", "inf" or "-inf".
+    "kind" says where the values come from: from update number `step`, or from
+    an evaluation after it. JSON has no NaN, so a value that is not finite is
+    written as the string "nan", "inf" or "-inf".
     """
     if not self._writes:
       return
@@ -75,7 +75,7 @@ class MetricsLog:
     self._tensorboard.write_scalars(step, numbers)
 
   def start(self, about: Mapping[str, Any]) -> None:
-    """Appends a line to `starts.jsonl`: step, time and `about` this start."""
+    """Appends a line to `starts.jsonl`: step, time and what `about` holds."""
     if self._writes:
       line = {"step": self._resume_step, "wall_time": time.time(), **about}
       text = json.dumps(line) + "\n"
@@ -184,10 +184,10 @@ def evaluated(path: epath.Path, step: int) -> bool:
 
 
 def kind_of(line: Mapping[str, Any]) -> str:
-  """What a line of `metrics.jsonl` tells of.
+  """Whether a line of `metrics.jsonl` is about an "update" or an "evaluation".
 
-  Lines of older versions do not say. Theirs were of pre-training, where every
-  update has metrics of its own.
+  Lines of older versions do not say so. They come from pre-training, where only
+  an update has metrics that begin with "train/" or "time/".
   """
   of_updates = any(name.startswith(("train/", "time/")) for name in line)
   return line.get("kind", "update" if of_updates else "evaluation")

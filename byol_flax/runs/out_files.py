@@ -10,12 +10,13 @@ from input_pipeline.errors import UsageError
 
 
 def check_writable(path: str) -> None:
-  """Asks before the work whether `write_json` may write there; local paths.
+  """Checks, before the work, that `write_json` can write to a local path.
 
-  Only what `byol` wrote is written over: a JSON object with a "code_version".
+  A file is written over only if `byol` wrote it: a JSON object with a
+  "code_version".
 
   Raises:
-    UsageError: it could not, or what is there is something else.
+    UsageError: it cannot write there, or the file there is not byol's.
   """
   if path.startswith("gs://"):
     return

@@ -55,8 +55,9 @@ class Progress:
     Args:
       step: how many.
       headline: a label and the value that matters most.
-      images_per_second: since the last time.
-      data_wait_fraction: of the time since then, in [0, 1].
+      images_per_second: since the last call.
+      data_wait_fraction: share of the time since then that the devices waited
+        for data, in [0, 1].
     """
     remaining = (self._total_steps - step) * self._batch_size
     eta = remaining / images_per_second if images_per_second else math.nan
@@ -84,12 +85,12 @@ class Progress:
       self._write(self._line)
 
   def notes(self, texts: Iterable[str]) -> None:
-    """`note` for each that is not empty."""
+    """Prints each text that is not empty, see `note`."""
     for text in filter(None, texts):
       self.note(text)
 
   def note_once(self, topic: str, text: str) -> None:
-    """`note`, unless something was noted under this topic before."""
+    """Prints `text`, unless something on this topic was printed before."""
     if topic not in self._noted:
       self._noted.add(topic)
       self.note(text)

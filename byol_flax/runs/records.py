@@ -1,8 +1,9 @@
 """Records of runs that older versions of the code began.
 
-A record is the JSON object that lies beside the state in a checkpoint. Those of
-format 1 have no "format". Their config may lack keys that came later, and may
-hold keys that are gone; `completed` turns them into what today's code expects.
+A record is the JSON object that lies beside the state in a checkpoint. Records
+of format 1 do not tell their format. The config of an old record may lack keys
+that came later, and may hold keys that are gone; `completed` turns it into what
+today's code expects.
 """
 
 import copy
@@ -13,16 +14,16 @@ from input_pipeline.errors import UsageError
 
 FORMAT = 2
 
-# A key of the config that came after format 1 -> the value with which today's
-# code does what the code without the key did. Each row says why.
+# A key that configs got after format 1 -> the value with which today's code
+# does what the code without the key did. Each row says why.
 ADDED_SINCE: dict[str, Any] = {
   "gradient_dtype": "activations",  # the layers cast weights, as Flax's do
   "checkpoint.save_on_interrupt": False,  # Ctrl-C always ended at once
   "augment.scaled_decoding": False,  # images were decoded whole
 }
 
-# A key of the config that went after format 1 -> the value that today's code
-# behaves as. A run with that value goes on; another value is a difference.
+# A key that configs lost after format 1 -> the value to which today's code
+# corresponds. A run with that value goes on; any other value is a difference.
 REMOVED_SINCE: dict[str, Any] = {}
 
 
@@ -35,8 +36,9 @@ def completed(
   """A copy of `record` whose config has the keys of today's configs.
 
   Args:
-    record: of a checkpoint, in any format so far; its "config" is filled, and
-      "init", whence the first weights came, is None before format 2.
+    record: of a checkpoint, in any format so far. Its "config" is completed,
+      and "init", which tells where the first weights came from, becomes None
+      if it is absent.
     added: see ADDED_SINCE.
     removed: see REMOVED_SINCE.
 
@@ -63,7 +65,7 @@ def completed(
 
 
 def _section(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
-  """The section of a nested config, made where it is absent."""
+  """The section of a nested config; made if it is absent."""
   for name in names:
     config = config.setdefault(name, {})
   return config

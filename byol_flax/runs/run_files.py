@@ -1,8 +1,8 @@
-"""The files that a run leaves in its folder, told from anybody else's.
+"""Which files in a run's folder are the run's, and which are somebody else's.
 
-A run begins with a marker. A folder without one that holds files of these names
-belongs to somebody else, and nothing in it is written over or moved. What is
-called otherwise is never touched.
+A run first writes a marker into its folder. If a folder has no marker but holds
+files of the names that a run uses, they are somebody else's: nothing there is
+written over or moved. Files of other names are never touched.
 """
 
 import json
@@ -22,9 +22,9 @@ MARKER = "byol-run.json"
 LOCK = "run.lock"
 METRICS = "metrics.jsonl"
 
-# All that a run and its evaluation write, but for marker and lock, which stay
-# when a run is set aside, the folders `replaced-<time>` of runs that were, and
-# the compiled programs that the launcher keeps beside a run.
+# All that a run and its evaluation write, and that moves when a run is set
+# aside. Marker and lock stay, as do the folders `replaced-<time>` of runs that
+# were set aside before, and the compiled programs that the launcher keeps.
 _WRITTEN = re.compile(
   r"checkpoints|checkpoints-damaged|tensorboard"
   r"|(metrics\.jsonl|starts\.jsonl|view_hashes-\d+\.jsonl"
@@ -32,14 +32,14 @@ _WRITTEN = re.compile(
   r"|views\.png|curves\.png)(\.tmp)?"
 )
 _HOLDER = re.compile(rb"(process \d+ on \S+\n)?")
-_NAMED = 5  # files that a message names
+_NAMED = 5  # how many files a message names
 
 
 def check_ours(workdir: str) -> None:
-  """Looks before anything is written, with or without --restart.
+  """Checks, before anything is written, that the folder is a run's or free.
 
   Raises:
-    UsageError: the folder is no run and holds what a run would write over.
+    UsageError: it is no run's and holds what a run would write over.
   """
   folder = epath.Path(workdir)
   if (folder / MARKER).exists():
@@ -58,7 +58,7 @@ def check_ours(workdir: str) -> None:
 
 
 def mark(workdir: str) -> None:
-  """Leaves the marker, if it is not there."""
+  """Writes the marker, if it is not there."""
   marker = epath.Path(workdir, MARKER)
   if not marker.exists():
     made_by = {"format": records.FORMAT, "code_version": code_version()}
@@ -66,7 +66,7 @@ def mark(workdir: str) -> None:
 
 
 def written(folder: epath.Path) -> list[epath.Path]:
-  """What runs write and is there, but for folders that are empty."""
+  """The files and folders of runs that are there, without empty folders."""
   return sorted(
     entry
     for entry in folder.iterdir()
@@ -84,20 +84,20 @@ def set_aside(workdir: str, processes: Processes) -> None:
 
 
 def set_aside_unsaved(workdir: str, processes: Processes) -> tuple[str, ...]:
-  """Makes way for a run that begins anew where no checkpoint is.
+  """Moves away what an earlier start reported but never saved.
 
-  It was ended before its first save, or somebody removed its checkpoints. What
-  it reported would be emptied.
+  The earlier start ended before its first save, or somebody removed its
+  checkpoints. The run that begins anew would empty what it reported.
 
   Returns:
-    Sentences, on process 0: where it is now, if anything had been reported.
+    On process 0, a sentence that says where it is now, if there was any.
   """
   processes.wait("before making way")
   notes: tuple[str, ...] = ()
   if jax.process_index() == 0:
     metrics = epath.Path(workdir, METRICS)
     reported = metrics.exists() and metrics.read_bytes()
-    # Their images may be others than those that the new run begins with.
+    # A list of unreadable images moves too: the new run may have other images.
     if reported or unreadable.lines_of(workdir):
       entries = written(epath.Path(workdir))
       aside = _move([entry for entry in entries if entry.name != "checkpoints"])
@@ -110,7 +110,7 @@ def set_aside_unsaved(workdir: str, processes: Processes) -> tuple[str, ...]:
 
 
 def _move(entries: list[epath.Path]) -> str:
-  """Into a new folder beside them, whose path is returned."""
+  """Moves them into a new folder beside them and returns its path."""
   if not entries:
     return ""
   name = time.strftime("replaced-%Y%m%d-%H%M%S")
@@ -122,7 +122,7 @@ def _move(entries: list[epath.Path]) -> str:
 
 
 def _is_older_run(folder: epath.Path) -> bool:
-  """Whether a version that left no marker trained here, as its records say."""
+  """Whether a version that wrote no marker trained here; its records tell."""
   starts = folder / "starts.jsonl"
   if starts.exists():
     for line in starts.read_bytes().splitlines():

@@ -1,8 +1,8 @@
-"""Are the images those that a run began with?
+"""Checks that the images are those that a run began with.
 
-The record of a checkpoint holds number, classes and fingerprint of the images
-as the run began. The place where they lie may change; and of the files that the
-run itself found unreadable each may be mended or removed.
+A checkpoint's record holds the number, classes and fingerprint that the images
+had when the run began. They may lie elsewhere now, and files that the run found
+unreadable may have been mended or removed.
 """
 
 import dataclasses
@@ -21,9 +21,10 @@ class Opened:
   """The images that a run trains on.
 
   Attributes:
-    source: with those that were removed since in their places, unreadable.
-    found_unreadable: by earlier starts of the run.
-    moved: a sentence if they lie elsewhere now.
+    source: the images; one that was removed since keeps its place and counts
+      as unreadable.
+    found_unreadable: what earlier starts of the run could not read.
+    moved: a sentence if the images lie elsewhere now.
   """
 
   source: sources.Source
@@ -40,7 +41,7 @@ def open_images(config: Any, saved: Record | None, workdir: str) -> Opened:
     workdir: of the run.
 
   Raises:
-    UsageError: it cannot be opened, or holds other images.
+    UsageError: the split cannot be opened, or holds other images.
   """
   lines = unreadable.lines_of(workdir) if saved else []
   source = data_sets.open_split(config, began_with=unreadable.began_with(lines))
@@ -77,12 +78,12 @@ def check_same_images(
   """Raises UsageError, with the difference, unless the images are the same.
 
   Args:
-    saved: record of a checkpoint. Format 1 has no digest of class names, and
-      the first of its records no fingerprint; then the name counts.
+    saved: record of a checkpoint. Format 1 has no digest of class names. Its
+      oldest records have no fingerprint either; then the name must be the same.
     now: `describe` of the images now.
     name: of the data set now.
     workdir: for the message.
-    lines: of the images that the run could not read.
+    lines: about the images that the run could not read.
   """
   before = saved["config"]["data"]["name"]
   difference = _difference(saved, now)
@@ -106,7 +107,7 @@ def check_same_images(
 
 
 def _difference(saved: Record, now: dict[str, Any]) -> str:
-  """What differs first, in words; "" if nothing does."""
+  """The first difference, in words; "" if there is none."""
   for key, what in (("num_classes", "classes"), ("num_examples", "images")):
     if saved[key] != now[key]:
       return f"{saved[key]} {what} there, {now[key]} now"

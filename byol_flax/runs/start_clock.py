@@ -1,4 +1,4 @@
-"""Where the time goes until the first update is done."""
+"""Measures where the time goes until the first update is done."""
 
 import os
 import time
@@ -6,11 +6,11 @@ from typing import Self
 
 
 class StartClock:
-  """Seconds of each stage of a start, one after another.
+  """Measures the stages of a start, one after another.
 
-  Stages of pre-training: "import" until the program and the devices are there,
-  "data" until the images are open, "state" until the weights are, then "trace"
-  and "compile" of the step, and "run" of the first update.
+  Pre-training has these stages: "import" until the program and the devices are
+  there, "data" until the images are open, "state" until the weights are there,
+  then "trace" and "compile" for the step, and "run" for the first update.
   """
 
   def __init__(self, began: float) -> None:
@@ -20,7 +20,7 @@ class StartClock:
 
   @classmethod
   def of_process(cls) -> Self:
-    """Begins when this process did, as Linux tells, else now."""
+    """Begins when this process did, if Linux tells that, else now."""
     now = time.monotonic()
     try:
       with open("/proc/self/stat", "rb") as file:
@@ -31,13 +31,13 @@ class StartClock:
     return cls(now - (time.clock_gettime(time.CLOCK_BOOTTIME) - after_boot))
 
   def end(self, stage: str) -> None:
-    """Ends a stage; the next one begins."""
+    """Ends a stage and begins the next."""
     now = time.monotonic()
     self.seconds[stage] = now - self._last
     self._last = now
 
   def finish(self) -> dict[str, float]:
-    """Ends "run", the last stage; all stages by the names of metrics."""
+    """Ends "run", the last stage; returns all stages as metrics."""
     self.end("run")
     parts = {
       f"time/first_step_{stage}_seconds": seconds
@@ -46,7 +46,7 @@ class StartClock:
     return {"time/first_step_seconds": sum(self.seconds.values()), **parts}
 
   def sentence(self) -> str:
-    """Such as "first update done after 9.1 s: import 3.0, compile 6.1"."""
+    """Tells it: "first update done after 9.1 s: import 3.0, compile 6.1"."""
     parts = [f"{stage} {x:.1f}" for stage, x in self.seconds.items()]
     total = sum(self.seconds.values())
     return f"first update done after {total:.1f} s: {', '.join(parts)}"

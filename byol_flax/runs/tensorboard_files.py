@@ -1,4 +1,4 @@
-"""Event files of TensorBoard; the one home of CLU's writers."""
+"""Event files of TensorBoard; the only module that uses CLU's writers."""
 
 import os
 import socket
@@ -21,15 +21,16 @@ class Unwritten:
 def open_writer(folder: epath.Path, resume_step: int) -> tuple[Any, str]:
   """Opens CLU's writer of event files, asynchronous and quiet.
 
-  Hyperparameters, texts and images of the first start stay; so those that come
-  with every start are written by the first one only.
+  Hyperparameters, texts and images of the first start stay. So of those that
+  every start would write, only the first start writes any.
 
   Returns:
-    The writer, and a sentence if TensorFlow or another library is missing: then
-    the writer is an `Unwritten` and no file is made.
+    The writer, and a sentence if TensorFlow or another library is missing. In
+    that case the writer is an `Unwritten`, and no file is made.
   """
-  # What TensorFlow says while it loads is of no use here: it computes nothing.
-  # The notice about oneDNN ignores the log level, hence the second variable.
+  # TensorFlow computes nothing here, so what it says while it loads is of no
+  # use. Its notice about oneDNN ignores the log level; the second variable
+  # stops that one.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   # Imported here because TensorFlow takes seconds to load, and processes that
@@ -49,18 +50,18 @@ def open_writer(folder: epath.Path, resume_step: int) -> tuple[Any, str]:
 
 
 def _mark_start(folder: epath.Path, resume_step: int) -> None:
-  """Tells TensorBoard which of the events before this start hold no more.
+  """Tells TensorBoard which events of earlier starts are no longer true.
 
   A reader drops them when it meets a START event that is not the first of the
   run (`plugin_event_accumulator`). Runs of older versions have no first one, so
-  each start leaves two. TensorBoard's data server in Rust needs none: there a
-  step takes the place of equal and later ones of the same name.
+  each start writes two. TensorBoard's data server in Rust needs none: there a
+  step replaces equal and later steps of the same name.
   """
   from tensorboard.compat.proto import event_pb2
   from tensorboard.summary.writer import record_writer
 
   start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-  # What was made by the update that is resumed from stays.
+  # The events of the update that is resumed from stay.
   first_again = resume_step + 1 if resume_step else 0
   # Files are read in the order of their names; CLU's has a dot for the dash.
   name = f"{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}-start"

@@ -1,4 +1,4 @@
-"""Which code is running: written into checkpoints and summaries."""
+"""Tells which code is running, for checkpoints and summaries."""
 
 import importlib.metadata
 import pathlib
@@ -8,7 +8,7 @@ import subprocess
 def code_version() -> str:
   """The commit of the source tree ("-dirty" if changed), or the release.
 
-  A tree that was shipped without its history tells in the file COMMIT.
+  If the tree was shipped without its history, the file COMMIT tells.
   """
   root = pathlib.Path(__file__).resolve().parents[2]
   shipped = root / "COMMIT"
@@ -22,7 +22,7 @@ def code_version() -> str:
       text=True,
       check=True,
       timeout=10,
-      process_group=0,  # signals to ours, such as a preemption, spare it
+      process_group=0,  # so that signals to our group do not reach it
     )
     return described.stdout.strip()
   except (OSError, subprocess.SubprocessError):

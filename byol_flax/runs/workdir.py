@@ -1,4 +1,4 @@
-"""The folder of a run: may it be written to, and is it the same run?"""
+"""The folder of a run: may it be written to, and does it hold the same run?"""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from byol_flax.runs import checkpoint, metrics_log, records, run_files
 from input_pipeline import locks, whole_files
 from input_pipeline.errors import UsageError
 
-# Parts of the config that do not change what is learned: they may differ from
-# those of the checkpoint that a run resumes from.
+# Parts of the config that do not change what is learned. A run may be resumed
+# with other values of them.
 MAY_CHANGE = (
   "data.name.",
   "loader.",
@@ -36,7 +36,7 @@ def check_writable(workdir: str) -> None:
 
 
 def way_on(workdir: str, restart: bool) -> str:
-  """What the command of a run that could not go on does next time."""
+  """What the command of a run that could not go on will do the next time."""
   steps = checkpoint.steps_in(workdir)
   if not steps:
     return "nothing was saved yet, so the same command begins the run anew"
@@ -51,11 +51,11 @@ def way_on(workdir: str, restart: bool) -> str:
 def taken(workdir: str) -> Iterator[None]:
   """Makes the folder, and keeps other runs out of it.
 
-  A bucket cannot be locked; there nothing keeps them out.
+  A bucket cannot be locked, so nothing keeps them out there.
 
   Raises:
-    UsageError: the folder cannot be written to, holds what is no run's, or
-      another run has it.
+    UsageError: the folder cannot be written to, holds somebody else's files,
+      or another run is using it.
   """
   check_writable(workdir)
   if jax.process_index():
@@ -79,13 +79,13 @@ def taken(workdir: str) -> Iterator[None]:
 
 
 def complete(workdir: str) -> tuple[str, str]:
-  """What to say of a run that was trained to its end."""
+  """What to say about a run that was trained to its end."""
   done = "This run is complete; nothing to do."
   return done, to_train_longer(workdir)
 
 
 def to_train_longer(workdir: str) -> str:
-  """What to do with a run whose updates are counted already."""
+  """How to train longer than a run's schedules allow."""
   return (
     "Its schedules end with its last update; to train longer, start a new run "
     f"with its weights: another --workdir, and --init={workdir}."
@@ -97,7 +97,7 @@ def check_same_run(
 ) -> None:
   """Raises UsageError, naming the keys, if `now` contradicts the saved run.
 
-  Where the images lie is no contradiction; `same_data` looks at them.
+  It is no contradiction if the images lie elsewhere; `same_data` checks those.
 
   Args:
     saved: record of the newest checkpoint, in any format, or None.

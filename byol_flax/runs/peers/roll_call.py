@@ -1,11 +1,11 @@
 """How the processes of a run come together, before JAX knows of them.
 
-Process 0 listens; every other process connects and says hello: who it is, of
-how many, and what it is about to run. When all are there process 0 says go, and
-the connections stay (`peers`). Messages are lines of JSON.
+Process 0 listens. Every other process connects and says hello: which process it
+is, of how many, and what it is about to run. When all are there, process 0 says
+go, and the connections stay open (`watch`). Messages are lines of JSON.
 
 A process that is told to end meanwhile tells process 0, and process 0 tells all
-others. Some may be importing still, so both wait for the other side a while.
+others. As some may still be importing, both wait a while for the other side.
 """
 
 import contextlib
@@ -24,8 +24,9 @@ from input_pipeline.errors import PreemptedError, RunError
 
 BEAT_SECONDS = 1.0
 RESUME = "This run ends here; the same command resumes it."
-# How long a process that was told to end waits for others to tell them. Imports
-# before the roll call took 2 s alone, and 21 s for eight at once on two cores.
+# How long a process that was told to end waits for the others, to tell them.
+# Imports before the roll call took 2 s for one process alone, and 21 s for
+# eight at once on two cores.
 LINGER_SECONDS = 60.0
 _STOPPED = "preempted before all processes had come."
 _LONGEST_LINE = 65536
@@ -43,7 +44,7 @@ class Peer:
     at: update, index into ACTIVITIES, and parts done of that activity.
     heard: when something last came, by the monotonic clock.
     moved: when `at` last changed.
-    left: it said bye.
+    left: whether it said bye.
   """
 
   index: int
@@ -64,8 +65,8 @@ class Peer:
   def send_last(self, message: dict[str, Any]) -> None:
     """Sends a message and waits until the other end has taken it.
 
-    To close while something unread has come would reset the connection, and
-    the message with it.
+    If the connection were closed while something that came is unread, it would
+    be reset, and the message lost.
     """
     self.send(message)
     with contextlib.suppress(OSError):
@@ -101,12 +102,12 @@ class _EndedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class RollCall:
-  """One process's part in it.
+  """The part of one process in the roll call.
 
   Attributes:
     index: of this process.
-    count: of processes, more than one.
-    identity: of what is to be run; processes with another one are refused.
+    count: how many processes there are, more than one.
+    identity: a text about what is to be run; a process with another is refused.
     start_seconds: how long to wait for all.
     stopping: whether this process was told to end meanwhile.
     end: ends this process with a sentence and an exit code.
@@ -168,9 +169,9 @@ class RollCall:
       peer.send({"go": True})
 
   def _tell_all(self, listener: socket.socket, ended: _EndedError) -> None:
-    """Tells all other processes to end, and waits for those who come late.
+    """Tells all other processes to end, and waits for those that come late.
 
-    They would find nobody, and take that for a fault.
+    Otherwise they would find nobody and take that for a fault.
     """
     self._dismiss(self.come.values(), ended.sentence, ended.code)
     missing = set(range(1, self.count)) - self.come.keys() - {ended.index}
@@ -212,7 +213,7 @@ class RollCall:
   def _read_hello(
     self, connection: socket.socket
   ) -> tuple[Peer | None, list[dict[str, Any]]]:
-    """The process that says hello, None for a stranger; and what it added."""
+    """The process that said hello, or None, and its further messages."""
     connection.settimeout(5 * BEAT_SECONDS)
     peer = Peer(-1, "", connection)
     hello, *more = peer.receive() or [{}]
@@ -244,7 +245,7 @@ class RollCall:
     return peer, more
 
   def join(self, address: tuple[str, int]) -> None:
-    """Other processes: reach process 0 and wait until it says go."""
+    """Every other process: reaches process 0 and waits until it says go."""
     shown = f"{address[0]}:{address[1]}"
     hello = {
       "hello": self.index,
@@ -253,13 +254,15 @@ class RollCall:
       "where": here(),
     }
     reason = ""
-    # Process 0 gives up first, and its sentence names those who are missing.
+    # Process 0 should give up first, because it can name those that did not
+    # come.
     start = time.monotonic()
     deadline = start + self.start_seconds + 10
     told_to_end = False
     while time.monotonic() < deadline:
       if self.stopping() and not told_to_end:
-        # Process 0 may come later, and must not wait for this one.
+        # This process stays a while to tell process 0, which may come later
+        # and must not wait for it.
         told_to_end = True
         linger = min(self.start_seconds, LINGER_SECONDS)
         deadline = min(deadline, time.monotonic() + linger)
@@ -267,7 +270,7 @@ class RollCall:
         connection = socket.create_connection(address, timeout=BEAT_SECONDS)
       except OSError as error:
         reason = f" ({error})"
-        # Nobody listens: nobody is there to give up first.
+        # Process 0 does not listen, so it cannot give up first.
         if time.monotonic() > start + self.start_seconds:
           break
         connection = None
@@ -311,7 +314,7 @@ class RollCall:
 
 def _listen(address: tuple[str, int]) -> socket.socket:
   host, port = address
-  # A host's own name, or its outer address, may not be one it can listen on.
+  # A host cannot always listen on its own name or outer address.
   loopback = host == "localhost" or host.startswith("127.")
   try:
     return socket.create_server(("127.0.0.1" if loopback else "", port))
@@ -323,7 +326,7 @@ def _listen(address: tuple[str, int]) -> socket.socket:
 
 
 def name_of(index: int, count: int, where: str) -> str:
-  """Such as "process 1 of 4 (host, pid 7)"."""
+  """Names a process, such as "process 1 of 4 (host, pid 7)"."""
   return f"process {index} of {count} ({where})"
 
 
@@ -339,11 +342,10 @@ def _listing(indices: list[int]) -> str:
 
 
 def end_process(sentence: str, code: int) -> NoReturn:
-  """Writes one line and ends at once.
+  """Writes one line and ends this process at once.
 
-  The main thread may wait for the lost process for ever, inside a collective
-  that no exception reaches. Half-written checkpoints are cleaned up by the
-  next start.
+  The main thread may be waiting for the lost process, inside a collective that
+  no exception reaches. The next start removes half-written checkpoints.
   """
   again = "" if code == 2 or RESUME in sentence else f" {RESUME}"
   console.say(f"{sentence}{again}")

@@ -1,13 +1,13 @@
-"""Whether every process of a run is there, told in one sentence when not.
+"""Watches the processes of a run and names the one that is lost or hangs.
 
-JAX ends a process when another one is lost, but without a name if that one
-never came, and with a stack trace. Here process 0 listens, and every other
-process keeps one connection to it from the start of the run to its end; the
-kernel closes it when a process is killed, and silence tells of a lost host. All
-processes then end with the same sentence and exit code.
+JAX ends a process when another one is lost, but with a stack trace, and without
+naming one that never came. Here process 0 listens, and every other process
+keeps one connection to it from the start of the run to its end. When a process
+is killed, the kernel closes its connection; when a host is lost, it falls
+silent. All processes then end with the same sentence and exit code.
 
-Messages after the roll call, both ways: "at" every second, "stop" (a sentence
-and an exit code: end now), and "bye" before an orderly end.
+After the roll call both sides send these messages: "at" every second, "stop" (a
+sentence and an exit code: end now), and "bye" before an orderly end.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ from typing import Any, NoReturn
 from byol_flax.runs.peers import roll_call
 from byol_flax.runs.peers.roll_call import BEAT_SECONDS, Peer
 
-# That process 0 stays behind the others, whom it tells to end or who tell it so
-# and stay for a beat. JAX's service goes with it, and aborts whoever is there.
+# How long process 0 stays after a "stop". JAX's service ends with process 0 and
+# aborts whoever is still there; a process that sent "stop" stays for one beat.
 _LAST_SECONDS = 1.5 * BEAT_SECONDS
 
-# What a process can be at within one update, in this order.
+# What a process can be doing within one update, in this order.
 ACTIVITIES = (
   "setting up",
   "waiting for input",
@@ -42,8 +42,8 @@ class Deadlines:
 
   Attributes:
     start_seconds: for all to come.
-    silence_seconds: for a sign of life.
-    stall_seconds: for any process to get on with anything.
+    silence_seconds: for a sign of life from each.
+    stall_seconds: for progress of any process.
   """
 
   start_seconds: float
@@ -65,14 +65,15 @@ class Peers:
     stopping: Callable[[], bool],
     end: Callable[[str, int], NoReturn] | None = None,
   ) -> None:
-    """Meets nobody yet; see `gather`.
+    """Does not connect yet; see `gather`.
 
     Args:
       address: where process 0 listens.
       index: of this process.
-      count: of processes, more than one.
+      count: how many processes there are, more than one.
       deadlines: how long to wait.
-      identity: of what is to be run; processes with another one are refused.
+      identity: a text about what is to be run; a process with another is
+        refused.
       stopping: whether this process was told to end before all were there.
       end: ends this process with a sentence and an exit code.
     """
@@ -109,12 +110,12 @@ class Peers:
     self._thread.start()
 
   def at(self, step: int, activity: str) -> None:
-    """Says what this process is at: one of ACTIVITIES, for update `step`."""
+    """Says what this process is doing: one of ACTIVITIES, for update `step`."""
     self._at = (step, ACTIVITIES.index(activity), 0)
     self._moved = time.monotonic()
 
   def part_done(self) -> None:
-    """Says that a part of it is done, such as a batch of an evaluation."""
+    """Says that a part of the activity is done, such as one batch."""
     step, activity, parts = self._at
     self._at = (step, activity, parts + 1)
     self._moved = time.monotonic()
@@ -122,14 +123,14 @@ class Peers:
   def fail(self, sentence: str, code: int) -> NoReturn:
     """Ends this process, and tells the others so that they end too.
 
-    Not by an exception to the end of the program: JAX would wait there for
+    An exception would lead to the end of the program, where JAX would wait for
     processes that are about to end themselves.
     """
     self.tell(sentence, code)
     self._end(sentence, code)
 
   def tell(self, sentence: str, code: int) -> None:
-    """Tells the others to end, those who have come if not all have."""
+    """Tells the others to end, or those of them that have come so far."""
     told = sentence
     if self._index == 0:
       told = f"{self._name_of(0, roll_call.here())} ended: {sentence}"
@@ -169,7 +170,7 @@ class Peers:
           self._check(now)
 
   def _hear(self, peer: Peer) -> bool:
-    """Takes what came from `peer`; True when it left in order."""
+    """Reads what came from `peer`; True when it has left or is lost."""
     messages = peer.receive()
     try:
       if messages is None:
@@ -177,7 +178,7 @@ class Peers:
       for message in messages:
         self._take(peer, message)
     except (KeyError, TypeError, ValueError):
-      # Closed, or nonsense, which no living process of ours would send.
+      # It is closed, or sent nonsense, which no process of ours would do.
       if not self._closing.is_set():
         self._stop(f"{peer.name} was lost, {_words(peer.at)}.", 1)
       return True
@@ -200,7 +201,7 @@ class Peers:
         peer.at, peer.moved = position, time.monotonic()
 
   def _check(self, now: float) -> None:
-    """Ends the run when a process is silent or none gets on."""
+    """Ends the run when one process is silent or none makes progress."""
     there = [peer for peer in self._peers if not peer.left]
     for peer in there:
       if now - peer.heard > self._deadlines.silence_seconds:
@@ -209,7 +210,8 @@ class Peers:
           f"{self._deadlines.silence_seconds:g} s, {_words(peer.at)}.",
           1,
         )
-    # Only process 0 sees all; the others would accuse it of waiting.
+    # Only process 0 sees all positions. The others see only that process 0
+    # waits.
     if self._index == 0 and there:
       moved = max([self._moved, *(peer.moved for peer in there)])
       if now - moved > self._deadlines.stall_seconds:
