@@ -1,8 +1,9 @@
 """An encoder to be evaluated, wherever it comes from.
 
-`open_encoder` is the one door: it takes a checkpoint of a run, or random
-weights of a config. Of a checkpoint it reads the online encoder and the config
-beside it, and nothing else: no training data, no optimizer, on any devices.
+All evaluations call `open_encoder`, which takes a checkpoint of a run, or draws
+random weights for a config. From a checkpoint it reads the online encoder and
+the config beside it, and nothing else. So it needs neither training data nor
+the optimizer, and works on any devices.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ class Encoder:
     crop: the evaluation crop of its config, of S × S pixels.
     has_averages: whether BatchNorm has running averages; an encoder that was
       never trained gets them by `features.calibrate`.
-    config: that it was made with, of pre-training.
+    config: the config of pre-training that it was made with.
     provenance: a JSON object that tells it from every other encoder.
   """
 
@@ -98,7 +99,7 @@ def open_encoder(
 
 
 def untrained(config: Config, mesh: Mesh) -> Any:
-  """Variables of the online encoder of a config, as a run of it begins."""
+  """Variables of the online encoder with which a run of `config` begins."""
   types = precision.types_of(config["dtype"], mesh.devices.flat[0].platform)
   network = byol.make_network(**config["model"], num_classes=0, **types)
 
@@ -153,7 +154,10 @@ _COLLECTIONS = ("params", "batch_stats")
 
 
 def _encoder_of(shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """The part of a state that is the encoder, online or of a plain network."""
+  """The encoder's part of a state: of the online network, or of the only one.
+
+  States with one network belong to runs that are trained with labels.
+  """
 
   def part(network: Mapping[str, Any]) -> dict[str, Any]:
     return {
@@ -173,7 +177,7 @@ def _describe(
   has_averages: bool,
   provenance: dict[str, Any],
 ) -> Encoder:
-  """An encoder of what its config says of it."""
+  """Makes an `Encoder` from its variables and what its config says."""
   types = precision.types_of(config["dtype"], mesh.devices.flat[0].platform)
   model = config["model"]
   norm = resnet.make_norm(**model["batch_norm"], **types)

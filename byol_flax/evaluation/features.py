@@ -1,4 +1,4 @@
-"""What a network says of every example of a data split, each once."""
+"""What a network computes for every example of a split, each read once."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from input_pipeline import augment, pipeline, sources
 
 # (variables, uint8 [B, S, S, 3]) -> arrays [B, ...] by name.
 FeatureFn = Callable[[Any, jax.Array], dict[str, jax.Array]]
-# The same of all N examples, and "label", int32 [N], -1 without label.
+# The same arrays for all N examples, and "label", int32 [N], -1 for no label.
 Features = dict[str, np.ndarray]
 
 # Batches from which an untrained encoder takes its BatchNorm statistics.
@@ -25,7 +25,7 @@ _CALIBRATION_BATCHES = 8
 
 
 def make_feature_fn(encoder: Encoder, mesh: Mesh) -> FeatureFn:
-  """Gives "representation", [B, F], of an encoder that stays as it is."""
+  """Returns a function that gives "representation", [B, F], by an encoder."""
 
   def features(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     return {"representation": represent(encoder.module, variables, images)}
@@ -34,7 +34,10 @@ def make_feature_fn(encoder: Encoder, mesh: Mesh) -> FeatureFn:
 
 
 def make_raw_fn(mesh: Mesh) -> FeatureFn:
-  """Gives the pixels themselves, in [0, 1], as "representation" [B, S·S·3]."""
+  """Returns a function that gives the pixels, in [0, 1], as "representation".
+
+  Its shape is [B, S·S·3].
+  """
 
   def features(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     del variables
@@ -53,8 +56,8 @@ def make_reader(
 ) -> pipeline.EvalReader:
   """How this process reads its rows.
 
-  The devices share each batch, so that it is made larger where it cannot be
-  divided among them; rows that are too many do not count.
+  The devices share each batch, so a size that cannot be divided among them is
+  rounded up; rows beyond the split do not count.
   """
   return pipeline.EvalReader(
     crop=crop,
@@ -77,7 +80,7 @@ def extract(
   variables = sharding.gather(mesh, variables)
   for batch in sharding.prefetch(mesh, batches):
     found = feature_fn(variables, batch["image"])
-    # Every process needs all rows; it holds only its own of these two.
+    # Every process needs all rows, but holds only its own of these two.
     label, mask = sharding.gather(mesh, (batch["label"], batch["mask"]))
     rows, counts = jax.device_get(({**found, "label": label}, mask))
     parts.append({name: x[counts] for name, x in rows.items()})
@@ -95,7 +98,7 @@ def extract_splits(
   mesh: Mesh,
   part_done: Callable[[], None] = lambda: None,
 ) -> list[Features]:
-  """`extract` over all of each split; the same workers read one after another.
+  """Extracts features from each split in turn; the same workers read all.
 
   Args:
     feature_fn: as made by `make_feature_fn`.
@@ -103,8 +106,8 @@ def extract_splits(
     splits: what is read.
     reader: how it is read.
     mesh: where the network runs.
-    part_done: called before each batch, equally often on every process. What
-      it raises ends the workers, too.
+    part_done: called before each batch, equally often on every process. If it
+      raises, the workers end too.
   """
 
   def announced(batches: Iterable[pipeline.Batch]) -> Iterator[pipeline.Batch]:
@@ -130,12 +133,12 @@ def calibrate(
   reader: pipeline.EvalReader,
   mesh: Mesh,
 ) -> Encoder:
-  """Gives an untrained encoder BatchNorm statistics of images of `source`.
+  """Gives an untrained encoder BatchNorm statistics from images of `source`.
 
-  With its initial averages it would be a weaker opponent than it is. An encoder
-  that has averages of its own is returned as it came. Every
-  process reads the same images and computes alone, on one device, so that the
-  statistics do not depend on how many there are.
+  With its initial averages it would do worse than it can, and a comparison with
+  it would flatter the trained one. An encoder that has averages is returned as
+  it is. Every process reads the same images and computes alone, on one device,
+  so that the statistics do not depend on how many devices there are.
   """
   if encoder.has_averages:
     return encoder

@@ -13,12 +13,12 @@ def available(
 
   Args:
     labels: int [N]; -1 is no class.
-    per_class: labels of each class that a probe asks for.
+    per_class: for each probe, how many labels of each class it needs.
     class_names: of all classes.
 
   Returns:
-    The counts out of `per_class` that every class of `labels` has; "" if these
-    are all.
+    Those of `per_class` for which every class has enough labels, and a sentence
+    about the rest, "" if there is none.
   """
   classes, counts = np.unique(labels[labels >= 0], return_counts=True)
   least = int(counts.min()) if len(classes) > 1 else 0
@@ -37,7 +37,9 @@ def available(
 def draw_examples(
   labels: np.ndarray, per_class: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """Indices of `per_class` examples of every class, drawn without return.
+  """Draws the indices of `per_class` examples of every class, each once.
+
+  Every class of `labels` must have as many, see `available`.
 
   Args:
     labels: int [N]; -1 is no class.
@@ -46,8 +48,6 @@ def draw_examples(
 
   Returns:
     int [K * per_class].
-
-  Every class of `labels` has as many, see `available`.
   """
   classes = np.unique(labels[labels >= 0])
   chosen = [
@@ -70,16 +70,17 @@ def accuracies(
 ) -> np.ndarray:
   """Test accuracy of a logistic regression, for several draws of labels.
 
-  Features are standardised by mean and deviation of all training features,
-  which needs no labels. The draws depend on seed, labels and `per_class` only,
-  so different representations are compared on the same examples.
+  Features are standardised by the mean and deviation of all training features,
+  for which no labels are needed. The draws depend on seed, labels and
+  `per_class` only, so different representations are compared on the same
+  examples.
 
   Args:
     train: float [N, F].
     train_labels: int [N].
     test: float [M, F].
     test_labels: int [M]; rows with -1 do not count.
-    per_class: labels of each class.
+    per_class: how many labels of each class.
     draws: how many times to draw.
     inverse_penalty: C of scikit-learn's LogisticRegression.
     seed: of the draws.

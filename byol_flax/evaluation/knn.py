@@ -8,7 +8,7 @@ import numpy as np
 
 from byol_flax.pretrain import losses
 
-# Queries handled at once: bounds the [queries, bank] table of similarities.
+# Queries handled at once, which bounds the [queries, bank] similarities.
 _TILE = 256
 
 
@@ -22,12 +22,12 @@ def _vote(
   num_classes: int,
 ) -> jax.Array:
   """Classes of unit `queries` [Q, F] from a unit `bank` [N, F], int32 [Q]."""
-  # The highest precision: TPUs would otherwise round the inputs to bfloat16.
+  # By default TPUs would round the inputs to bfloat16.
   similarity = jnp.matmul(queries, bank.T, precision="highest")
   nearest, index = jax.lax.top_k(similarity, k)  # [Q, k]
   chosen = jax.nn.one_hot(labels[index], num_classes)  # [Q, k, K]
   votes = jnp.sum(chosen, axis=1)
-  # Cosines lie in [-1, 1], so this stays below one vote: it only breaks ties.
+  # Cosines lie in [-1, 1], so this is less than one vote and only breaks ties.
   closeness = jnp.sum(chosen * (nearest[..., None] + 1), axis=1) / (2 * k + 1)
   return jnp.argmax(votes + closeness, axis=-1).astype(jnp.int32)
 
@@ -40,7 +40,7 @@ def predict(
   k: int,
   num_classes: int,
 ) -> np.ndarray:
-  """Majority class of the k nearest; of tied classes the closer one.
+  """Majority class of the k nearest; among tied classes the closest wins.
 
   Args:
     bank: float [N, F], examples with known class. Only directions count.

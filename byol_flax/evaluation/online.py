@@ -1,4 +1,4 @@
-"""What is measured while pre-training goes on."""
+"""The evaluation that runs at intervals while pre-training goes on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,10 +26,13 @@ def open_evaluation(
   processes: Processes,
   tell: Callable[[str], None],
 ) -> tuple[Callable[[ByolState], dict[str, float]], str]:
-  """The evaluation of a config, which goes on while it trains; who reads it.
+  """Opens the evaluation that a config wants while it trains.
 
   Without labels there is nothing to count, and without folders of splits
-  nothing to count it on; then it does nothing.
+  nothing to count it on. Then the evaluation does nothing.
+
+  Returns:
+    The evaluation, and a phrase that says who reads its images, or why none.
 
   Raises:
     UsageError: a split that cannot be opened, or has no labels.
@@ -95,9 +98,8 @@ def make_evaluation(
     mesh: where it runs.
     source: the evaluation split.
     bank: labelled examples among which kNN looks for neighbours.
-    reader: how both are read. Its workers are started for each evaluation and
-      end with it: between two they would only hold memory beside the workers
-      of the training.
+    reader: how both are read. Its workers start and end with each evaluation:
+      in between they would only hold memory, beside training's own workers.
     neighbours: k.
     part_done: called between batches, equally often on every process.
 
@@ -145,7 +147,10 @@ def make_evaluation(
 def make_feature_fn(
   network: byol.ByolNetwork, mesh: Mesh
 ) -> features.FeatureFn:
-  """Gives "representation", [B, F], and "logits", [B, K], of a network."""
+  """Returns a function that gives "representation" [B, F] and "logits" [B, K].
+
+  Both are those of `network`.
+  """
 
   def found(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     outputs: Any = network.apply(variables, images[:, None], train=False)

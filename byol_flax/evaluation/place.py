@@ -1,4 +1,4 @@
-"""The folder of one evaluation, which no other may write to."""
+"""The folder of one evaluation, to which no other may write."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from input_pipeline.errors import UsageError
 
 RESULT = "result.json"
 _IDENTITY = "evaluation.json"
-# What an evaluation may go on with in another way than it began.
+# These may change when an evaluation goes on.
 _MAY_CHANGE = ("config.num_workers", "config.num_threads", "config.data_dir")
 
 
@@ -20,7 +20,8 @@ def claim(workdir: str, identity: Mapping[str, Any]) -> None:
   """Makes `workdir` the folder of this evaluation, if it is not yet.
 
   Args:
-    workdir: absolute path or gs://BUCKET/PATH; `workdir.taken`.
+    workdir: absolute path or gs://BUCKET/PATH; the caller keeps others out of
+      it, see `workdir.taken`.
     identity: a JSON object that tells what is evaluated, and how.
 
   Raises:

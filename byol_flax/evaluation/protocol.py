@@ -15,10 +15,10 @@ from input_pipeline.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """One evaluation: of an encoder, by the protocol of a config.
+  """One evaluation of an encoder by the protocol of a config.
 
   Attributes:
-    config: names the protocol and all that it leaves open.
+    config: names the protocol and sets all that it leaves open.
     encoder: what is evaluated.
     workdir: where the evaluation keeps what it needs to go on after a kill.
     mesh: where it runs.
@@ -34,10 +34,10 @@ class Setting:
   tell: Callable[[str], None]
 
   def open_split(self, name: str) -> sources.Source:
-    """The labelled split that a key of the config names.
+    """Opens the labelled split that a key of the config names.
 
-    Where the config names no data set, it is the one the encoder was trained
-    on.
+    If the config names no data set, the split is one of the set that the
+    encoder was trained on.
 
     Raises:
       UsageError: it cannot be opened, or has no labels.
@@ -61,7 +61,7 @@ class Setting:
     return source
 
   def make_reader(self) -> pipeline.EvalReader:
-    """How images are read for features: by the crop of the encoder."""
+    """How images are read for features: with the encoder's own crop."""
     return features.make_reader(
       self.encoder.crop,
       self.mesh,

@@ -1,4 +1,4 @@
-"""Several representations of one data set, probed without training them."""
+"""Compares representations of one data set by probes; trains no encoder."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ class Row:
   Attributes:
     representation: raw_pixels, random_encoder or byol.
     linear: labels per class -> (mean, standard deviation) over the draws; only
-      for as many as every class has.
-    knn: with all labels of the training split.
+      numbers of labels that every class has.
+    knn: accuracy of kNN with all labels of the training split.
   """
 
   representation: str
@@ -45,15 +45,15 @@ def evaluate(
 
   Args:
     representations: raw_pixels, random_encoder and byol, or some of them.
-    extract: name -> the split that labels and neighbours come from, and the
-      one that is counted.
+    extract: name -> the split from which labels and neighbours are taken, and
+      the split on which accuracy is measured.
     class_names: of all classes.
     per_class: labels per class of the linear probes.
     draws: of labels.
     inverse_penalty: C of the logistic regression.
     seed: of the draws.
     neighbours: k.
-    tell: gets a sentence about probes for which there are too few labels.
+    tell: is given a sentence about probes for which there are too few labels.
   """
   rows: list[Row] = []
   for name in representations:
@@ -137,7 +137,7 @@ def run(setting: protocol.Setting) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row], neighbours: int) -> str:
-  """The rows as text: accuracies, with the deviation over draws."""
+  """The rows as a table: accuracies, with their deviations over the draws."""
   counts = list(rows[0].linear)
   header = [
     "representation",
