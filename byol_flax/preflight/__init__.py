@@ -1,1 +1,1 @@
-"""What a run would take on a TPU slice, found out without one."""
+"""Finds out what a run would take on a TPU slice, without the slice."""

@@ -9,19 +9,19 @@ from byol_flax import slices
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.slices import Slice
 
-# The compiler's own figure must stay below this share of the memory before a
-# smaller slice, which is not compiled, is recommended.
+# A smaller slice is recommended without compiling for it, so the predicted
+# memory must stay below this share of what it has.
 _SAFE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-  """A setting that may fit.
+  """A changed config that may fit.
 
   Attributes:
-    config: with the setting.
-    flags: that make it, for the command line.
-    factor: by how much the images that a device holds at a time are fewer.
+    config: with the change.
+    flags: that make the change on the command line.
+    factor: how many times fewer images a device holds at a time.
   """
 
   config: Any
@@ -30,15 +30,15 @@ class Change:
 
 
 def changes(config: Any, devices: int) -> list[Change]:
-  """Settings that take less memory, smallest change first.
+  """Changes that take less memory, the smallest first.
 
-  Recomputation comes first, because it changes no number. Micro-batches do:
-  each has its own BatchNorm statistics.
+  Recomputation comes first, because it changes no result. Micro-batches change
+  results, because each has its own BatchNorm statistics.
   """
   images = config.batch_size // config.accumulation_steps
   found = []
   for factor in _powers_of_two(images // devices):
-    if images // factor < 2:  # which BatchNorm needs
+    if images // factor < 2:  # BatchNorm needs two
       break
     changed = copy.deepcopy(config)
     changed.model.encoder.recompute = True
@@ -67,18 +67,18 @@ def smallest_that_fits(
 ) -> tuple[Change, Compiled] | None:
   """The first candidate that fits, found with few compilations.
 
-  What does not fit tells what else cannot: with a half of the images at a time
-  it would still take half as much at the least.
+  A candidate that does not fit rules out others: with half as many images at a
+  time, a step still takes at least half the memory.
 
   Args:
     candidates: in order; later ones take less memory.
     compiled: compiles a candidate.
-    slice_: the memory.
+    slice_: whose devices have the memory.
 
   Returns:
     None when none fits.
   """
-  first, end = 0, len(candidates)  # those that may be the answer
+  first, end = 0, len(candidates)  # the answer lies in [first, end)
   tried = 0
   answer = None
   while first < end:
@@ -109,7 +109,8 @@ def smaller_slice(
 ) -> tuple[Slice, float] | None:
   """The smallest slice that would do, and how many times longer it takes.
 
-  A prediction, not compiled: as if all memory grew with the images of a device.
+  This is a prediction: nothing is compiled, and all memory is taken to grow
+  with the number of images on a device.
   """
   best = None
   for other in slices.smaller(slice_):

@@ -1,7 +1,8 @@
-"""A compilation in a process of its own.
+"""Compiles in a process of its own.
 
-It takes minutes, in which it must tell how far it is and end at once on Ctrl-C,
-and some steps make the compiler itself crash, with pages of addresses.
+A compilation takes minutes, in which it must tell how far it is and end at once
+on Ctrl-C. Moreover, some steps make the compiler crash and print pages of
+addresses.
 """
 
 import multiprocessing
@@ -36,8 +37,8 @@ def compile_apart(
     function: `compiler.compile_step` or `shallow.extrapolate`.
     config: as made by configs/byol.py.
     slice_: where the step would run.
-    stream: gets a line now and then while it takes long.
-    **data: facts of the data set.
+    stream: is given a line now and then while the compilation takes long.
+    **data: facts about the data set.
 
   Raises:
     UsageError: the config does not suit the slice.
@@ -58,7 +59,7 @@ def compile_apart(
     theirs.close()
     try:
       answer = _await(ours, stream)
-      child.join(_SECONDS_TO_END)  # by its own exit code
+      child.join(_SECONDS_TO_END)  # so that it ends with its own exit code
     finally:
       child.kill()
       child.join()
@@ -89,7 +90,7 @@ def _compile(
     name = type(error).__name__
     pipe.send(
       RunError(
-        f"Preflight has a fault of its own ({name}: {reason}); report it."
+        f"Preflight itself failed ({name}: {reason}). Please report this."
       )
     )
 
@@ -120,5 +121,5 @@ def _crash(code: int | None, slice_: Slice, complaints: bytes) -> str:
   return (
     f"The TPU compiler ended with {code} while compiling for {slice_.name}: "
     f"{reason} That is a fault of the compiler, not of the config; another "
-    "slice or batch size may do."
+    "slice or batch size may work."
   )

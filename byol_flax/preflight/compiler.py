@@ -1,11 +1,11 @@
-"""The training step, compiled for a slice that is not there.
+"""Compiles the training step for a slice that is not there.
 
-XLA's TPU compiler (libtpu) needs no TPU. It says two things of time, neither
-measured, both without input, dispatch or what devices say to each other. Its
-cost analysis is optimistic: a sum over operations of what each would take at
-best, which on v4 and v5 counts traffic within the chip, too. The cycles that it
-writes beside each operation of the compiled program come nearer: BUILD_NOTES.md
-holds both against published runs (Results, Preflight).
+XLA's TPU compiler (libtpu) needs no TPU. It gives two figures of time. Neither
+is measured, and both leave out input, dispatch and communication. Its cost
+analysis is optimistic: it sums what each operation would take at best; on v4
+and v5 it counts traffic within the chip too. The cycles that it writes beside
+each operation of the compiled program come closer. BUILD_NOTES.md compares both
+with published runs (Results, Preflight).
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ from byol_flax.pretrain import build
 from byol_flax.slices import Slice
 from input_pipeline.errors import RunError, UsageError
 
-# An operation that XLA's cost analysis does not know counts as -1 second; this
-# one, which v4 and v5e have, takes no time.
+# XLA's cost analysis counts an operation that it does not know as -1 second.
+# It does not know this one, which v4 and v5e have and which takes no time.
 _UNKNOWN_COST = 'custom_call_target="ConcatBitcast"'
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What the compiler says that a program takes on one device.
+  """What a program takes on one device, by the compiler.
 
   Attributes:
     flops: floating-point operations.
@@ -47,23 +47,23 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """What the compiler says of one device's part of the step.
+  """What the compiler says about one device's part of the step.
 
   Attributes:
     fits: whether it fits into the device's memory.
     parameters: of the online network.
-    peak_bytes: memory in use at most; where it does not fit, what it would
-      take, 0 if the compiler does not tell.
+    peak_bytes: memory in use at most. If the step does not fit, what it would
+      take, or 0 if the compiler does not tell.
     argument_bytes: state and batch.
     temporary_bytes: all else.
     flops: floating-point operations.
     bytes_moved: to and from the device's memory.
     seconds: by the cost analysis.
     cycle_seconds: by the cycles of all operations.
-    augmentation: the part of these four that makes the views, where the
-      devices do that.
+    augmentation: the share of these four that making the views takes; None if
+      the host makes them.
     collectives: kind -> count and bytes.
-    compile_seconds: what this took here.
+    compile_seconds: how long this machine compiled.
     batch_size: global.
     total_steps: updates of the run.
   """
@@ -121,9 +121,10 @@ def compile_step(
     slice_: where it would run.
     num_examples: of the training split.
     num_classes: of the online classifier.
-    tell: told of each phase as it begins.
+    tell: is given the name of each phase as it begins.
     resident: shape of the images that lie on the devices, if they do.
-    blocks: of each group of the encoder, in place of the architecture's.
+    blocks: numbers of blocks in the groups of the encoder, instead of its
+      architecture's own.
 
   Raises:
     UsageError: the config does not suit the slice.
@@ -144,7 +145,7 @@ def compile_step(
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    # The text has another beginning in every version of libtpu.
+    # Its beginning differs between versions of libtpu.
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise RunError(
         f"The TPU compiler failed: {str(error).splitlines()[0][:300]}"
@@ -175,7 +176,7 @@ def compile_step(
 def _too_large(
   message: str, seconds: float, numbers: dict[str, Any]
 ) -> Compiled:
-  """What is known of a step that the compiler refused after `seconds`."""
+  """What is known about a step that the compiler refused after `seconds`."""
   return Compiled(
     fits=False,
     peak_bytes=needed_bytes(message),
@@ -202,26 +203,26 @@ def _numbers(built: build.Built) -> dict[str, Any]:
 
 
 def cost_of(compiled: Any, slice_: Slice, *, loops: int = 1) -> Cost:
-  """Reads the compiler's own sums of a program compiled for `slice_`.
+  """Reads what the compiler says about a program compiled for `slice_`.
 
-  Its cost analysis counts a loop as if it ran once; for the loop over
-  micro-batches, which runs `loops` times, the sums are scaled as the cycles.
+  Its cost analysis counts a loop as if it ran once. The loop over micro-batches
+  runs `loops` times, so the sums are scaled by what that does to the cycles.
 
   Raises:
-    RunError: they cannot be.
+    RunError: its figures are absent or impossible.
   """
   cost, text = compiled.cost_analysis(), compiled.as_text()
   seconds = cost["optimal_seconds"] + text.count(_UNKNOWN_COST)
   if seconds <= 0:
     raise RunError(
       f"The TPU compiler estimates {seconds:g} s for an update on "
-      f"{slice_.name}, which cannot be; nothing can be told of this slice."
+      f"{slice_.name}, which is impossible; preflight cannot judge this slice."
     )
   once = hlo.cycles(text)
   if not once:
     raise RunError(
-      "The TPU compiler writes no cycles into its program, as libtpu 0.0.42 "
-      "does; install the version of constraints.txt."
+      "This TPU compiler writes no cycles into its program, unlike libtpu "
+      "0.0.42; install the version that constraints.txt names."
     )
   cycles = hlo.cycles(text, loops)
   scale = cycles / once

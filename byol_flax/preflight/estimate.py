@@ -1,4 +1,4 @@
-"""What a compiled step means for a run: time, money, input, in words."""
+"""Says in words what a compiled step means for a run: time, money, input."""
 
 import dataclasses
 from typing import Any
@@ -7,8 +7,8 @@ from byol_flax.preflight.compiler import Compiled
 from byol_flax.runs.progress_line import human_duration
 from byol_flax.slices import GIB, Slice
 
-# What published runs of ResNet-50 on TPU v3 took, over the cycles that the
-# compiler counts for such a step: tests/published_runs.py.
+# Measured time of published runs of ResNet-50 on TPU v3, divided by the time of
+# the cycles that the compiler counts for such a step: tests/published_runs.py.
 PUBLISHED = "0.9 to 1.3 times that"
 
 
@@ -18,16 +18,16 @@ class Estimate:
 
   Attributes:
     images_per_device: of a micro-batch.
-    floor_seconds: of a step whose operations all ran at the device's peak.
+    floor_seconds: of a step, if all its operations ran at the device's peak.
     share_of_peak: floor / time by the cost analysis.
     cycle_share_of_peak: floor / time by the cycles.
     images_per_host_second: what each host must read and augment at most, by
       the shorter of the two times.
-    input_images_per_host_second: what such a host would, by this machine's
-      cores.
+    input_images_per_host_second: what such a host reads and augments, if its
+      cores are as fast as this machine's.
     least_hours: of the whole run, by the shorter of the two times.
-    hours: of the whole run, by the longer.
-    device_hours: of all devices, by the longer.
+    hours: of the whole run, by the longer time.
+    device_hours: of all devices together, by the longer time.
     price: of the whole run, None without a price per device and hour.
   """
 
@@ -52,14 +52,15 @@ def estimate(
   input_cores: int,
   price_per_device_hour: float | None,
 ) -> Estimate:
-  """Turns the compiler's numbers into those of a run; it must fit.
+  """Turns the compiler's figures into those of a run; the step must fit.
 
   Args:
     compiled: what the compiler said.
-    slice_: for which it compiled.
+    slice_: the slice it compiled for.
     accumulation_steps: micro-batches of an update.
-    images_per_core_second: that a core of this machine reads and augments.
-    input_cores: of a host that do so.
+    images_per_core_second: images that a core of this machine reads and
+      augments in a second.
+    input_cores: how many cores of a host do so.
     price_per_device_hour: in any currency; None leaves the cost out.
   """
   shorter, longer = sorted((compiled.seconds, compiled.cycle_seconds))
@@ -83,12 +84,12 @@ def estimate(
 
 
 def amount(number: float) -> str:
-  """Hours or money: whole from a hundred on, else to two digits."""
+  """Hours or money: no decimals from a hundred on, else two digits."""
   return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
 
 
 def memory_words(compiled: Compiled, slice_: Slice) -> str:
-  """Such as "fits: 4.7 of 15.5 GiB of a device"."""
+  """A verdict such as "fits: 4.7 of 15.5 GiB of a device"."""
   room = slice_.hbm_bytes / GIB
   if compiled.fits:
     return (
@@ -103,7 +104,7 @@ def memory_words(compiled: Compiled, slice_: Slice) -> str:
 def words(
   compiled: Compiled, found: Estimate, slice_: Slice, *, input_measured: str
 ) -> list[str]:
-  """Lines for people; `input_measured` says on what images."""
+  """Lines for people; `input_measured` says on which images input ran."""
   each = found.images_per_device
   lines = [
     f"{compiled.parameters:,} parameters; {each:g} images a device at a time",

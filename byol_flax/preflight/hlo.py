@@ -1,4 +1,4 @@
-"""What a compiled program's text tells: collectives, cycles."""
+"""Reads collectives and cycles from a compiled program's text."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ _KINDS = (
 _COLLECTIVE = re.compile(rf" = (.+?) ({'|'.join(_KINDS)})(-start)?\(")
 _ARRAY = re.compile(r"\b(pred|[a-z]+?(\d+))(?:e\d\w*)?\[([\d,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-# A computation begins at the margin, and stands before those that call it.
+# A computation begins at the margin and comes before those that call it.
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _CALLED = re.compile(
   r"\b(?:body|condition|calls|to_apply|called_computations)=\{?%([\w.\-]+)"
@@ -50,7 +50,7 @@ def collectives(text: str, loops: int = 1) -> dict[str, Traffic]:
     if match := _COLLECTIVE.search(line):
       result, kind, starts = match.groups()
       arrays = [_size(*array) for array in _ARRAY.findall(result)]
-      # What starts a gather returns its operand beside its result.
+      # The start of a gather returns the operand as well as the result.
       together = (
         sum(arrays) if kind == "all-reduce" or not starts else max(arrays)
       )
@@ -62,7 +62,8 @@ def collectives(text: str, loops: int = 1) -> dict[str, Traffic]:
 def cycles(text: str, loops: int = 1) -> int:
   """Sum of the cycles that libtpu writes beside each operation.
 
-  Collectives and a few others have none. Args are those of `collectives`.
+  Collectives and a few other operations have none. The arguments are those of
+  `collectives`.
   """
   return sum(
     times * int(found)

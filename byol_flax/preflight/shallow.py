@@ -31,12 +31,12 @@ def extrapolate(
   resident: tuple[int, ...] | None = None,
   tell: Callable[[str], None],
 ) -> Compiled:
-  """`compiler.compile_step` of a shallow encoder, scaled to the whole one.
+  """Compiles the step of a shallow encoder and scales it to the whole one.
 
-  Work is scaled by the operations of a forward pass, which are counted without
-  compiling it; traffic and cycles by the activations, memory by those that are
-  kept; the cost analysis' time by the geometric mean of both. Collectives are
-  left out.
+  Work grows with the operations of a forward pass, which are counted without
+  compiling it. Traffic and cycles grow with the activations, and memory with
+  those that are kept. The time of the cost analysis is scaled by the geometric
+  mean of work and traffic. Collectives are left out.
   """
   data: dict[str, Any] = {
     "num_examples": num_examples,
@@ -84,9 +84,10 @@ def activations(network: byol.ByolNetwork, size: int) -> int:
 
 
 def kept_for_gradient(network: byol.ByolNetwork, size: int) -> int:
-  """Those of them that are in memory when the gradient begins.
+  """How many of the `activations` are in memory when the gradient begins.
 
-  With recomputation the outputs of all blocks, and the largest block whole.
+  With recomputation these are the outputs of all blocks, and all of the largest
+  block.
   """
   if not network.encoder.recompute:
     return activations(network, size)

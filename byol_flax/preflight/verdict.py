@@ -1,4 +1,4 @@
-"""What to expect of a run on a slice, told before the slice is paid for."""
+"""Tells what to expect of a run on a slice, before anybody pays for it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,8 +28,9 @@ class _Question:
   Attributes:
     slice_: where the run would be.
     price: of a device and hour, or None.
-    images_per_core_second: what a core of this machine augments.
-    measured_on: what images those were.
+    images_per_core_second: images that a core of this machine augments in a
+      second.
+    measured_on: which images those were.
     stream: console.
   """
 
@@ -53,7 +54,7 @@ class _Question:
         self.slice_,
         accumulation_steps=config.accumulation_steps,
         images_per_core_second=self.images_per_core_second,
-        # Where the images lie on the devices, one thread draws.
+        # If the images lie on the devices, one thread draws and no other works.
         input_cores=1
         if places.place_of(config.augment) is Place.RESIDENT
         else self.slice_.vcpus_per_host,
@@ -78,13 +79,15 @@ def preflight(
   out: str,
   stream: TextIO,
 ) -> int:
-  """Tells whether a run fits a slice, how fast, at what cost, what to change.
+  """Says whether a run fits a slice, how fast it is, what it costs.
+
+  If it does not fit, this says what to change.
 
   Args:
     config: as made by configs/byol.py.
     slice_name: such as "v3-512".
     price: of a device and hour, in any currency; None leaves the cost out.
-    fast: compile a shallow encoder and extrapolate.
+    fast: whether to compile a shallow encoder and extrapolate.
     out: JSON file to write.
     stream: console.
 
@@ -147,9 +150,9 @@ def _resident_shape(
   """Shape of the images that would lie on the devices, by their headers."""
   if isinstance(source, photographs.Photographs):
     raise UsageError(
-      f"With augment.cache=device the images of {name} count in "
-      "the memory of the devices, and they are not on this machine; ask where "
-      "they are, or with --config.augment.cache=none."
+      f"With augment.cache=device the images of {name} take memory of the "
+      "devices, but they are not on this machine. Run preflight where they "
+      "are, or with --config.augment.cache=none."
     )
   room = slice_.hbm_bytes
   readable = sources.ReadableSource(source)

@@ -42,8 +42,8 @@ def view_grid(
     view2: uint8 [N, S, S, 3].
 
   Returns:
-    uint8 [H, W, 3]. `cell_box` says where each image stands. Views under 96
-    pixels are enlarged by a whole factor, without smoothing.
+    uint8 [H, W, 3]. `cell_box` says where each image is. Views under 96 pixels
+    are enlarged by a whole factor, without smoothing.
   """
   if view1.shape != view2.shape or len(original) != len(view1):
     raise ValueError(
@@ -122,10 +122,10 @@ def save_png(path: str, image: np.ndarray) -> None:
 
 
 def check_ours(path: str) -> None:
-  """Asks before the work whether `save_png` may write there.
+  """Checks, before the work, that `save_png` may write there.
 
   Raises:
-    UsageError: what is there was not made by `save_png`.
+    UsageError: there is a file that `save_png` did not make.
   """
   target = epath.Path(path)
   if not target.exists():
@@ -160,8 +160,8 @@ class Axis:
   percent: bool = False
 
 
-# Title, left axis, right axis of each panel, in reading order. Quantities whose
-# nearness to zero is the news start at zero.
+# Title, left axis and right axis of each panel, in reading order. An axis
+# begins at zero if it matters how close to zero its values are.
 PANELS: tuple[tuple[str, Axis, Axis | None], ...] = (
   ("BYOL loss", Axis("sum of both directions", ("train/byol_loss",)), None),
   (
@@ -229,7 +229,7 @@ def training_curves(metrics_path: str, out_path: str) -> None:
   series = read_metrics(metrics_path)
   with matplotlib.style.context(["default", STYLE]):
     figure = Figure(figsize=(15, 8), dpi=100)
-    # The canvas is named, so that no display is ever looked for.
+    # With a canvas of its own the figure never looks for a display.
     canvas = FigureCanvasAgg(figure)
     for axes, panel in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
       _draw_panel(axes, series, *panel)
@@ -253,7 +253,7 @@ def read_metrics(path: str) -> Series:
       continue
     step = record.pop("step")
     record.pop("wall_time")
-    record.pop("kind", None)  # older runs did not say
+    record.pop("kind", None)  # older runs have none
     for name, value in record.items():
       points.setdefault(name, []).append((step, float(value)))
   return {name: np.array(pairs) for name, pairs in points.items()}
@@ -269,7 +269,7 @@ def _find(series: Series, axis: Axis) -> list[str]:
 def _draw_panel(
   axes: Axes, series: Series, title: str, left: Axis, right: Axis | None
 ) -> None:
-  """Draws one panel; a panel none of whose metrics exist says so."""
+  """Draws one panel; if none of its metrics exist, the panel says so."""
   axes.set_title(title)
   lines = _draw_axis(axes, series, left, LEFT_COLORS)
   if right is not None and _find(series, right):
@@ -281,7 +281,7 @@ def _draw_panel(
     axes.set_xticks([])
     axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center")
     return
-  # One range of steps for all panels, so that they can be compared.
+  # All panels show the same range of steps, so that they can be compared.
   last = max(1, *(values[:, 0].max() for values in series.values()))
   axes.set_xlim(-0.02 * last, 1.02 * last)
   axes.set_xlabel("step")
@@ -304,7 +304,7 @@ def _draw_axis(
   for name, color in zip(_find(series, axis), itertools.cycle(colors)):
     steps, values = series[name].T
     values = np.where(np.isfinite(values), values, np.nan)
-    # A curve of a few points, or of one, shows nothing without its markers.
+    # A curve of one point, or of a few, shows nothing without markers.
     marker = "o" if len(steps) <= 30 else ""
     lines += axes.plot(steps, values, marker=marker, color=color, label=name)
   if not lines:
