@@ -4,7 +4,6 @@ Sources hold paths and small arrays, never open files, so that they are cheap to
 send to Grain's worker processes.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ import numpy as np
 
 from input_pipeline import decoding, paths, retries
 from input_pipeline.decoding import ImageError, Reduction, image_size
+from input_pipeline.digits import DigitsSource
 from input_pipeline.errors import UnreadableError, UsageError
 from input_pipeline.folders import open_folder
 from input_pipeline.tfds_sources import known_facts, open_tfds
@@ -200,59 +200,6 @@ class Part:
     """Those of the source that lie in this part."""
     found = self._source.unlabelled() - self._range.start
     return found[(found >= 0) & (found < len(self))]
-
-
-class DigitsSource:
-  """The 1,797 handwritten digits that scikit-learn carries; see `Source`.
-
-  Images are uint8 [8, 8, 3], three equal channels, 0..255. The split is the
-  same everywhere, for ever: the images, shuffled once with a fixed seed, are
-  sorted by class, and every fifth is for test. So each class is divided four
-  to one, give or take one image.
-  """
-
-  name = "digits"
-  num_classes = 10
-  ignored = ""
-  class_names = tuple("0123456789")
-
-  def __init__(self, split: str) -> None:
-    """Takes `train` (1,437 images) or `test` (360)."""
-    if split not in ("train", "test"):
-      raise UsageError(f"digits has no split {split!r}; it has: train, test.")
-    from sklearn.datasets import load_digits  # Takes a second to import.
-
-    grey, labels = load_digits(return_X_y=True)  # [1797, 64] in 0..16, [1797]
-    # NumPy keeps the numbers of RandomState as they are (NEP 19).
-    shuffled = np.random.RandomState(0).permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    is_test = np.zeros(len(labels), bool)
-    is_test[by_class[::5]] = True
-    self.split = split
-    self._numbers = np.flatnonzero(is_test == (split == "test"))
-    self._images = np.round(grey[self._numbers] * (255 / 16)).astype(np.uint8)
-    self._labels = labels[self._numbers].astype(np.int32)
-    digest = hashlib.blake2b(self._images.tobytes(), digest_size=16)
-    digest.update(self._labels.tobytes())
-    self.fingerprint = digest.hexdigest()
-
-  def __len__(self) -> int:
-    return len(self._labels)
-
-  def __getitem__(self, i: int) -> dict[str, Any]:
-    grey = self._images[i].reshape(8, 8, 1)
-    return {"image": np.repeat(grey, 3, axis=2), "label": self._labels[i]}
-
-  def example_name(self, i: int) -> str:
-    """The number of the image in scikit-learn's list."""
-    return f"digits image {self._numbers[i]}"
-
-  def file_of(self, i: int) -> None:
-    """None: they come with scikit-learn."""
-
-  def unlabelled(self) -> np.ndarray:
-    """None of them."""
-    return np.zeros(0, int)
 
 
 def read_example(
