@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from byol_flax.commands import config_bounds, config_file, libraries
+from byol_flax.commands import config_bounds, config_file, libraries, together
 from byol_flax.commands.command_line import parse_command
 from byol_flax.runs import console, interrupts
 from input_pipeline import full_disk
@@ -50,10 +50,9 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
     from byol_flax.commands import prepare
 
     return prepare.run(options)
-  if options.command == "train":
-    from byol_flax.commands import train
-
-    sigterms = train.keep_sigterms()
+  shared = options.command in ("train", "evaluate")  # by several processes
+  if shared:
+    sigterms = together.keep_sigterms()
   libraries.settle()
   config = config_file.load_config(config_args)
   evaluates = options.command == "evaluate"
@@ -63,10 +62,9 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
       "to `byol evaluate`, and every other config to the other commands; "
       f"`byol {options.command}` got the other kind."
     )
-  if options.command == "train":
-    return train.run(options, config, sigterms)
   verb = importlib.import_module(f"byol_flax.commands.{options.command}")
-  status: int = verb.run(options, config)
+  given = (options, config, sigterms) if shared else (options, config)
+  status: int = verb.run(*given)
   return status
 
 
@@ -98,6 +96,8 @@ def _way_on(verb: str) -> str:
   command = sys.argv[1] if sys.argv[1:] else ""
   if command == "prepare":
     return "; the same command goes on where it stopped"
+  if command == "evaluate":
+    return "; the same command takes it up again"
   if command != "train":
     return ""
   way = f"the same command {verb} from the last checkpoint, if there is one"

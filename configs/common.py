@@ -1,7 +1,9 @@
-"""Arguments of a config file: `FILE:name=value,name=value`."""
+"""What configs share: arguments `FILE:name=value`, and parts of evaluations."""
 
 import difflib
 from typing import Any
+
+from ml_collections import ConfigDict, config_dict
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
@@ -39,3 +41,38 @@ def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
         f"as {defaults[name]}."
       ) from None
   return values
+
+
+def protocol(name: str) -> ConfigDict:
+  """What every evaluation has; `name` is the protocol."""
+  config = ConfigDict()
+  config.protocol = name
+  config.data_name = ""  # another labelled set than the encoder's, as data.name
+  # As loader.data_dir, of which that of the encoder counts if this is unset.
+  config.data_dir = config_dict.placeholder(str)
+  config.num_workers = -1  # that read images; -1 for one per core
+  config.num_threads = 2  # of each
+  # Seconds that a process waits for the others; see configs/byol.py.
+  config.deadlines = {
+    "start_seconds": 300.0,
+    "silence_seconds": 60.0,
+    "stall_seconds": 1800.0,
+  }
+  return config
+
+
+def trained_protocol(name: str) -> ConfigDict:
+  """What an evaluation that trains by gradient descent has besides."""
+  config = protocol(name)
+  config.seed = 0
+  config.max_unreadable_share = 0.001  # of all images; above it the run stops
+  config.report_every_steps = 50
+  # As in configs/byol.py, for each training.
+  config.checkpoint = {
+    "every_minutes": 10.0,
+    "every_steps": 0,
+    "keep_last": 2,
+    "keep_every": 0,
+    "save_on_interrupt": False,
+  }
+  return config

@@ -275,6 +275,39 @@ class TwoDraws(_Two):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class OneView(grain.transforms.RandomMap):
+  """Replaces "image" uint8 [H, W, 3] by one view of it, [size, size, 3]."""
+
+  size: int
+  view: View
+
+  @property
+  def row_bytes(self) -> int:
+    """Bytes of one example."""
+    return 3 * self.size**2
+
+  def random_map(
+    self, example: dict[str, Any], rng: np.random.Generator
+  ) -> dict[str, Any]:
+    """Draws and applies the view; every other entry stays."""
+    image = example["image"]
+    height, width = image.shape[:2]
+    draw = sample_view(self.view, height, width, rng)
+    return {**example, "image": apply_view(image, draw, self.size)}
+
+
+def crop_and_flip(view: View) -> View:
+  """`view` without colours and blur: random resized crop and mirroring."""
+  return dataclasses.replace(
+    view,
+    jitter_probability=0.0,
+    grayscale_probability=0.0,
+    blur_probability=0.0,
+    solarize_probability=0.0,
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalCrop(grain.transforms.Map):
   """The evaluation's "image": the middle of it, uint8 [size, size, 3].
 

@@ -54,6 +54,16 @@ def view_stream(
   return example_stream(source, seed).random_map(transform, seed=seed + 1)
 
 
+def labelled_stream(
+  source: sources.ReadableSource, transform: augment.OneView, seed: int
+) -> grain.MapDataset:
+  """Endless stream of one view and the label of an example, for probes.
+
+  Element i is fixed by (seed, i), as in `view_stream`.
+  """
+  return example_stream(source, seed).random_map(transform, seed=seed + 1)
+
+
 def idle_stream(example: Batch) -> grain.MapDataset:
   """Endless stream of one example: what is left when there is no work."""
   return grain.MapDataset.source([example]).repeat(None)

@@ -177,6 +177,16 @@ class Part:
     self._source = source
     self._range = range(start, stop)
 
+  @property
+  def examples(self) -> range:
+    """Its examples, as numbers of `whole`."""
+    return self._range
+
+  @property
+  def whole(self) -> str:
+    """The split that it is a part of."""
+    return self._source.split
+
   def __len__(self) -> int:
     return len(self._range)
 
@@ -200,6 +210,28 @@ class Part:
     """Those of the source that lie in this part."""
     found = self._source.unlabelled() - self._range.start
     return found[(found >= 0) & (found < len(self))]
+
+
+def shared_examples(one: Source, other: Source) -> int:
+  """How many images two splits of `open_source` have in common, by place."""
+  if not (isinstance(one, Part) and isinstance(other, Part)):
+    return 0
+  (whole, first), (second_whole, second) = _place(one), _place(other)
+  if (one.name, whole) != (other.name, second_whole):
+    return 0
+  return max(0, min(first.stop, second.stop) - max(first.start, second.start))
+
+
+def _place(part: Part) -> tuple[str, range]:
+  """The split of a data set that `part` lies in, and where."""
+  facts = known_facts(part.name)
+  if not facts or part.whole not in facts.splits:
+    return part.whole, part.examples
+  # Ours may be a part of one of TFDS's, such as valid of train.
+  theirs, _ = facts.splits[part.whole]
+  base, first, _ = _parse_split(theirs)
+  start = int(first or 0)
+  return base, range(part.examples.start + start, part.examples.stop + start)
 
 
 def read_example(

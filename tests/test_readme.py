@@ -126,6 +126,8 @@ def given(command):
   program, what, *rest = shlex.split(command, comments=True)
   assert program == "byol"
   words = [what, *rest, *APPENDED.get(what, ())]
+  if "linear.py" in command:
+    words.append("--config.epochs=1")
   if what == "train":
     epochs = EPOCHS["digits"] if "digits" in command else 1.0
     words.append(f"--config.epochs={epochs}")

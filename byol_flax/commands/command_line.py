@@ -72,6 +72,7 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     help="folder of the evaluation; without --encoder that of the run whose "
     "newest checkpoint is evaluated",
   )
+  _add_processes(verb)
   verb = add("views", "Draw images and their two views, before any run.")
   verb.add_argument(
     "--out", type=paths.absolute, default="views.png", help="PNG to write"
@@ -142,9 +143,14 @@ def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     metavar="WORKDIR[@STEP]",
     help="the same with the online encoder alone, for both networks",
   )
+  _add_processes(verb)
+
+
+def _add_processes(verb: argparse.ArgumentParser) -> None:
+  """The flags of a command that several processes run together."""
   for name, kind, text in (
     ("coordinator", str, "HOST:PORT of process 0, with the next port free too"),
-    ("process-count", int, "how many processes train together"),
+    ("process-count", int, "how many processes work together"),
     ("process-index", int, "which of them this is, from 0"),
   ):
     verb.add_argument(

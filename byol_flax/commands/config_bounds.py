@@ -57,6 +57,21 @@ def _rows(section: str, rows: Mapping[str, Bound]) -> dict[str, Bound]:
   return {f"{section}.{name}": bound for name, bound in rows.items()}
 
 
+_CHECKPOINT: dict[str, Bound] = {
+  "checkpoint.every_steps": Whole(0),
+  "checkpoint.every_minutes": _POSITIVE,
+  # One remains when the newest is damaged.
+  "checkpoint.keep_last": Whole(2),
+  "checkpoint.keep_every": Whole(0),
+  "checkpoint.save_on_interrupt": Switch(),
+}
+# JAX takes whole seconds.
+_DEADLINES: dict[str, Bound] = {
+  "deadlines.start_seconds": Real(1),
+  "deadlines.silence_seconds": Real(1),
+  "deadlines.stall_seconds": Real(1),
+}
+
 # Of configs/byol.py and all that are made from it.
 RUN: dict[str, Bound] = {
   "seed": _SEED,
@@ -102,16 +117,8 @@ RUN: dict[str, Bound] = {
   "loader.num_workers": _WORKERS,
   "loader.num_threads": _THREADS,
   "loader.max_unreadable_share": _SHARE,
-  "checkpoint.every_steps": Whole(0),
-  "checkpoint.every_minutes": _POSITIVE,
-  # One remains when the newest is damaged.
-  "checkpoint.keep_last": Whole(2),
-  "checkpoint.keep_every": Whole(0),
-  "checkpoint.save_on_interrupt": Switch(),
-  # JAX takes whole seconds.
-  "deadlines.start_seconds": Real(1),
-  "deadlines.silence_seconds": Real(1),
-  "deadlines.stall_seconds": Real(1),
+  **_CHECKPOINT,
+  **_DEADLINES,
   "report.every_steps": Whole(1),
   "report.view_hashes": Switch(),
   "evaluation.split": Text(),
@@ -122,16 +129,30 @@ RUN: dict[str, Bound] = {
   "evaluation.crop_ratio": Real(0, 1, above=True),
 }
 
-# Of configs/few_label.py.
-_FEW_LABEL: dict[str, Bound] = {
-  "representations": Several(OneOf("raw_pixels", "random_encoder", "byol")),
+# Of `common.protocol` in configs/.
+_EVALUATION: dict[str, Bound] = {
   "data_name": DataSet(optional=True),
   "data_dir": Path(optional=True),
+  "num_workers": _WORKERS,
+  "num_threads": _THREADS,
+  **_DEADLINES,
+}
+# Of `common.trained_protocol`.
+_TRAINED: dict[str, Bound] = {
+  **_EVALUATION,
+  "seed": _SEED,
+  "max_unreadable_share": _SHARE,
+  "report_every_steps": Whole(1),
+  **_CHECKPOINT,
+}
+
+# Of configs/few_label.py.
+_FEW_LABEL: dict[str, Bound] = {
+  **_EVALUATION,
+  "representations": Several(OneOf("raw_pixels", "random_encoder", "byol")),
   "train_split": Text(),
   "test_split": Text(),
   "batch_size": Whole(1),
-  "num_workers": _WORKERS,
-  "num_threads": _THREADS,
   "few_label.per_class": Several(Whole(1)),
   "few_label.draws": Whole(1),
   "few_label.inverse_penalty": _POSITIVE,
@@ -139,8 +160,28 @@ _FEW_LABEL: dict[str, Bound] = {
   "neighbours": Whole(1),
 }
 
+# Of configs/linear.py.
+_LINEAR: dict[str, Bound] = {
+  **_TRAINED,
+  "train_split": Text(),
+  "valid_split": Text(optional=True),
+  "test_split": Text(),
+  "epochs": _POSITIVE,
+  "batch_size": Whole(1),
+  "learning_rates": Several(Real(0, 1e30, above=True)),
+  "momentum": Real(0, 1, below=True),
+  "augmentations": Several(OneOf("crop_flip", "pretraining")),
+  "logit_regularisation": Several(Switch()),
+  "logit_clip": _POSITIVE,
+  "logit_penalty": Real(0),
+  "evaluate_every_steps": Whole(0),
+}
+
 # By the name of the protocol.
-PROTOCOLS: dict[str, dict[str, Bound]] = {"few_label": _FEW_LABEL}
+PROTOCOLS: dict[str, dict[str, Bound]] = {
+  "few_label": _FEW_LABEL,
+  "linear": _LINEAR,
+}
 
 
 def rows_of(config: Any) -> dict[str, Bound]:

@@ -2,55 +2,85 @@
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
-import jax
-from etils import epath
-
-from byol_flax import sharding
-from byol_flax.commands import config_bounds, config_file
-from byol_flax.evaluation import encoder as encoder_lib
-from byol_flax.evaluation import place, protocol, representations
-from byol_flax.runs import compilation, devices, out_files
-from byol_flax.runs import workdir as workdir_lib
+from byol_flax.commands import config_bounds, config_file, together
 from byol_flax.runs.distributed import Processes
-from byol_flax.runs.version import code_version
+from input_pipeline import full_disk
 from input_pipeline.errors import UsageError
 
-# What a config's `protocol` names: (setting) -> what was found, a JSON object.
-PROTOCOLS: dict[str, Callable[[protocol.Setting], dict[str, Any]]] = {
-  "few_label": representations.run,
-}
+# JAX is imported within the functions: SIGTERM must meet a handler before.
 
 
-def run(options: argparse.Namespace, config: Any) -> int:
+def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
+  """What a config's `protocol` names: setting -> what was found, for JSON."""
+  from byol_flax.evaluation import linear, representations
+
+  return {"few_label": representations.run, "linear": linear.run}
+
+
+def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
   """Evaluates, and writes what was found with all that it depends on.
 
   That is `result.json` in a workdir of the evaluation's own. Without --encoder
   the workdir is that of a run: its newest checkpoint is evaluated, and the
   result is `summary.json` beside it.
   """
-  compilation.keep_programs(options.compilation_cache)
-  devices.open_devices()
+  with (
+    together.started(options, config, sigterms) as (processes, index),
+    contextlib.ExitStack() as stack,
+  ):
+    nowhere = stack.enter_context(open(os.devnull, "w"))
+    _evaluate(
+      options,
+      config,
+      processes,
+      out=nowhere if index else sys.stdout,
+      console=nowhere if index else sys.stderr,
+    )
+  return 0
+
+
+def _evaluate(
+  options: argparse.Namespace,
+  config: Any,
+  processes: Processes,
+  *,
+  out: TextIO,
+  console: TextIO,
+) -> None:
+  """One process's part."""
+  import jax
+
+  from byol_flax import sharding
+  from byol_flax.evaluation import encoder as encoder_lib
+  from byol_flax.evaluation import protocol
+  from byol_flax.runs import out_files
+  from byol_flax.runs.version import code_version
+
   mesh = sharding.make_mesh()
   began = time.monotonic()
   encoder = encoder_lib.open_encoder(
-    options.encoder or options.workdir,
-    mesh,
-    read_config=read_run_config,
+    options.encoder or options.workdir, mesh, read_config=read_run_config
   )
+
+  def tell(line: str) -> None:
+    out.write(f"{line}\n")
+
   with _result_file(options, config, encoder) as path:
-    found = PROTOCOLS[config.protocol](
+    found = protocols()[config.protocol](
       protocol.Setting(
         config=config,
         encoder=encoder,
         workdir=options.workdir,
         mesh=mesh,
-        processes=Processes(),
-        tell=_tell,
+        processes=processes,
+        tell=tell,
+        console=console,
       )
     )
     card = {
@@ -58,24 +88,32 @@ def run(options: argparse.Namespace, config: Any) -> int:
       "encoder": encoder.provenance,
       "config": config.to_dict(),
       "code_version": code_version(),
-      "devices": f"{jax.device_count()} {jax.devices()[0].platform}",
+      "devices": sharding.describe(mesh),
       "seconds": round(time.monotonic() - began, 1),
     }
-    out_files.write_json(path, {**card, **found})
-  _tell(f"Written to {path}")
-  return 0
+    if jax.process_index() == 0:
+      out_files.write_json(path, {**card, **found})
+  tell(f"Written to {path}")
 
 
 @contextlib.contextmanager
 def _result_file(
-  options: argparse.Namespace, config: Any, encoder: encoder_lib.Encoder
+  options: argparse.Namespace, config: Any, encoder: Any
 ) -> Iterator[str]:
   """Where the result goes; meanwhile the folder is this evaluation's."""
+  from etils import epath
+
+  from byol_flax.evaluation import place
+  from byol_flax.runs import workdir as workdir_lib
+
   if options.encoder is None:
     yield str(epath.Path(options.workdir, "summary.json"))
     return
   identity = {"config": config.to_dict(), "encoder": encoder.provenance}
-  with workdir_lib.taken(options.workdir):
+  with (
+    full_disk.told(options.workdir, lambda: "the same command then goes on"),
+    workdir_lib.taken(options.workdir),
+  ):
     place.claim(options.workdir, identity)
     yield str(epath.Path(options.workdir, place.RESULT))
 
@@ -89,7 +127,3 @@ def read_run_config(text: str) -> Any:
       "configs/byol_digits.py, and this is one of an evaluation."
     )
   return config
-
-
-def _tell(line: str) -> None:
-  sys.stdout.write(f"{line}\n")

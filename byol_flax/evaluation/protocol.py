@@ -1,8 +1,9 @@
 """What every protocol of evaluation is given, and how it opens its data."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from jax.sharding import Mesh
 
@@ -23,7 +24,8 @@ class Setting:
     workdir: where the evaluation keeps what it needs to go on after a kill.
     mesh: where it runs.
     processes: all that take part.
-    tell: gets lines for the console.
+    tell: gets the lines of the result.
+    console: where progress goes.
   """
 
   config: Any
@@ -32,6 +34,7 @@ class Setting:
   mesh: Mesh
   processes: Processes
   tell: Callable[[str], None]
+  console: TextIO
 
   def open_split(self, name: str) -> sources.Source:
     """Opens the labelled split that a key of the config names.
@@ -59,6 +62,41 @@ class Setting:
     if some := labels.check_labelled(source, f"{name}={source.split}"):
       self.tell(some)
     return source
+
+  def check_splits(self, *splits: sources.Source | None) -> None:
+    """Raises UsageError where splits differ in classes, or share images.
+
+    Images that have different names may still be equal; of those nothing is
+    said here.
+    """
+    given = [split for split in splits if split]
+    for split in given[1:]:
+      if split.class_names != given[0].class_names:
+        raise UsageError(
+          f"{given[0].split} has {given[0].num_classes} classes and "
+          f"{split.split} {split.num_classes}, or others of another name; "
+          "expected splits of the same classes."
+        )
+    for one, other in itertools.combinations(given, 2):
+      if shared := sources.shared_examples(one, other):
+        raise UsageError(
+          f"{one.split} and {other.split} of {one.name} share {shared:,} "
+          "images; expected parts that have none in common."
+        )
+
+  def describe(self, *splits: sources.Source | None) -> list[dict[str, Any]]:
+    """What a result says of its data."""
+    return [
+      {
+        "name": split.name,
+        "split": split.split,
+        "examples": len(split),
+        "classes": split.num_classes,
+        "fingerprint": split.fingerprint,
+      }
+      for split in splits
+      if split
+    ]
 
   def make_reader(self) -> pipeline.EvalReader:
     """How images are read for features: with the encoder's own crop."""

@@ -38,8 +38,8 @@ def test_every_key_has_a_row_and_every_row_a_key(module, rows):
 
 
 def test_every_protocol_has_rows_and_a_config_of_its_name():
-  assert evaluate.PROTOCOLS.keys() == config_bounds.PROTOCOLS.keys()
-  for name in evaluate.PROTOCOLS:
+  assert evaluate.protocols().keys() == config_bounds.PROTOCOLS.keys()
+  for name in evaluate.protocols():
     module = importlib.import_module(f"configs.{name}")
     assert module.get_config().protocol == name
 

@@ -1,6 +1,7 @@
 """The door to encoders: runs, older checkpoints, random weights, damage."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -192,6 +193,7 @@ def test_the_paths_of_an_older_run_are_made_whole(run, tmp_path, monkeypatch):
     mesh=mesh,
     processes=Processes(),
     tell=print,
+    console=sys.stderr,
   )
   with pytest.raises(UsageError, match=f"{tmp_path}/photos"):
     setting.open_split("test_split")

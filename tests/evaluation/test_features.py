@@ -128,6 +128,7 @@ def few_label_table(devices, representations_=("raw_pixels", "byol")):
       mesh=mesh,
       processes=Processes(),
       tell=lambda line: console.write(f"{line}\n"),
+      console=io.StringIO(),
     )
   )
   return found["table"], console.getvalue().splitlines()

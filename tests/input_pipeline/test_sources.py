@@ -199,3 +199,38 @@ def test_a_fingerprint_changes_with_the_images(tmp_path):
   assert digits[0].fingerprint != digits[1].fingerprint
   part = ReadableSource(open_source("digits", "train[:10]"))
   assert part.fingerprint == digits[0].fingerprint
+
+
+class FakeSet:
+  """Stands for a data set on disk; only places are asked for."""
+
+  num_classes, ignored, class_names, fingerprint = 10, "", (), "f"
+
+  def __init__(self, name, split):
+    self.name, self.split = name, split
+
+
+@pytest.mark.parametrize(
+  ("one", "other", "shared"),
+  [
+    (("digits", "train", 0, 50), ("digits", "train", 40, 60), 10),
+    (("digits", "train", 0, 50), ("digits", "train", 50, 60), 0),
+    (("digits", "train", 0, 50), ("digits", "test", 0, 50), 0),
+    # Of these the last 5,000 of TFDS's train are valid.
+    (("cifar10", "train", 0, 50_000), ("cifar10", "valid", 0, 5_000), 5_000),
+    (
+      ("cifar10", "train_without_valid", 0, 45_000),
+      ("cifar10", "valid", 0, 9),
+      0,
+    ),
+    (("cifar10", "train", 45_007, 50_000), ("cifar10", "valid", 0, 9), 2),
+    (("cifar10", "train", 0, 9), ("cifar100", "train", 0, 9), 0),
+  ],
+)
+def test_images_that_splits_share_are_counted(one, other, shared):
+  parts = [
+    sources.Part(FakeSet(name, whole), whole, start, stop)
+    for name, whole, start, stop in (one, other)
+  ]
+  assert sources.shared_examples(*parts) == shared
+  assert sources.shared_examples(*reversed(parts)) == shared

@@ -47,7 +47,9 @@ def our_path(module, leaf):
   """The path in our tree of a Haiku module's leaf."""
   if averages := re.fullmatch(r"(.*)/~/(mean_ema|var_ema)", module):
     module, leaf = averages.groups()
-  module = re.sub(r"^(tiny_res_net|small)/~/", "encoder/", module)
+  module = re.sub(
+    r"^(tiny_res_net|small|small_bottleneck)/~/", "encoder/", module
+  )
   module = module.replace("initial_conv", "stem_conv")
   module = module.replace("initial_batchnorm", "stem_norm")
   module = re.sub(
@@ -67,10 +69,11 @@ def golden_tree(golden, group, dtype=np.float64):
   """Our nested dict of the arrays of one group of a golden file."""
   tree: dict = {}
   for key in golden.files:
-    head, *names = key.split("|")
-    if head != group or names[-1] in ("counter", "hidden"):
+    if not key.startswith(f"{group}|"):
       continue
-    module, leaf = names
+    module, _, leaf = key.removeprefix(f"{group}|").rpartition("|")
+    if leaf in ("counter", "hidden"):
+      continue
     value = golden[key].astype(dtype)
     path = our_path(module, leaf).split("/")
     if path[-1] in ("scale", "offset", "mean", "variance"):

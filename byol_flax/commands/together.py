@@ -1,0 +1,60 @@
+"""How the commands that several processes share begin."""
+
+import argparse
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from byol_flax.runs import interrupts
+
+# JAX is imported within the functions: SIGTERM must meet a handler before.
+
+
+def keep_sigterms() -> list[int]:
+  """Keeps every SIGTERM from now on until JAX listens, some seconds later.
+
+  Returns:
+    The signals that came, for `distributed.start` to hand on to JAX.
+  """
+  sigterms: list[int] = []
+  signal.signal(signal.SIGTERM, lambda number, _: sigterms.append(number))
+  interrupts.terminate_on_hangup()
+  return sigterms
+
+
+@contextlib.contextmanager
+def started(
+  options: argparse.Namespace, config: Any, sigterms: list[int]
+) -> Iterator[tuple[Any, int]]:
+  """Gathers all processes and opens the devices.
+
+  Args:
+    options: of the command; all processes must have the same, but for their
+      number.
+    config: with `deadlines`; the same on all.
+    sigterms: of `keep_sigterms`.
+
+  Yields:
+    `distributed.Processes`, and the number of this one.
+  """
+  from byol_flax.runs import compilation, distributed
+  from byol_flax.runs.peers import watch
+
+  compilation.keep_programs(options.compilation_cache)
+  cluster = distributed.find_cluster(
+    options.coordinator, options.process_count, options.process_index
+  )
+  # The processes compare it, so that all of them do the same.
+  said = {**vars(options), "process_index": None, "config": config.to_json()}
+  with distributed.start(
+    cluster,
+    watch.Deadlines(**config.deadlines),
+    identity=str(sorted(said.items())),
+    sigterms=sigterms,
+  ) as processes:
+    # Imported only now, so that a signal meets JAX's handler soon.
+    from byol_flax.runs import devices
+
+    devices.open_devices()
+    yield processes, cluster.index

@@ -1,0 +1,222 @@
+"""Linear evaluation: classifiers on a frozen encoder (paper App. C.1).
+
+All classifiers of a sweep are trained in one pass, on the same forward of the
+encoder.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from byol_flax import sharding
+from byol_flax.evaluation import features, linear_heads, training
+from byol_flax.evaluation.encoder import Encoder, represent
+from byol_flax.evaluation.protocol import Setting
+from byol_flax.pretrain import schedules
+from input_pipeline import augment, pipeline, sources
+from input_pipeline.errors import UsageError
+
+
+def run(setting: Setting) -> dict[str, Any]:
+  """The protocol of configs/linear.py."""
+  config = setting.config
+  train, test = (
+    setting.open_split("train_split"),
+    setting.open_split("test_split"),
+  )
+  valid = setting.open_split("valid_split") if config.valid_split else None
+  setting.check_splits(train, valid, test)
+  _check(config, train, setting.mesh)
+  reader = setting.make_reader()
+  encoder = features.calibrate(setting.encoder, train, reader, setting.mesh)
+  heads = [
+    linear_heads.Head(rate, regularised)
+    for regularised, rate in itertools.product(
+      config.logit_regularisation, config.learning_rates
+    )
+  ]
+  rows = []
+  for name in config.augmentations:
+    sweep = _Sweep(setting, encoder, heads, reader, train, valid, test)
+    rows += sweep.rows(name)
+  for row in rows:
+    setting.tell(_line(row))
+  return {"rows": rows, "splits": setting.describe(train, valid, test)}
+
+
+def _check(config: Any, train: sources.Source, mesh: Mesh) -> None:
+  """Raises UsageError for what would show after the training only."""
+  if not config.valid_split and len(config.learning_rates) > 1:
+    raise UsageError(
+      f"learning_rates has {len(config.learning_rates)} values and valid_split "
+      "is empty; name a split to choose on, or give one learning rate."
+    )
+  if config.batch_size > len(train):
+    raise UsageError(
+      f"batch_size is {config.batch_size}, more than the {len(train)} images "
+      f"of {train.split}; give a smaller one."
+    )
+  if config.batch_size % mesh.size:
+    below = config.batch_size // mesh.size * mesh.size
+    raise UsageError(
+      f"batch_size {config.batch_size} must be a multiple of {mesh.size}, such "
+      f"as {max(below, mesh.size)} or {below + mesh.size}, to be shared by the "
+      "devices."
+    )
+  if not _total_steps(config, train):
+    raise UsageError(
+      f"{config.epochs:g} epochs of {len(train)} images in batches of "
+      f"{config.batch_size} are 0 updates; take more epochs."
+    )
+
+
+def _total_steps(config: Any, train: sources.Source) -> int:
+  return int(config.epochs * len(train) / config.batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sweep:
+  """The classifiers of one augmentation, trained together."""
+
+  setting: Setting
+  encoder: Encoder
+  heads: Sequence[linear_heads.Head]
+  reader: pipeline.EvalReader
+  train: sources.Source
+  valid: sources.Source | None
+  test: sources.Source
+
+  def rows(self, name: str) -> list[dict[str, Any]]:
+    """One for logits as they are and one for regularised, as configured."""
+    scores = training.once(
+      self.setting, f"scores-{name}", lambda: self._measure(name)
+    )
+    found = []
+    for regularised in self.setting.config.logit_regularisation:
+      mine = [
+        i for i, h in enumerate(self.heads) if h.regularised == regularised
+      ]
+      chosen = mine[0]
+      if self.valid:  # of equal ones the first
+        chosen = max(mine, key=lambda i: scores["valid"][i][0])
+      found.append(
+        {
+          "augmentation": name,
+          "logit_regularisation": regularised,
+          "learning_rate": self.heads[chosen].learning_rate,
+          "valid_top1": {
+            f"{self.heads[i].learning_rate:g}": scores["valid"][i][0]
+            for i in mine
+            if self.valid
+          },
+          "top1": scores["test"][chosen][0],
+          "top5": scores["test"][chosen][1],
+        }
+      )
+    return found
+
+  def _measure(self, name: str) -> dict[str, Any]:
+    """Trains, and counts on valid and test, once at the end."""
+    state = training.run(self._training(name), self.setting)
+    splits = [split for split in (self.valid, self.test) if split]
+    guesses = self._guesses(state, splits)
+    *valid, test = [
+      linear_heads.accuracies(x["guesses"], x["label"]) for x in guesses
+    ]
+    return {
+      "heads": [linear_heads.name_of(head) for head in self.heads],
+      "valid": valid[0].tolist() if valid else [],
+      "test": test.tolist(),
+    }
+
+  def _guesses(
+    self, state: linear_heads.LinearState, splits: Sequence[sources.Source]
+  ) -> list[features.Features]:
+    return features.extract_splits(
+      linear_heads.make_guess_fn(self.encoder, self.setting.mesh),
+      {"encoder": self.encoder.variables, "weights": state.weights},
+      splits,
+      self.reader,
+      mesh=self.setting.mesh,
+      part_done=self.setting.processes.part_done,
+    )
+
+  def _training(self, name: str) -> training.Training:
+    config, mesh, encoder = self.setting.config, self.setting.mesh, self.encoder
+    total_steps = _total_steps(config, self.train)
+    step = linear_heads.make_step(
+      encoder,
+      self.heads,
+      decay=schedules.learning_rate_schedule(
+        base_learning_rate=1.0,
+        batch_size=config.batch_size,
+        warmup_steps=0,
+        total_steps=total_steps,
+      ),
+      momentum=config.momentum,
+      alpha=config.logit_clip,
+      beta=config.logit_penalty,
+    )
+    whole = sharding.replicated(mesh)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+    images = jax.ShapeDtypeStruct((1, *[encoder.crop.size] * 2, 3), jnp.uint8)
+    y = jax.eval_shape(
+      functools.partial(represent, encoder.module), encoder.variables, images
+    )
+
+    def evaluate(state: linear_heads.LinearState) -> dict[str, float]:
+      if not self.valid:
+        return {}
+      (found,) = self._guesses(state, [self.valid])
+      scores = linear_heads.accuracies(found["guesses"], found["label"])[:, 0]
+      return {
+        f"linear/valid/top1/{linear_heads.name_of(head)}": float(score)
+        for head, score in zip(self.heads, scores, strict=True)
+      }
+
+    return training.Training(
+      name=name,
+      source=self.train,
+      transform=_transform(name, encoder),
+      batch_size=config.batch_size,
+      total_steps=total_steps,
+      seed=config.seed,
+      create_state=jax.jit(
+        lambda: linear_heads.create_state(
+          len(self.heads),
+          y.shape[-1],
+          self.train.num_classes,
+          seed=config.seed,
+          dtype=y.dtype,
+        ),
+        out_shardings=whole,
+      ),
+      step_fn=lambda state, batch: jitted(state, encoder.variables, batch),
+      evaluate=evaluate,
+      evaluate_every=config.evaluate_every_steps,
+      headline=("loss", "train/loss"),
+    )
+
+
+def _transform(name: str, encoder: Encoder) -> augment.OneView:
+  """Crop and flip, or view1 of the pre-training (the paper names neither T)."""
+  view = augment.View(**encoder.config["augment"]["view1"])
+  if name == "crop_flip":
+    view = augment.crop_and_flip(view)
+  return augment.OneView(size=encoder.crop.size, view=view)
+
+
+def _line(row: dict[str, Any]) -> str:
+  """A row of Table 7 in words."""
+  regularised = "logits regularised" if row["logit_regularisation"] else ""
+  how = ", ".join(filter(None, [row["augmentation"], regularised]))
+  return (
+    f"linear, {how}: top-1 {row['top1']:.3f}, top-5 {row['top5']:.3f} on test "
+    f"(learning rate {row['learning_rate']:g})"
+  )

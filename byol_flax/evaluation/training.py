@@ -1,0 +1,202 @@
+"""A training within an evaluation: one loop, in a folder of its own.
+
+A protocol may train many times; each training resumes by itself, and one that
+is done is not trained again.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+
+from byol_flax import sharding
+from byol_flax.evaluation.protocol import Setting
+from byol_flax.runs import (
+  checkpoint,
+  loop,
+  metrics_log,
+  out_files,
+  progress_line,
+)
+from byol_flax.runs.start_clock import StartClock
+from input_pipeline import augment, loading, pipeline, sources
+from input_pipeline.unreadable import UnreadableImages
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+  """What is trained, and how long.
+
+  Attributes:
+    name: of the folder within the evaluation's workdir.
+    source: labelled images.
+    transform: that makes an image of a batch.
+    batch_size: images of an update, all devices together.
+    total_steps: updates.
+    seed: of the order and the draws.
+    create_state: () -> state before the first update, on the mesh; has `step`.
+    step_fn: (state, batch) -> (state, metrics), jitted; the batch has "image",
+      uint8 [B, S, S, 3], and "label", int32 [B].
+    evaluate: state -> metrics, after every `evaluate_every` updates (0: at the
+      end only) and at the end.
+    headline: see `loop.Outlets`.
+  """
+
+  name: str
+  source: sources.Source
+  transform: augment.OneView
+  batch_size: int
+  total_steps: int
+  seed: int
+  create_state: Callable[[], Any]
+  step_fn: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
+  evaluate: Callable[[Any], dict[str, float]]
+  evaluate_every: int
+  headline: tuple[str, str]
+
+
+_DIVERGED = (
+  "A loss that had grown points to a learning rate that is too high for these "
+  "features."
+)
+
+
+def run(training: Training, setting: Setting) -> Any:
+  """Trains to the end, from where an earlier start stopped; returns the state.
+
+  Raises:
+    PreemptedError: after a save; the same command goes on.
+  """
+  folder = str(epath.Path(setting.workdir, training.name))
+  config, processes = setting.config, setting.processes
+  checkpoints = checkpoint.Checkpoints(
+    folder, processes=processes, **config.checkpoint
+  )
+  try:
+    whole = sharding.replicated(setting.mesh)
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+      jax.eval_shape(training.create_state),
+    )
+    restored = checkpoints.restore(abstract)
+    state = restored.state if restored else training.create_state()
+    if int(state.step) >= training.total_steps:
+      return state
+    seconds = restored.record["seconds"] if restored else 0.0
+    checkpoints.check_room(abstract)
+    return _train(training, setting, folder, checkpoints, state, seconds)
+  finally:
+    checkpoints.close()
+
+
+def _train(
+  training: Training,
+  setting: Setting,
+  folder: str,
+  checkpoints: checkpoint.Checkpoints,
+  state: Any,
+  seconds: float,
+) -> Any:
+  """The updates that are missing."""
+  config, begun = setting.config, time.monotonic()
+  start_step = int(state.step)
+  source = sources.ReadableSource(training.source)
+  progress = progress_line.Progress(
+    total_steps=training.total_steps,
+    batch_size=training.batch_size,
+    stream=setting.console,
+  )
+  unreadable = UnreadableImages(
+    source,
+    f"{folder}/unreadable-{jax.process_index()}.txt",
+    config.max_unreadable_share,
+  )
+  how, batches = _open_batches(training, config, source, start_step, unreadable)
+  progress.note(
+    f"{training.name}: update {start_step:,} of {training.total_steps:,}; "
+    f"input: {how}"
+  )
+  leads = jax.process_index() == 0
+  with metrics_log.MetricsLog(
+    folder, writes=leads, resume_step=start_step
+  ) as out:
+    try:
+      progress.notes([out.note])
+      state, _ = loop.run(
+        state,
+        training.step_fn,
+        sharding.prefetch(setting.mesh, batches),
+        total_steps=training.total_steps,
+        batch_size=training.batch_size,
+        intervals=loop.Intervals(
+          report=config.report_every_steps, evaluate=training.evaluate_every
+        ),
+        outlets=loop.Outlets(
+          checkpoints=checkpoints,
+          make_record=lambda step, seconds: {
+            "training": training.name,
+            "seconds": seconds,
+          },
+          evaluate=training.evaluate,
+          report=out,
+          progress=progress,
+          processes=setting.processes,
+          starved=lambda: "More cores would read faster.",
+          headline=training.headline,
+          diverged=_DIVERGED,
+        ),
+        evaluate_first=False,
+        start_clock=StartClock(begun),
+        begun=begun - seconds,
+      )
+    finally:
+      progress.close()
+      batches.close()
+  if unreadable.indices:
+    progress.note(unreadable.sentence())
+  return state
+
+
+def _open_batches(
+  training: Training,
+  config: Any,
+  source: sources.ReadableSource,
+  start_step: int,
+  unreadable: UnreadableImages,
+) -> tuple[loading.Loading, loading.Batches]:
+  """Who reads the rows of this process, and its batches, to be closed."""
+  rows = training.batch_size // jax.process_count()
+  how = loading.choose_loading(
+    num_workers=config.num_workers,
+    num_threads=config.num_threads,
+    rows=rows,
+    row_bytes=training.transform.row_bytes,
+  )
+  return how, pipeline.train_iterator(
+    pipeline.labelled_stream(source, training.transform, training.seed),
+    how,
+    rows=rows,
+    start_step=start_step,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    unreadable=unreadable,
+  )
+
+
+def once(setting: Setting, name: str, find: Callable[[], Any]) -> Any:
+  """A JSON object that `find` makes, or that an earlier start made and kept.
+
+  All processes call it; the first one writes `workdir/name.json`.
+  """
+  path = epath.Path(setting.workdir, f"{name}.json")
+  # What process 0 wrote others may see later.
+  if not setting.processes.any(path.exists()):
+    found = find()
+    if jax.process_index() == 0:
+      out_files.write_json(str(path), found)
+    return json.loads(json.dumps(found))
+  return json.loads(path.read_text())

@@ -1,0 +1,44 @@
+"""Linear evaluation of a frozen encoder (paper §4, App. C.1; Tables 1 and 7).
+
+Command: byol evaluate --config=configs/linear.py --encoder=RUN --workdir=DIR
+Argument after the colon: `table7=1` for all four rows of Table 7; `released=1`
+for the authors' released code: one learning rate, all training images, nothing
+chosen.
+Paper, ResNet-50: top-1 74.3, top-5 91.6. Measured: see BUILD_NOTES.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  """Returns the config; `arg` is explained at the top of this file."""
+  given = common.parse_arg(arg, table7=0, released=0)
+  config = common.trained_protocol("linear")
+  # The last 10,009 images of TFDS's order are valid (App. C.1), of ImageNet and
+  # the other sets that `tfds_sources.KNOWN` lists; elsewhere name two parts.
+  config.train_split = "train_without_valid"
+  config.valid_split = "valid"
+  config.test_split = "test"
+
+  config.epochs = 80.0  # App. C.1
+  config.batch_size = 1024
+  # Chosen on valid. Per 256 images: paper.md §5.1 says why.
+  config.learning_rates = (0.4, 0.3, 0.2, 0.1, 0.05)
+  config.momentum = 0.9  # Nesterov
+  # "crop_flip", or "pretraining": view1 of the encoder's own augmentation.
+  config.augmentations = ("crop_flip",)
+  config.logit_regularisation = (False,)  # Table 7 (b); True has both of these
+  config.logit_clip = 20.0  # α
+  config.logit_penalty = 0.01  # β
+  config.evaluate_every_steps = 0  # on valid; 0: at the end only
+  if given["table7"]:
+    config.augmentations = ("crop_flip", "pretraining")
+    config.logit_regularisation = (False, True)
+  if given["released"]:  # authors' configs/eval.py
+    config.train_split = "train"
+    config.valid_split = ""
+    config.learning_rates = (0.2,)
+    config.batch_size = 4096
+  return config
