@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from input_pipeline import sources
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import ReadableSource, open_source
 from tests.input_pipeline.test_folders import labels, make_folder, picture
