@@ -1,1 +1,1 @@
-"""What a step, the input and a save take on the machine at hand."""
+"""Measures what a step, the input and a save take on the machine at hand."""

@@ -23,13 +23,13 @@ def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
 
   Args:
     config: as made by configs/byol.py.
-    folder: where; what is written there is removed again.
+    folder: where to save; what is written there is removed again.
     stream: console.
 
   Returns:
-    Seconds until `save` returns, until the checkpoint is committed and of the
-    restore; bytes of the state, and of the state and what saving adds to it on
-    the host at most.
+    Seconds until `save` returns, seconds until the checkpoint is committed, and
+    seconds of the restore; bytes of the state, and how many bytes the state and
+    what saving adds to it take on the host at most.
   """
   examples, classes = data_sets.size_of(config)
   mesh = sharding.make_mesh()

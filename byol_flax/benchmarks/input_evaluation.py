@@ -15,9 +15,9 @@ from input_pipeline import augment, loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 
 _ROUNDS = 3
-_SETTLING = 2.0  # seconds, until every worker is at work
+_SETTLING = 2.0  # seconds in which every worker gets to work
 _SECONDS = 5.0
-_CHUNKS = 4  # in a batch: few, so that many batches come in that time
+_CHUNKS = 4  # in a batch; few, so that many batches come in _SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Rates:
   """Images per second that arrive in this process.
 
   Attributes:
-    threads: of few threads of this process.
-    one_worker: of one worker process.
-    all_workers: of as many as the config asks for.
+    threads: from a few threads of this process.
+    one_worker: from one worker process.
+    all_workers: from as many workers as the config asks for.
     num_workers: how many these are.
-    training: of training's input with as many workers; None where the images
-      of training lie on the devices.
-    start_seconds: until the first batch of all workers.
+    training: from training's input with as many workers; None if the images of
+      training lie on the devices.
+    start_seconds: until the first batch comes from all workers.
   """
 
   threads: float
@@ -45,14 +45,15 @@ class Rates:
 def benchmark(config: Any, *, stream: TextIO) -> dict[str, Any]:
   """Measures the training images of a config as an evaluation reads them.
 
-  All ways to read take turns, so that what else the machine does hits each.
+  All ways to read take turns, so that other work of the machine slows down each
+  of them.
 
   Args:
     config: as made by configs/byol.py.
     stream: console.
 
   Returns:
-    Rates, and who would read the training split.
+    Rates, and a phrase that says who would read the training split.
 
   Raises:
     UsageError: there are no such images.
@@ -136,7 +137,7 @@ def measure(
   )
 
 
-# Batches, and how many images of one count.
+# Batches, and a function that says how many images of a batch count.
 _Way = tuple[loading.Batches, Callable[[loading.Batch], int]]
 
 
@@ -144,7 +145,7 @@ def _open_evaluation(
   source: sources.Source, reader: pipeline.EvalReader, num_workers: int
 ) -> _Way:
   how = dataclasses.replace(reader, num_workers=num_workers).how(source)
-  if num_workers:  # even where the rule would rather have threads
+  if num_workers:  # workers, even if the reader would choose threads
     how = dataclasses.replace(
       how, num_workers=num_workers, num_threads=reader.num_threads
     )

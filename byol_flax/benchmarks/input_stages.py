@@ -20,7 +20,7 @@ from input_pipeline import (
 )
 
 _IMAGES = 48
-_PIXELS = 100_000_000  # of all of them, which lie in memory decoded
+_PIXELS = 100_000_000  # of all images together, decoded in memory
 _ROUNDS = 7
 
 
@@ -30,7 +30,7 @@ class Stage:
 
   Attributes:
     name: of the stage.
-    milliseconds: for an image, both views together and on average.
+    milliseconds: for an image, on average; of both views together.
   """
 
   name: str
@@ -38,7 +38,7 @@ class Stage:
 
   @property
   def images_per_second(self) -> float:
-    """What one core would do if it did nothing else."""
+    """The rate of one core that does nothing else."""
     return 1000 / self.milliseconds if self.milliseconds else float("inf")
 
 
@@ -50,11 +50,11 @@ def one_core(
   Args:
     source: images; the first few are used.
     settings: the `augment` section of a config.
-    batch_size: of training; draws alone are made for a batch at a time.
+    batch_size: of training; if only draws are made, a batch is drawn at once.
 
   Returns:
-    Stages that do not occur are left out. "whole" is measured by itself: all
-    that a worker does for an example.
+    The stages that occur. "whole" is all that a worker does for an example,
+    measured by itself.
   """
   place = places.place_of(settings)
   readable = sources.ReadableSource(source)
@@ -117,10 +117,10 @@ def _draw_times(
   transform: augment.TwoDraws,
   rows: int,
 ) -> dict[str, float]:
-  """Milliseconds of what is made for `rows` images at a time, for one image.
+  """Milliseconds for an image if draws are made for `rows` images at a time.
 
   Args:
-    shapes: heights and widths, which come again and again.
+    shapes: heights and widths; they repeat until there are `length`.
     length: of the set of images.
     transform: as made from a config.
     rows: of a batch.
@@ -153,7 +153,7 @@ def _pixel_work(
   draws: list[tuple[augment.ViewDraw, augment.ViewDraw]],
   size: int,
 ) -> dict[str, Callable[[int], Any]]:
-  """What is done to both views of every image."""
+  """The operations that both views of every image undergo."""
   planes = image_ops.crop_planes(images[0], draws[0][0].box, size)
 
   def crop(i: int) -> None:
@@ -193,7 +193,7 @@ def _color_times(
   found = _measure({name: op for name, (op, _) in ops.items()}, len(images))
   for name, (_, probability) in ops.items():
     times[name] = found[name] * sum(view[probability] for view in views)
-  # What comes after the grayscale has one plane to work on where there is one.
+  # After the grayscale operation a grey view has only one plane.
   for name, probability in (
     ("blur", "blur_probability"),
     ("solarize", "solarize_probability"),
@@ -231,7 +231,7 @@ def _late(
 def _measure(
   work: dict[str, Callable[[int], Any]], count: int
 ) -> dict[str, float]:
-  """Milliseconds of each work for one image; all take turns."""
+  """Milliseconds that each function takes for one image; they take turns."""
   rounds: dict[str, list[float]] = {name: [] for name in work}
   for _ in range(_ROUNDS):
     for name, function in work.items():

@@ -1,4 +1,4 @@
-"""`byol benchmark input`: the rate of every stage, and which one limits."""
+"""`byol benchmark input`: measures every stage and names the slowest."""
 
 import dataclasses
 import importlib.util
@@ -24,12 +24,14 @@ def benchmark(
 
   Args:
     config: as made by configs/byol.py.
-    against_tf: time tf.data as well, which decodes, crops and resizes only.
-    image_size: such as 4000x3000, to measure synthetic photographs of it.
+    against_tf: whether to time tf.data too, which only decodes, crops and
+      resizes.
+    image_size: such as 4000x3000, to measure synthetic photographs of that
+      size.
     stream: console.
 
   Returns:
-    Milliseconds and rates, and what limits.
+    Milliseconds, rates, and what limits the rate.
 
   Raises:
     UsageError: tf.data cannot read these images.
@@ -89,8 +91,8 @@ def _tell_rates(rates: Rates, stream: TextIO) -> None:
   if not rates.num_workers:
     return
   stream.write(
-    f"memory of a worker: {rates.worker_bytes / 2**20:,.0f} MiB, the code and "
-    "libraries that all share included\n"
+    f"memory of a worker: {rates.worker_bytes / 2**20:,.0f} MiB, including the "
+    "code and libraries that all workers share\n"
   )
   if rates.num_workers > 1:
     stream.write(
@@ -113,32 +115,35 @@ def limit(stages: list[Stage], rates: Rates, cores: int) -> tuple[str, str]:
     return (
       "the transfer to the devices",
       "Fewer bytes for each image would help: --config.augment.cache=device, "
-      "if the images fit the devices' memory.",
+      "if the images fit into the devices' memory.",
     )
   if rates.num_workers and rates.hand_over < 1.5 * rates.all_workers:
     return (
       "handing batches over to the trainer, which one process does",
-      "More processes of the trainer, or --config.augment.cache=device, if the "
-      "images fit the devices' memory.",
+      "More processes of the trainer would help, or "
+      "--config.augment.cache=device, if the images fit into the devices' "
+      "memory.",
     )
   listed = sum(stage.milliseconds for stage in stages[:-1])
   if listed < 0.5 * 1000 / rates.one_worker:
     return (
-      "what every image takes whatever its size: its number, its random "
+      "what every image costs whatever its size: its number, its random "
       "generator, its way to the trainer",
-      "More cores, or --config.augment.cache=device for a set that fits the "
-      "devices.",
+      "More cores would help, or --config.augment.cache=device, if the images "
+      "fit into the devices' memory.",
     )
   slowest = max(stages[:-1], key=lambda stage: stage.milliseconds)
   name = f"{slowest.name}, on the cores of the host"
   if rates.num_workers < cores:
     return name, f"--config.loader.num_workers={cores} uses all cores."
   fixes = {
-    "read": "Faster storage, or `byol prepare` for files in few shards.",
-    "decode": "Images of fewer pixels (`byol prepare --longest-side=N`), "
+    "read": "Faster storage would help, or `byol prepare`, which puts the "
+    "files into a few shards.",
+    "decode": "Smaller images (`byol prepare --longest-side=N`) would help, "
     "--config.augment.scaled_decoding=true for large JPEGs, more cores, or "
-    "--config.augment.cache=device for a set that fits the devices.",
-    "draw": "More cores.",
+    "--config.augment.cache=device, if the images fit into the devices' "
+    "memory.",
+    "draw": "More cores would help.",
   }
   return name, fixes.get(
     slowest.name,
@@ -152,11 +157,11 @@ def _limit_of_draws(rates: Rates) -> tuple[str, str]:
     return (
       "the transfer of the draws to the devices, which takes as long for few "
       "as for many",
-      "A larger batch_size has fewer of them.",
+      "A larger batch_size means fewer transfers.",
     )
   return (
     "the one thread that draws",
-    "Workers would not make it faster; devices that take fewer images a second "
+    "Workers would not make it faster. Devices that take fewer images a second "
     "never wait for it.",
   )
 
@@ -175,8 +180,8 @@ def _tf_data(source: sources.Source, settings: AugmentConfig) -> float:
     for image in encoded
   ):
     raise UsageError(
-      "--against-tf-data needs JPEG files; the images of "
-      f"{source.name} are none."
+      "--against-tf-data needs JPEG files, but not all images of "
+      f"{source.name} are JPEG."
     )
   return tf_data.images_per_second(
     encoded, settings.size, settings.view1.crop_area

@@ -1,4 +1,4 @@
-"""How fast batches come: workers, hand-over and transfer to the devices."""
+"""Measures how fast batches come: workers, hand-over, transfer to devices."""
 
 import contextlib
 import dataclasses
@@ -20,22 +20,23 @@ from input_pipeline.unreadable import UnreadableImages
 _WARM_UP_SECONDS = 3.0  # from the first batch on
 _SECONDS = 8.0
 _TRANSFERS = 20
-_CHUNKS = 4  # in a batch: enough to see what putting them together costs
+_CHUNKS = 4  # in a batch; enough to see what joining them costs
 
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-  """Images per second, and what it takes.
+  """Images per second of each part of the input, and what it takes.
 
   Attributes:
-    one_worker: of one worker process, handed over; of a thread of the trainer
-      where there are no workers.
-    all_workers: of as many as the config asks for.
+    one_worker: of one worker process, handed over; if there are no workers, of
+      a thread of the trainer.
+    all_workers: of as many workers as the config asks for.
     num_workers: how many these are.
-    hand_over: of one worker that has no work; as `one_worker` without any.
+    hand_over: of one worker that only hands over; if there are no workers, the
+      same as `one_worker`.
     transfer: from the host to the devices.
     chunk_rows: images handed over at a time.
-    worker_bytes: memory of the largest worker, what it hands over included.
+    worker_bytes: memory of the largest worker, including what it hands over.
   """
 
   one_worker: float
@@ -93,7 +94,7 @@ def _rate(batches: loading.Batches, rows: int) -> float:
 
 
 def _largest_worker() -> int:
-  """Bytes in use by the largest of this process's children, 0 without any."""
+  """Bytes that the largest child of this process uses; 0 if it has none."""
   children = multiprocessing.active_children()
   return max(
     (memory.of_process("VmRSS", child.pid) for child in children), default=0

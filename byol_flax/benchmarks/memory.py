@@ -1,4 +1,4 @@
-"""How much memory processes hold, as the kernel counts it."""
+"""Asks the kernel how much memory a process holds."""
 
 import ctypes
 import gc
@@ -8,12 +8,13 @@ import re
 
 
 def of_process(name: str, pid: int | None = None) -> int:
-  """Bytes of a process, this one if not said.
+  """Bytes that a process holds.
 
   Args:
-    name: of the kernel's figures: VmRSS, all now; VmHWM, all at most; RssAnon,
-      its own now; RssShmem, what it shares with others now.
-    pid: of the process.
+    name: of a figure of the kernel: VmRSS, all that it holds now; VmHWM, the
+      most that it ever held; RssAnon, its own memory now; RssShmem, what it
+      shares with others now.
+    pid: of the process; by default this one.
   """
   status = pathlib.Path(f"/proc/{pid or os.getpid()}/status").read_text()
   found = re.search(rf"{name}:\s+(\d+) kB", status)
@@ -21,11 +22,11 @@ def of_process(name: str, pid: int | None = None) -> int:
 
 
 def settle() -> None:
-  """Gives back what was used and freed."""
+  """Returns freed memory to the kernel."""
   gc.collect()
   ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak() -> None:
-  """Lets this process's VmHWM start from what is in use now."""
+  """Resets this process's VmHWM to what it holds now."""
   pathlib.Path("/proc/self/clear_refs").write_text("5")

@@ -1,9 +1,9 @@
-"""How many floating-point operations a function takes, by what it is made of.
+"""Counts the floating-point operations of a function before it is compiled.
 
-Not by XLA's analysis of the compiled program: on a GPU that leaves out whatever
-is done by a library, which convolutions are. Convolutions and products of
-matrices are counted, as they stand before anything is compiled, and so alike on
-every platform; all else is some two per cent of a ResNet.
+XLA's own count of the compiled program is of no use on a GPU: it leaves out all
+that a library does, such as convolutions. Here convolutions and products of
+matrices are counted before anything is compiled, so the count is the same on
+every platform. All else is some two per cent of a ResNet.
 """
 
 import math
@@ -18,11 +18,11 @@ from jax.extend import core
 def count(function: Callable[..., Any], *arguments: Any) -> int:
   """Floating-point operations of `function(*arguments)` on all devices.
 
-  A multiplication and an addition are two. What is computed again for the
+  A multiplication and an addition count as two. What is computed again for the
   gradient counts again.
 
   Args:
-    function: what JAX can trace; a jitted function, too.
+    function: any that JAX can trace, jitted or not.
     *arguments: trees of arrays or of their shapes.
   """
   return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
@@ -45,7 +45,7 @@ def _of_jaxpr(jaxpr: Any) -> int:
 
 
 def _of_part(value: Any) -> int:
-  """Of a parameter of an operation, which may be another program."""
+  """Counts a parameter of an operation, which may be a program itself."""
   if isinstance(value, core.ClosedJaxpr):
     return _of_jaxpr(value.jaxpr)
   return _of_jaxpr(value) if isinstance(value, core.Jaxpr) else 0
@@ -60,12 +60,12 @@ def _of_product(equation: Any) -> int:
 
 
 def _of_convolution(equation: Any) -> int:
-  """Multiplications of a `conv_general_dilated`, those by padding left out."""
+  """Multiplications of a `conv_general_dilated`, without those by padding."""
   params = equation.params
   numbers = params["dimension_numbers"]
   image, kernel = (x.aval.shape for x in equation.invars)
   result = equation.outvars[0].aval.shape
-  # Of each output channel, those input channels that it looks at.
+  # How many input channels each output channel looks at.
   channels = kernel[numbers.rhs_spec[1]]
   batch, features = (result[axis] for axis in numbers.out_spec[:2])
   pairs = [
@@ -93,10 +93,10 @@ def _pairs(
   spread: int,
   tap_spread: int,
 ) -> int:
-  """Along one axis: outputs and taps of the kernel that meet in a pixel.
+  """How many pairs of an output and a tap meet a pixel, along one axis.
 
-  Others meet in padding, or between the pixels of an image that is spread, as
-  in the gradient of a convolution with a stride.
+  The others meet padding, or a gap between the pixels of a spread image, as in
+  the gradient of a convolution with a stride.
   """
   output, tap = np.ogrid[:outputs, :taps]
   place = output * stride + tap * tap_spread - padding[0]

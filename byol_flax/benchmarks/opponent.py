@@ -1,7 +1,7 @@
-"""Updates of another library, in a process of their own.
+"""Runs updates of another library in a process of its own.
 
-Each side has the devices as it would alone, but for the memory that both keep;
-and what happens to the opponent leaves ours alone.
+So each side has the devices as if it were alone, except for the memory that the
+other keeps. And if the opponent fails, our own measurement goes on.
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ class OpponentError(Exception):
 
 
 class Opponent:
-  """A process that does an update when it is told to; to be closed."""
+  """A process that does an update when it is told to; close it at the end."""
 
   def __init__(self, make_update: MakeUpdate, *arguments: Any) -> None:
     """Starts the process, in which `make_update(*arguments)` is called."""
@@ -38,10 +38,10 @@ class Opponent:
     theirs.close()
 
   def update(self) -> float:
-    """Seconds of one update; the first waits for the start.
+    """Does an update and returns its seconds; the first call waits longer.
 
     Raises:
-      OpponentError: it failed or is gone.
+      OpponentError: the opponent failed or is gone.
     """
     try:
       self._pipe.send(None)
@@ -68,7 +68,7 @@ def _serve(
   arguments: tuple[Any, ...],
 ) -> None:
   """In the process: answers each message with the seconds of an update."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # ours ends it
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
   parents.end_with_parent()
   try:
     update = make_update(*arguments)

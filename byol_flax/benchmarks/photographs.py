@@ -10,8 +10,8 @@ from input_pipeline import image_limits, sources
 from input_pipeline.errors import UsageError
 
 _PHOTOGRAPHS = 16
-_LENGTH = 50_000  # they come again and again: Grain shuffles short sets slowly
-_IMAGENET = (500, 375)  # its mean image, in 110 KB
+_LENGTH = 50_000  # with repetitions, because Grain shuffles short sets slowly
+_IMAGENET = (500, 375)  # the mean size of its images, which take 110 KB
 _QUALITY = 92
 
 
@@ -19,7 +19,7 @@ def parse_size(text: str) -> tuple[int, int]:
   """Width and height of "4000x3000".
 
   Raises:
-    UsageError: it is no size, or none that is decoded.
+    UsageError: it is no size, or one of more pixels than are decoded.
   """
   width, x, height = text.partition("x")
   if not (x and width.isdecimal() and height.isdecimal()):
@@ -37,14 +37,14 @@ def parse_size(text: str) -> tuple[int, int]:
 def open_images(
   config: Any, size: tuple[int, int] | None = None
 ) -> tuple[sources.Source, str]:
-  """The training images of a config, or others where they are not at hand.
+  """The training images of a config, or synthetic ones if they are not here.
 
   Args:
     config: as made by configs/byol.py.
-    size: width and height of synthetic photographs to take in any case.
+    size: width and height; if given, synthetic photographs in any case.
 
   Returns:
-    The images, and what they are.
+    The images, and a phrase that says what they are.
 
   Raises:
     UsageError: there is no such folder.
@@ -56,17 +56,17 @@ def open_images(
     return Photographs(size), synthetic
   try:
     source = data_sets.open_split(config)
-  except UsageError:  # They need not be on the machine that asks.
+  except UsageError:  # the set need not be on this machine
     if name.startswith(("folder:", "unlabelled:")):
-      raise  # unless they are named by their place on it
+      raise  # but a folder must be
     return Photographs(), synthetic
   return source, f"images of {name}"
 
 
 class Photographs:
-  """JPEG files as heavy as ImageNet's; see `sources.Source`.
+  """JPEG files as large as ImageNet's; see `sources.Source`.
 
-  Larger ones are as heavy for each pixel as what cameras write.
+  If they have more pixels, they take as many bytes a pixel as a camera's files.
   """
 
   name = split = fingerprint = "synthetic"
@@ -78,7 +78,7 @@ class Photographs:
     """Takes width and height."""
     rng = np.random.default_rng(0)
     self._files = []
-    # Equal contrast at every scale, as in photographs, down to two pixels.
+    # As in photographs, contrast is equal at every scale down to two pixels.
     scales = [4]
     while 4 * scales[-1] <= max(size):
       scales.append(4 * scales[-1])
@@ -98,12 +98,12 @@ class Photographs:
     return {"image": self._files[i % len(self._files)], "label": np.int32(-1)}
 
   def example_name(self, i: int) -> str:
-    """A number."""
+    """Names a photograph by its number."""
     return f"synthetic photograph {i}"
 
   def file_of(self, i: int) -> None:
-    """None: they are made here."""
+    """None, because the photographs are made here."""
 
   def unlabelled(self) -> np.ndarray:
-    """All."""
+    """The numbers of all photographs: none has a label."""
     return np.arange(len(self))

@@ -19,7 +19,7 @@ from input_pipeline import resident as resident_lib
 from input_pipeline.errors import UsageError
 
 _WARM_UP = 2  # updates before the clock starts; PyTorch compiles in the first
-# bfloat16 without sparsity, from NVIDIA's data sheets.
+# Operations per second in bfloat16, without sparsity, by NVIDIA's data sheets.
 _PEAKS_OF_GPUS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 
 
@@ -32,9 +32,9 @@ def benchmark(
 ) -> dict[str, Any]:
   """Times updates on random images that lie on the devices already.
 
-  An opponent runs in a process of its own, and updates of both take turns, so
-  that whatever else the machine does meets both. If it fails, that is told, and
-  our own figures stand.
+  An opponent runs in a process of its own. Updates of both take turns, so that
+  other work of the machine slows down both. If the opponent fails, the console
+  says so, and our own figures stand.
 
   Args:
     config: as made by configs/byol.py.
@@ -77,17 +77,17 @@ def take_turns(
   against: opponent.MakeUpdate | None,
   arguments: tuple[Any, ...],
 ) -> tuple[dict[str, list[float]], str]:
-  """Does so many updates of ours and, in turns with them, of an opponent.
+  """Does updates of ours and, in turns with them, of an opponent.
 
   Args:
     ours: does one update and waits for it.
-    updates: of each.
-    against: with `arguments` gives the like of `ours`, in another process.
+    updates: how many of each.
+    against: called with `arguments` in another process, it returns a function
+      like `ours`.
     arguments: of `against`.
 
   Returns:
-    Seconds of each update by name, and why the opponent has none: "" unless it
-    failed.
+    Name -> seconds of each update, and why the opponent failed, or "".
   """
   times: dict[str, list[float]] = {"byol_flax": []}
   failure, theirs = "", None
@@ -96,7 +96,7 @@ def take_turns(
       times["byol_flax"].append(opponent.seconds(ours))
       if against and not failure:
         try:
-          # Begins once ours has taken the memory that it needs.
+          # It starts only after ours has taken the memory that it needs.
           theirs = theirs or opponent.Opponent(against, *arguments)
           times.setdefault("pytorch", []).append(theirs.update())
         except opponent.OpponentError as error:
@@ -124,7 +124,7 @@ def torch_update(
 
 @dataclasses.dataclass(frozen=True)
 class _Facts:
-  """What the step depends on: `images` lie on the devices, where there are."""
+  """What the step depends on; `images` are those that lie on the devices."""
 
   examples: int
   classes: int
@@ -145,7 +145,7 @@ def random_batch(
 ) -> dict[str, np.ndarray]:
   """A training batch of noise, of the size and kind that the config asks for.
 
-  Without the images that lie on the devices; `resident` is their shape.
+  Images that lie on the devices are not part of it; `resident` is their shape.
   """
   rng = np.random.default_rng(0)
   size, count = config.augment.size, config.batch_size
@@ -227,8 +227,8 @@ def _words(summary: dict[str, float]) -> str:
 def peak_of(kind: str) -> float | None:
   """Operations per second of a device of that kind; None if not known."""
   for name, generation in slices.GENERATIONS.items():
-    # JAX says "TPU v5 lite" and "TPU v6 lite" for v5e and v6e, "TPU v5" or
-    # "TPU v5p" for v5p.
+    # JAX calls v5e and v6e "TPU v5 lite" and "TPU v6 lite", and v5p "TPU v5" or
+    # "TPU v5p".
     told = name.replace("5e", "5 lite").replace("6e", "6 lite")
     if kind in (f"TPU {told}", f"TPU {told.removesuffix('p')}"):
       return generation.peak_tflops * 1e12

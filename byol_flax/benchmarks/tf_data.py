@@ -1,7 +1,7 @@
 """What the authors' host does, in tf.data: decode, crop and resize, no colours.
 
-A yardstick for ours, on one thread each. Their window sampler and their bicubic
-resize (dataset.py of the BYOL release), written anew.
+It is a yardstick for our input, on one thread each. Their window sampler and
+their bicubic resize (dataset.py of the BYOL release) are written anew.
 """
 
 import math
@@ -21,7 +21,7 @@ def images_per_second(
   Args:
     encoded: JPEG files.
     size: of a crop, in pixels.
-    area: least and most share of the image.
+    area: least and largest share of the image that a crop covers.
   """
 
   def crop(data: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """BYOL's step in plain PyTorch, to be timed beside ours.
 
-The same network, loss, LARS and target average, written as one would in
-PyTorch: two calls, one for each view, parameters in lists. On a GPU with
+Network, loss, LARS and target average are the same, written as one would in
+PyTorch: one call for each view, and parameters in lists. On a GPU it uses
 channels last, bfloat16 autocast and `torch.compile`.
 """
 
@@ -18,7 +18,7 @@ from byol_flax.models import byol, resnet
 
 
 class Block(nn.Module):
-  """Residual block, as `resnet.Block`."""
+  """Residual block, like `resnet.Block`."""
 
   def __init__(
     self,
@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-  """Encoder, projector, predictor and classifier, as `byol.ByolNetwork`."""
+  """Encoder, projector, predictor, classifier, like `byol.ByolNetwork`."""
 
   def __init__(self, model: Any, num_classes: int) -> None:
     super().__init__()
@@ -117,7 +117,7 @@ def make_update(
 ) -> Callable[[], None]:
   """Returns a function that does one update on `batch` and waits for it.
 
-  Learning rate and τ are constants: the schedules cost nothing.
+  Learning rate and τ are constants, because schedules cost nothing.
   """
   gpu = torch.cuda.is_available()
   device = "cuda" if gpu else "cpu"
