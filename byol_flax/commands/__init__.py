@@ -1,1 +1,1 @@
-"""The verbs of the `byol` command, and the words it understands."""
+"""The verbs of the `byol` command, its flags, and the reading of configs."""

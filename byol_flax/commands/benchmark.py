@@ -1,4 +1,4 @@
-"""`byol benchmark`: measures, tells, and writes JSON."""
+"""`byol benchmark`: runs a benchmark and writes what it found as JSON."""
 
 import argparse
 import os
@@ -27,8 +27,8 @@ def run(options: argparse.Namespace, config: Any) -> int:
   check_writable(out)
   if what == "checkpoint" and out.startswith("gs://"):
     raise UsageError(
-      "benchmark checkpoint saves beside --out, on a disk of this machine; "
-      f"{out} is not on one."
+      "benchmark checkpoint saves beside --out, which must be on a disk of "
+      f"this machine; {out} is not."
     )
   if options.against_torch and places.place_of(config.augment) != Place.HOST:
     raise UsageError(

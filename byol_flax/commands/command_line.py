@@ -1,4 +1,4 @@
-"""The words that the `byol` command understands."""
+"""The flags of the `byol` command and what they may be."""
 
 import argparse
 import os
@@ -9,20 +9,20 @@ from byol_flax import bounds
 from byol_flax.bounds import Bound, Path, Real, Whole
 from input_pipeline import paths
 
-# Beside this package, in a checkout as where a wheel was installed.
+# They lie beside this package, both in a checkout and where a wheel installs.
 SHIPPED_CONFIGS = str(pathlib.Path(__file__).absolute().parents[2] / "configs")
 CONFIG_HELP = (
   "--config=FILE[:ARG] names a config file, such as configs/byol_digits.py or "
-  "configs/byol.py:epochs=100; --config.key=value overrides one value. Those "
-  f"of this project are in {SHIPPED_CONFIGS}, and are found from any folder."
+  "configs/byol.py:epochs=100; --config.key=value overrides one value. This "
+  f"project's own are in {SHIPPED_CONFIGS} and are found from any folder."
 )
 
-# What else than a config can be out of bounds.
+# What flags may be; configs have bounds of their own.
 BOUNDS: dict[str, Bound] = {
   "--workdir": Path(),
   "--init": Path(),
   "--init-encoder": Path(),
-  "--count": Whole(1, 16),  # columns that a person can still take in
+  "--count": Whole(1, 16),  # a person can still take in so many columns
   "--updates": Whole(1),
   "--longest-side": Whole(1, 65_535),
   "--price": Real(0),
@@ -33,12 +33,12 @@ BOUNDS: dict[str, Bound] = {
 
 
 def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-  """Splits the command line into command with options, and config flags.
+  """Splits the command line into a command with options, and config flags.
 
-  Paths are absolute, and gs://BUCKET/PATH stays.
+  Paths become absolute; gs://BUCKET/PATH stays as it is.
 
   Raises:
-    UsageError: a number or path that cannot be; argparse tells of all else.
+    UsageError: a number or path is out of bounds; argparse reports all else.
   """
   parser = argparse.ArgumentParser(
     prog="byol",
@@ -63,14 +63,14 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     type=_encoder,
     metavar="ENCODER",
     help="WORKDIR of a run, WORKDIR@STEP for a checkpoint that is not the "
-    "newest, or random:CONFIG for one that was never trained",
+    "newest, or random:CONFIG for an encoder that was never trained",
   )
   verb.add_argument(
     "--workdir",
     type=paths.absolute,
     required=True,
-    help="folder of the evaluation; without --encoder that of the run whose "
-    "newest checkpoint is evaluated",
+    help="folder of the evaluation; without --encoder, the folder of the run "
+    "whose newest checkpoint is evaluated",
   )
   _add_processes(verb)
   verb = add("views", "Draw images and their two views, before any run.")
@@ -88,8 +88,8 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
       "--compilation-cache",
       type=lambda given: given if given == "none" else paths.absolute(given),
       metavar="DIR",
-      help="where compiled programs are kept for the next start; `none` keeps "
-      "nothing; by default JAX_COMPILATION_CACHE_DIR, else "
+      help="where to keep compiled programs for the next start; `none` keeps "
+      "nothing; by default JAX_COMPILATION_CACHE_DIR if it is set, else "
       "~/.cache/byol-flax/compiled",
     )
 
@@ -110,13 +110,13 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _encoder(given: str) -> str:
-  """With an absolute path, where it names a folder."""
+  """Makes a path absolute; random:CONFIG stays as it is."""
   random = given == "random" or given.startswith("random:")
   return given if random else paths.absolute(given)
 
 
 def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
-  """The command that pre-trains."""
+  """Adds the command that pre-trains."""
   verb = add("train", "Pre-train, or resume in an existing workdir.")
   verb.add_argument(
     "--workdir",
@@ -135,13 +135,14 @@ def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     type=paths.absolute,
     metavar="WORKDIR[@STEP]",
     help="begin a new run with the weights of another one: both networks with "
-    "their heads, and BatchNorm's averages; STEP is the newest if not given",
+    "their heads, and BatchNorm's averages; by default its newest checkpoint",
   )
   weights.add_argument(
     "--init-encoder",
     type=paths.absolute,
     metavar="WORKDIR[@STEP]",
-    help="the same with the online encoder alone, for both networks",
+    help="begin a new run with only the online encoder of another one, in both "
+    "networks; the heads begin anew",
   )
   _add_processes(verb)
 
@@ -157,23 +158,25 @@ def _add_processes(verb: argparse.ArgumentParser) -> None:
       f"--{name}",
       type=kind,
       default=os.environ.get(f"BYOL_{name.upper().replace('-', '_')}") or None,
-      help=f"{text}; found by itself on TPU VMs",
+      help=f"{text}; not needed on TPU VMs",
     )
 
 
 def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
-  """The commands that tell what a run takes."""
+  """Adds the commands that tell what a run takes."""
   verb = add(
     "preflight",
-    "Compile the training step for a TPU slice, without one: does it fit, how "
-    "fast can it be, what does the run cost, what should be changed. Exit code "
-    "0 if it fits, 3 if not.",
+    "Compile the training step for a TPU slice, which need not be there, and "
+    "tell whether it fits, how fast it can be, what the run costs and what to "
+    "change. Exit code 0 if it fits, 3 if not.",
   )
   verb.add_argument("--slice", required=True, help="such as v3-512")
   verb.add_argument(
     "--price", type=float, help="of one device and hour, in any currency"
   )
-  verb.add_argument("--fast", action="store_true", help="a guess in a minute")
+  verb.add_argument(
+    "--fast", action="store_true", help="only guess, within a minute"
+  )
   verb.add_argument(
     "--out",
     type=paths.absolute,
@@ -193,17 +196,19 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   verb.add_argument(
     "--against-torch",
     action="store_true",
-    help="in turns with the same step in plain PyTorch (extra [bench])",
+    help="of `step`: take turns with the same step in plain PyTorch (extra "
+    "[bench])",
   )
   verb.add_argument(
     "--against-tf-data",
     action="store_true",
-    help="of `input`: beside tf.data, which decodes, crops and resizes only",
+    help="of `input`: measure tf.data too, which only decodes, crops and "
+    "resizes (extra [bench])",
   )
   verb.add_argument(
     "--evaluation",
     action="store_true",
-    help="of `input`: how evaluations read, beside how training does",
+    help="of `input`: measure how evaluations read, beside how training does",
   )
   verb.add_argument(
     "--image-size",
@@ -220,14 +225,14 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 
 def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
-  """The command that takes no config."""
+  """Adds the command that takes no config."""
   verb = add(
     "prepare",
-    "Images of any kind into shards that training reads, in OUT/NAME/VERSION; "
-    "after a kill the same command goes on where it stopped. SOURCE is a "
-    "folder (its subfolders train, test and val are splits, its folders "
-    "classes), a list of files (.txt or .tsv: path, tab, class) or a tar file, "
-    "also of tar files, as ImageNet comes.",
+    "Write images of any kind into shards that training reads, in "
+    "OUT/NAME/VERSION; after a kill the same command goes on where it stopped. "
+    "SOURCE is a folder (its subfolders train, test and val are splits, other "
+    "folders are classes), a list of files (.txt or .tsv: path, tab, class), "
+    "or a tar file, which may hold tar files as ImageNet's does.",
   )
   verb.epilog = None
   verb.add_argument("source", type=paths.absolute, metavar="SOURCE")
@@ -235,7 +240,7 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "out", type=paths.absolute, metavar="OUT", help="TFDS's data_dir"
   )
   verb.add_argument(
-    "--name", help="of the data set; that of SOURCE if not given"
+    "--name", help="of the data set; by default made from SOURCE"
   )
   verb.add_argument("--version", default="1.0.0", help="of the data set")
   verb.add_argument(
@@ -244,8 +249,8 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   verb.add_argument(
     "--labels",
     type=paths.absolute,
-    help="classes in the order of the images' names: one a line, or ImageNet's "
-    "ILSVRC2012_devkit_t12.tar.gz",
+    help="file with one class a line, in the order of the images' names, or "
+    "ImageNet's ILSVRC2012_devkit_t12.tar.gz",
   )
   verb.add_argument(
     "--longest-side",
@@ -257,7 +262,8 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   verb.add_argument(
     "--keep-duplicates",
     action="store_true",
-    help="write images whose bytes came before, too; they are reported",
+    help="also write images whose bytes came before; they are reported in any "
+    "case",
   )
   verb.add_argument(
     "--against",
@@ -265,8 +271,11 @@ def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     action="append",
     default=[],
     metavar="FOLDER:SPLIT",
-    help="another prepared split, to report images that occur in both",
+    help="another prepared split; images that occur in both are reported",
   )
   verb.add_argument(
-    "--workers", type=int, default=-1, help="processes; one per core by default"
+    "--workers",
+    type=int,
+    default=-1,
+    help="how many processes; by default one per core",
   )

@@ -1,8 +1,8 @@
 """What each value of a config may be: a row for every key, and no other row.
 
-What a key means stands beside it in configs/byol.py, or in the config of its
-protocol.
-What depends on the devices or the data is checked where these are known.
+The meaning of a key is written beside it in configs/byol.py, or in the config
+of its protocol. Limits that depend on the devices or the data are checked where
+these are known.
 """
 
 import difflib
@@ -26,7 +26,7 @@ from input_pipeline.errors import UsageError
 
 _SHARE = Real(0, 1)  # probabilities too
 _POSITIVE = Real(0, above=True)
-_SEED = Whole(0, 2**32 - 1)  # JAX would take others for one of these
+_SEED = Whole(0, 2**32 - 1)  # JAX would reduce any other to one of these
 
 _WORKERS = Whole(-1, 10_000, ", -1 for one per core")
 _THREADS = Whole(1, 10_000)
@@ -72,7 +72,7 @@ _DEADLINES: dict[str, Bound] = {
   "deadlines.stall_seconds": Real(1),
 }
 
-# Of configs/byol.py and all that are made from it.
+# For configs/byol.py and all configs that are made from it.
 RUN: dict[str, Bound] = {
   "seed": _SEED,
   "epochs": _POSITIVE,
@@ -146,7 +146,7 @@ _TRAINED: dict[str, Bound] = {
   **_CHECKPOINT,
 }
 
-# Of configs/few_label.py.
+# For configs/few_label.py.
 _FEW_LABEL: dict[str, Bound] = {
   **_EVALUATION,
   "representations": Several(OneOf("raw_pixels", "random_encoder", "byol")),
@@ -185,10 +185,10 @@ PROTOCOLS: dict[str, dict[str, Bound]] = {
 
 
 def rows_of(config: Any) -> dict[str, Bound]:
-  """The table of the kind of config that `config` is.
+  """The table for the kind of config that `config` is.
 
   Raises:
-    UsageError: it names a protocol that there is not.
+    UsageError: it names an unknown protocol.
   """
   if not evaluates(config):
     return RUN
@@ -198,7 +198,7 @@ def rows_of(config: Any) -> dict[str, Bound]:
 
 
 def evaluates(config: Any) -> bool:
-  """Whether it is a config of `byol evaluate`, and not of a run."""
+  """Whether `config` is for `byol evaluate`, not for a run."""
   return "protocol" in config
 
 
@@ -219,7 +219,7 @@ def value_of(config: Any, key: str) -> Any:
 
 
 def check(config: Any) -> None:
-  """Raises UsageError for keys that are unknown or absent and wrong values."""
+  """Raises UsageError if a key is unknown or absent, or a value is wrong."""
   rows, keys = rows_of(config), set(leaves(config.to_dict()))
   for key in sorted(keys - rows.keys()):
     near = difflib.get_close_matches(key, rows, n=1)

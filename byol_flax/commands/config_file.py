@@ -1,4 +1,4 @@
-"""Config files: from `--config=FILE[:ARG]` and its overrides to a config."""
+"""Reads the config that `--config=FILE[:ARG]` and its overrides ask for."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from byol_flax.commands.command_line import CONFIG_HELP, SHIPPED_CONFIGS
 from input_pipeline import paths
 from input_pipeline.errors import UsageError
 
-# ml_collections takes time to import: `byol --help` does without it.
+# ml_collections is slow to import, and `byol --help` can do without it.
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
@@ -24,8 +24,8 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
   """Reads `--config=FILE[:ARG]` and applies `--config.key=value`.
 
   Raises:
-    UsageError: no such file, one that fails, an argument that its `get_config`
-      refuses with a ValueError, an unknown key, or a value that cannot be.
+    UsageError: there is no such file, it fails, its `get_config` refuses the
+      argument with a ValueError, a key is unknown or a value is wrong.
   """
   from absl import flags
   from ml_collections.config_flags import config_flags
@@ -42,8 +42,8 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
       "config", config, flag_values=values, sys_argv=overrides
     )
     values(overrides)
-  # Unknown keys and wrong types come as various classes, all from the
-  # user's flags; their texts name the key, and the nearest one that exists.
+  # Unknown keys and wrong types raise errors of various classes. Their texts
+  # name the key, and the nearest one that exists.
   except (
     flags.Error,
     ValueError,
@@ -62,7 +62,7 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
 
 
 def _find(given: str) -> str:
-  """The file that is meant: the user's, else one of this project's."""
+  """The file that is meant: the user's own, or else one of this project."""
   path = paths.absolute(given)
   if not os.path.isfile(path) and os.path.dirname(given) in ("", "configs"):
     path = os.path.join(SHIPPED_CONFIGS, os.path.basename(given))
@@ -84,19 +84,19 @@ def _run(path: str, arg: str) -> "ConfigDict":
       config = runpy.run_path(path)["get_config"](arg)
   except ValueError as error:
     raise UsageError(str(error)) from None
-  # It may stumble over anything, in lines that the user wrote.
+  # The lines are the user's, so any error may come.
   except Exception as error:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path]
     where = f" in line {lines[-1]}" if lines else ""
     text = (
       f"{path} is no config file ({type(error).__name__}{where}: {error}); it "
-      f"must have a function get_config, as those in {SHIPPED_CONFIGS} do."
+      f"must have a function get_config, like those in {SHIPPED_CONFIGS}."
     )
     if isinstance(error, ImportError) and _is_configs(error.name or ""):
       text += (
-        " In it, `configs` is the package of this project; a package of your "
-        "own needs another name."
+        " In a config file `configs` is the package of this project, so a "
+        "package of your own needs another name."
       )
     raise UsageError(text) from None
   if not isinstance(config, ConfigDict):
@@ -109,10 +109,10 @@ def _run(path: str, arg: str) -> "ConfigDict":
 
 @contextlib.contextmanager
 def _our_configs() -> Iterator[None]:
-  """Lets `configs` be the package of this project, and nothing else.
+  """Within the block, `configs` is the package of this project.
 
-  Another one may come first on sys.path, or may have been imported; afterwards
-  `configs` is what it was.
+  Another package of that name may come first on sys.path, or may have been
+  imported. Afterwards `configs` is what it was before.
   """
   before = {name: sys.modules.pop(name) for name in _imported_configs()}
   package = types.ModuleType("configs")
@@ -135,7 +135,10 @@ def _is_configs(module: str) -> bool:
 
 
 def _make_paths_absolute(config: "ConfigDict") -> None:
-  """So that a run is the same from everywhere, and `~` is whose it was."""
+  """Makes paths absolute, so that a run is the same from every folder.
+
+  `~` then stays the home of the user who began the run.
+  """
   rows = config_bounds.rows_of(config)
   for key in config_bounds.leaves(config.to_dict()):
     bound, value = rows.get(key), config_bounds.value_of(config, key)

@@ -1,4 +1,4 @@
-"""`byol evaluate`: an encoder, by the protocol that a config names."""
+"""`byol evaluate`: evaluates an encoder by the protocol of a config."""
 
 import argparse
 import contextlib
@@ -24,11 +24,11 @@ def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
 
 
 def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
-  """Evaluates, and writes what was found with all that it depends on.
+  """Evaluates, and writes what was found and all that it depends on.
 
-  That is `result.json` in a workdir of the evaluation's own. Without --encoder
-  the workdir is that of a run: its newest checkpoint is evaluated, and the
-  result is `summary.json` beside it.
+  The result is `result.json` in the evaluation's own workdir. Without --encoder
+  the workdir is a run's: its newest checkpoint is evaluated, and the result is
+  `summary.json` in that workdir.
   """
   with (
     together.started(options, config, sigterms) as (processes, index),
@@ -100,7 +100,7 @@ def _evaluate(
 def _result_file(
   options: argparse.Namespace, config: Any, encoder: Any
 ) -> Iterator[str]:
-  """Where the result goes; meanwhile the folder is this evaluation's."""
+  """Yields the result's path; within the block no other may use the folder."""
   from etils import epath
 
   from byol_flax.evaluation import place
@@ -124,6 +124,6 @@ def read_run_config(text: str) -> Any:
   if config_bounds.evaluates(config):
     raise UsageError(
       f"--encoder=random:{text}: expected a config of pre-training, such as "
-      "configs/byol_digits.py, and this is one of an evaluation."
+      "configs/byol_digits.py, but this is one of an evaluation."
     )
   return config

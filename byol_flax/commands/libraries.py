@@ -1,4 +1,4 @@
-"""What libraries read from the environment, set before they are imported."""
+"""Sets what libraries read from the environment before they are imported."""
 
 import glob
 import os
@@ -7,20 +7,20 @@ from input_pipeline import full_disk
 
 
 def settle() -> None:
-  """Keeps libraries quiet; the command's own lines say what they would."""
+  """Keeps libraries quiet; the command's own lines say enough."""
   _hush_libtpu()
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  # Imported here, because `--help` and the start of `train` do without it.
+  # Imported here, because `--help` and the start of `train` need not wait.
   from absl import flags, logging
 
-  # Orbax and Grain log every save and every start; ours is the progress line.
+  # Orbax and Grain log every save and every start; the progress line is enough.
   logging.set_verbosity(logging.ERROR)
   full_disk.hush()
   flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when workers start.
 
 
 def compile_for_tpus() -> None:
-  """Makes JAX compile for TPUs here, where there is none or it is left alone.
+  """Lets JAX compile for TPUs on a machine without one, or beside its own.
 
   Call it before JAX is imported.
   """

@@ -1,4 +1,4 @@
-"""`byol preflight`: does a run fit a slice, how fast, at what cost."""
+"""`byol preflight`: says whether a run fits a slice, how fast, at what cost."""
 
 import argparse
 import sys
@@ -8,9 +8,9 @@ from byol_flax.commands import libraries
 
 
 def run(options: argparse.Namespace, config: Any) -> int:
-  """Asks for the verdict; the exit code says whether the run fits."""
+  """Prints the verdict; the exit code says whether the run fits."""
   libraries.compile_for_tpus()
-  # JAX reads the environment when it is imported, so not before now.
+  # JAX reads the environment when it is imported, so it is imported only now.
   from byol_flax.preflight import verdict
 
   return verdict.preflight(

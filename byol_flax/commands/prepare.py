@@ -1,4 +1,4 @@
-"""`byol prepare`: images of any kind into shards for training."""
+"""`byol prepare`: writes images of any kind into shards for training."""
 
 import argparse
 import os
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
 
   Raises:
     UsageError: for all that a user can mend.
-    RunError: no room, or a disk that fails.
+    RunError: the disk is full or fails.
   """
   source, out_dir, stream = options.source, options.out, sys.stdout
   num_workers = options.workers
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_split(*args: Any, **options: Any) -> PreparedSplit:
-  """`shards.write_split`, and what to say when the disk fails."""
+  """Calls `shards.write_split`; if the disk fails, says what to do."""
   try:
     return shards.write_split(*args, **options)
   except OSError as error:
@@ -89,7 +89,7 @@ def _write_split(*args: Any, **options: Any) -> PreparedSplit:
       raise
     raise RunError(
       f"The preparation ended: {error}. What is finished stays; the same "
-      "command goes on."
+      "command goes on from there."
     ) from error
 
 
@@ -102,7 +102,7 @@ def _hint(name: str, out_dir: str, splits: Sequence[str]) -> str:
 
 
 def _name_of(source: str) -> str:
-  """Of TFDS's kind, made of the last part of a path."""
+  """A name that TFDS accepts, made from the last part of a path."""
   stem = os.path.basename(os.path.abspath(source)).split(".")[0].lower()
   name = "".join(x if x.isascii() and x.isalnum() else "_" for x in stem)
   return name if name[:1].isalpha() else f"set_{name}"
@@ -111,7 +111,7 @@ def _name_of(source: str) -> str:
 def _only(splits: dict[str, list[Item]], labels: str) -> dict[str, list[Item]]:
   if len(splits) > 1:
     raise UsageError(
-      f"--labels={labels} belongs to one split, and the source has "
+      f"--labels={labels} belongs to one split, but the source has "
       f"{', '.join(splits)}; prepare each split by itself."
     )
   return splits
@@ -189,7 +189,7 @@ def _say_leaks(
 
 
 class _Progress:
-  """A line now and then; on a terminal one that is rewritten in place."""
+  """Writes a line now and then; on a terminal it rewrites one in place."""
 
   def __init__(self, stream: TextIO) -> None:
     self._stream = stream

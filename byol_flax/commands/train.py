@@ -8,14 +8,14 @@ from typing import Any
 from byol_flax.commands import together
 from input_pipeline import full_disk
 
-# JAX is imported within the functions: SIGTERM must meet a handler before.
+# JAX is imported within the functions, so that SIGTERM has a handler before.
 
 
 def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
   """Pre-trains in `options.workdir`, and evaluates on the way."""
   workdir = options.workdir
   with (
-    # One voice: of several processes the first one tells how it goes.
+    # Of several processes only the first tells how the run goes.
     open(os.devnull, "w") as nowhere,
     together.started(options, config, sigterms) as (processes, index),
   ):
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
 
 
 def _begins_with(options: argparse.Namespace) -> Any:
-  """Where the first weights come from, None if they are drawn."""
+  """Where the first weights come from; None if they are random."""
   from byol_flax.pretrain import origin
 
   if options.init is not None:

@@ -1,4 +1,4 @@
-"""`byol views`: what the augmentation does, before a run is paid for."""
+"""`byol views`: shows what the augmentation does, before any run."""
 
 import argparse
 import sys
