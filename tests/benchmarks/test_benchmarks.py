@@ -101,7 +101,7 @@ def test_without_pytorch_it_is_told_how_to_install_it(monkeypatch):
   monkeypatch.setattr("sys.path", [])
   monkeypatch.delitem(sys.modules, "torch", raising=False)
   importlib.invalidate_caches()
-  with pytest.raises(UsageError, match="pip install torch"):
+  with pytest.raises(UsageError, match=r"pip install 'byol-flax\[bench\]'"):
     step.torch_update(byol_digits.get_config(), {}, 10)
 
 

@@ -94,6 +94,7 @@ def represent(opened):
   return encoder.represent(opened.module, opened.variables, IMAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 3, 8])
 @pytest.mark.parametrize(("at", "shift"), [("", 1), ("@1", 1), ("@0", 0)])
 def test_a_checkpoint_opens_on_any_devices(
@@ -127,6 +128,7 @@ def test_a_network_trained_with_labels_opens_the_same_way(
   )
 
 
+@pytest.mark.slow
 def test_random_weights_are_those_that_a_run_begins_with(network):
   opened = encoder.open_encoder(
     "random:mine.py",

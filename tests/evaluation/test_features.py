@@ -145,6 +145,7 @@ def test_table_of_raw_pixels_and_a_random_encoder():
   assert f"{raw['knn']:.3f}" in first
 
 
+@pytest.mark.slow
 def test_the_table_does_not_depend_on_devices():
   """Five devices can share neither 360 rows in halves nor the last batch."""
   (one,), (many,) = (few_label_table(n, ("byol",))[0] for n in (1, 7))
