@@ -71,7 +71,7 @@ def _evaluate(
   def tell(line: str) -> None:
     out.write(f"{line}\n")
 
-  with _result_file(options, config, encoder) as path:
+  with _result_file(options, config, encoder, processes) as path:
     found = protocols()[config.protocol](
       protocol.Setting(
         config=config,
@@ -98,7 +98,10 @@ def _evaluate(
 
 @contextlib.contextmanager
 def _result_file(
-  options: argparse.Namespace, config: Any, encoder: Any
+  options: argparse.Namespace,
+  config: Any,
+  encoder: Any,
+  processes: Processes,
 ) -> Iterator[str]:
   """Yields the result's path; within the block no other may use the folder."""
   from etils import epath
@@ -114,7 +117,7 @@ def _result_file(
     full_disk.told(options.workdir, lambda: "the same command then goes on"),
     workdir_lib.taken(options.workdir),
   ):
-    place.claim(options.workdir, identity)
+    place.claim(options.workdir, identity, processes)
     yield str(epath.Path(options.workdir, place.RESULT))
 
 

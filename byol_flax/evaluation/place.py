@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from etils import epath
 
 from byol_flax.runs import metrics_log, run_files
+from byol_flax.runs.distributed import Processes
 from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 
@@ -16,21 +18,33 @@ _IDENTITY = "evaluation.json"
 _MAY_CHANGE = ("config.num_workers", "config.num_threads", "config.data_dir")
 
 
-def claim(workdir: str, identity: Mapping[str, Any]) -> None:
+def claim(
+  workdir: str, identity: Mapping[str, Any], processes: Processes
+) -> None:
   """Makes `workdir` the folder of this evaluation, if it is not yet.
+
+  Process 0 alone looks and writes; the others wait for it.
 
   Args:
     workdir: absolute path or gs://BUCKET/PATH; the caller keeps others out of
       it, see `workdir.taken`.
     identity: a JSON object that tells what is evaluated, and how.
+    processes: all that take part.
 
   Raises:
     UsageError: it is the folder of a run, or of another evaluation.
   """
-  path = epath.Path(workdir, _IDENTITY)
+  if jax.process_index() == 0:
+    _claim(epath.Path(workdir, _IDENTITY), identity)
+  processes.wait("claimed the folder")
+
+
+def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
+  """Process 0's part."""
+  workdir = path.parent
   now = json.loads(json.dumps(identity))
   if not path.exists():
-    if run_files.written(epath.Path(workdir)):
+    if run_files.written(workdir):
       raise UsageError(
         f"{workdir} is the folder of a training run. Give the evaluation a "
         "--workdir of its own."

@@ -18,6 +18,7 @@ from configs import byol_digits, few_label
 from input_pipeline.errors import RunError, UsageError
 
 RNG = np.random.default_rng(3)
+ALONE = Processes()
 IMAGES = RNG.integers(0, 256, (6, 9, 9, 3), np.uint8)
 
 
@@ -206,11 +207,13 @@ def test_a_folder_holds_one_evaluation(tmp_path):
   for folder in (mine, run, foreign):
     folder.mkdir()
   identity = {"config": {"k": 5, "num_workers": 1}, "encoder": {"step": 3}}
-  place.claim(str(mine), identity)
-  place.claim(str(mine), {**identity, "config": {"k": 5, "num_workers": 2}})
+  place.claim(str(mine), identity, ALONE)
+  place.claim(
+    str(mine), {**identity, "config": {"k": 5, "num_workers": 2}}, ALONE
+  )
   with pytest.raises(UsageError, match=r"another evaluation \(config.k: 5 th"):
-    place.claim(str(mine), {**identity, "config": {"k": 6}})
+    place.claim(str(mine), {**identity, "config": {"k": 6}}, ALONE)
   (run / run_files.METRICS).write_text("{}\n")
   with pytest.raises(UsageError, match="is the folder of a training run"):
-    place.claim(str(run), identity)
+    place.claim(str(run), identity, ALONE)
   assert sorted(path.name for path in run.iterdir()) == [run_files.METRICS]

@@ -1,0 +1,85 @@
+"""An evaluation in two processes, killed on the way, is that of one."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import forks, trainers
+
+FLAGS = (
+  "--config=configs/linear.py",
+  "--encoder=random:configs/byol_digits.py",
+  "--config.train_split=train[:60%]",
+  "--config.valid_split=train[60%:]",
+  "--config.batch_size=48",
+  "--config.epochs=3",
+  "--config.learning_rates=(0.8,0.1)",
+  "--config.num_workers=0",
+  "--config.checkpoint.every_steps=20",
+)
+
+
+def start(workdir, log):
+  """Two processes with two devices each."""
+  port = trainers.free_ports()
+  environment = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "2",
+  }
+  return [
+    subprocess.Popen(
+      [
+        *(sys.executable, "-m", "byol_flax.main", "evaluate", *FLAGS),
+        f"--workdir={workdir}",
+        f"--coordinator=127.0.0.1:{port}",
+        "--process-count=2",
+        f"--process-index={index}",
+      ],
+      cwd=trainers.ROOT,
+      env=environment,
+      stdout=log,
+      stderr=log,
+    )
+    for index in range(2)
+  ]
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_find_what_one_finds(tmp_path):
+  two = tmp_path / "two"
+  with (tmp_path / "log").open("wb") as log:
+    killed = start(two, log)
+    deadline = time.monotonic() + 200
+    while not trainers.saves(two / "crop_flip"):
+      assert time.monotonic() < deadline
+      time.sleep(0.02)
+    for process in killed:
+      process.kill()
+      process.wait()
+    assert not (two / "result.json").exists()
+    again = start(two, log)
+    codes = [process.wait(300) for process in again]
+  assert codes == [0, 0], (tmp_path / "log").read_text()
+
+  done = forks.byol("evaluate", *FLAGS, f"--workdir={tmp_path}/one")
+  assert done.returncode == 0, done.stderr
+  results = [
+    json.loads((tmp_path / name / "result.json").read_text())
+    for name in ("one", "two")
+  ]
+  (one,), (other,) = (result["rows"] for result in results)
+  assert one["learning_rate"] == other["learning_rate"] == 0.8
+  for name in ("top1", "top5"):  # rounding may turn one of 360
+    assert one[name] == pytest.approx(other[name], abs=0.004)
+  updates = [
+    line["step"]
+    for line in trainers.lines(two / "crop_flip" / "metrics.jsonl")
+    if line["kind"] == "update"
+  ]
+  assert updates == sorted(set(updates))
+  assert updates[-1] == 53
