@@ -1,4 +1,4 @@
-"""Adding to the end of a file, local or gs://."""
+"""Adds to the end of a file, local or gs://."""
 
 from etils import epath
 
@@ -6,9 +6,9 @@ from etils import epath
 def append(path: epath.PathLike, data: bytes) -> None:
   """Adds `data` to the file at `path`, which is made if it is absent.
 
-  An object in a bucket is read and written anew. TensorFlow would do the same,
-  but gcsfs, which takes its place where there is no TensorFlow, would put
-  `data` in the place of what is there.
+  An object in a bucket is read and written anew. TensorFlow would do that by
+  itself. But where it is absent, gcsfs takes its place, which would replace
+  what is there by `data`.
   """
   target = epath.Path(path)
   if str(target).startswith("gs://"):

@@ -1,9 +1,9 @@
 """The augmentation T and T' of BYOL (paper, App. B) as Grain transforms.
 
-Sampling and applying are separate: `sample_view` draws every random number of
-one view into a `ViewDraw`, `apply_view` has no randomness left. Whoever applies
-the same draw elsewhere (on an accelerator, in a test) gets the same view; so
-the draws of an example are the same wherever its views are made.
+Sampling and applying are separate. `sample_view` draws every random number of
+one view into a `ViewDraw`; `apply_view` has no randomness left. So the same
+draw gives the same view wherever it is applied: on the host, on an accelerator
+or in a test.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ import numpy as np
 
 from input_pipeline import image_ops
 
-# (field of ViewDraw, op, the number that changes nothing); `ViewDraw.order`
-# counts in this tuple.
+# (field of ViewDraw, op, the number that changes nothing). `ViewDraw.order` has
+# positions in this tuple.
 JITTER_OPS = (
   ("brightness", image_ops.adjust_brightness, 0.0),
   ("contrast", image_ops.adjust_contrast, 1.0),
@@ -85,8 +85,8 @@ def sample_view(
 ) -> ViewDraw:
   """Draws one view of an image of `height` and `width`.
 
-  It always takes the same 18 uniform numbers in the same order, whatever the
-  view and the image, so no setting moves another one's randomness.
+  It always takes 18 uniform numbers in the same order, whatever the view and
+  the image. So no setting changes the random numbers of another.
   """
   u = rng.random(18).tolist()
 
@@ -116,15 +116,15 @@ def sample_view(
 def apply_view(image: np.ndarray, draw: ViewDraw, size: int) -> np.ndarray:
   """One view: uint8 [H, W, 3] -> uint8 [size, size, 3].
 
-  The order of the ops is the authors' (augmentations.py). Inside it is
-  floating point; the one rounding, to the nearest integer, is at the end.
+  The order of the ops is the authors' (augmentations.py). They work in floating
+  point; only the result is rounded, to the nearest integer.
   """
   planes = image_ops.crop_planes(image, draw.box, size, mirrored=draw.flip)
   return image_ops.to_image(change_colors(planes, draw))
 
 
 def change_colors(planes: image_ops.Planes, draw: ViewDraw) -> image_ops.Planes:
-  """All of a view but the crop, on planes [3, W, H], which it overwrites.
+  """Applies all of a view's ops but the crop to planes [3, W, H], in place.
 
   Returns:
     [3, W, H], or [1, W, H] where all channels are equal. A jitter whose number
@@ -149,7 +149,7 @@ DRAW_SIZE = 19  # numbers of a packed draw
 
 
 def pack(draw: ViewDraw) -> np.ndarray:
-  """A draw as float32 [DRAW_SIZE], to travel to an accelerator."""
+  """A draw as float32 [DRAW_SIZE], to be sent to an accelerator."""
   rest = draw[4:]  # after box, flip, jitter and order
   return np.array(
     [*draw.box, draw.flip, draw.jitter, *draw.order, *rest], np.float32
@@ -157,9 +157,10 @@ def pack(draw: ViewDraw) -> np.ndarray:
 
 
 def unpack(packed: Any) -> ViewDraw:
-  """The fields of packed draws [..., DRAW_SIZE], of any kind of array.
+  """The fields of packed draws [..., DRAW_SIZE], in any kind of array.
 
-  Fields that a draw has once are [...] here; box and order are tuples of them.
+  A field that is one number in a draw is [...] here; box and order are tuples
+  of such arrays.
   """
   field = [packed[..., i] for i in range(DRAW_SIZE)]
   chosen = [field[i] > 0.5 for i in (4, 5, 14, 15, 17)]
@@ -192,7 +193,7 @@ class _Two:
   def draw(
     self, height: int, width: int, rng: np.random.Generator
   ) -> tuple[ViewDraw, ViewDraw]:
-    """View1, then view2."""
+    """Draws view1, then view2."""
     first = sample_view(self.view1, height, width, rng)
     return first, sample_view(self.view2, height, width, rng)
 
@@ -212,7 +213,7 @@ class TwoViews(_Two, grain.transforms.RandomMap):
   def make(
     self, image: np.ndarray, draws: Sequence[ViewDraw]
   ) -> dict[str, Any]:
-    """The views of uint8 [H, W, 3] that two draws tell."""
+    """The two views of uint8 [H, W, 3] by the two draws."""
     view1, view2 = (apply_view(image, draw, self.size) for draw in draws)
     return {"view1": view1, "view2": view2}
 
@@ -229,7 +230,7 @@ class TwoViews(_Two, grain.transforms.RandomMap):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TwoCrops(_Two, grain.transforms.RandomMap):
-  """Crops and mirrors only; the colours are left to an accelerator.
+  """Only crops and mirrors; the colours are left to an accelerator.
 
   "image" is replaced by "view1" and "view2", uint8 [size, size, 3], and by
   "draw", float32 [2, DRAW_SIZE]; every other entry stays.
@@ -243,7 +244,7 @@ class TwoCrops(_Two, grain.transforms.RandomMap):
   def make(
     self, image: np.ndarray, draws: Sequence[ViewDraw]
   ) -> dict[str, Any]:
-    """The crops of uint8 [H, W, 3] that two draws tell, and the draws."""
+    """The two crops of uint8 [H, W, 3] by the two draws, and the draws."""
     view1, view2 = (
       image_ops.to_image(
         image_ops.crop_planes(image, draw.box, self.size, mirrored=draw.flip)
@@ -266,7 +267,7 @@ class TwoCrops(_Two, grain.transforms.RandomMap):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TwoDraws(_Two):
-  """Draws only; the images lie on the accelerator (`resident.DrawStream`)."""
+  """Only draws; the images lie on the accelerator (`resident.DrawStream`)."""
 
   @property
   def row_bytes(self) -> int:

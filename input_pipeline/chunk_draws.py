@@ -1,18 +1,18 @@
-"""The numbers that Grain would draw, of a whole chunk of examples at once.
+"""Draws the numbers that Grain would draw, for a whole chunk at once.
 
 Grain gives every example a generator of its own, and Python turns its numbers
-into draws, in some ten microseconds. Where nothing else is done to an example
-(`resident.DrawStream`) an accelerator waits for that. The loop here makes the
-same bits in a few tenths of a microsecond:
+into draws, which takes some ten microseconds. If nothing else is done to an
+example (`resident.DrawStream`), an accelerator has to wait for that. The loop
+here makes the same bits in a few tenths of a microsecond:
 
 - the order is Grain's `index_shuffle`: a block cipher of four rounds (a Simon)
   applied to the index until the outcome lies within the epoch; its keys are
   those of C++'s `std::seed_seq`;
 - the numbers are those of NumPy's Philox 4x64-10, whose counter Grain sets to
   (0, 0, 0, index of the example);
-- what they mean is in `augment.sample_view`, here once more.
+- `augment.sample_view` says what they mean; `_draw_view` repeats it.
 
-The order of a loop's operations is Python's, without `fastmath`, so that no
+A loop's operations come in Python's order, without `fastmath`, so that no
 result differs in its last bit.
 """
 
@@ -32,8 +32,8 @@ _W0, _W1 = _u64(0x9E3779B97F4A7C15), _u64(0xBB67AE8584CAA73B)
 _LOW = _u64(0xFFFFFFFF)
 _S1, _S2, _S8, _S11, _S32 = (_u64(n) for n in (1, 2, 8, 11, 32))
 _ROUNDS = 4  # of the cipher, as Grain calls it
-_LEAST_BITS = 16  # of a block
-_UNIFORMS = 18  # that a view takes
+_LEAST_BITS = 16  # of the cipher's block
+_UNIFORMS = 18  # random numbers that a view takes
 
 
 def generator_key(seed: int) -> np.ndarray:
@@ -64,7 +64,7 @@ def settings(view: augment.View) -> np.ndarray:
 
 
 def order(first: int, count: int, *, length: int, seed: int) -> np.ndarray:
-  """Which examples Grain's endless shuffle has from position `first` on.
+  """The examples at position `first` and after it in Grain's endless shuffle.
 
   Args:
     first: position in the stream.
@@ -88,13 +88,13 @@ def order(first: int, count: int, *, length: int, seed: int) -> np.ndarray:
 def draw(
   first: int, sizes: np.ndarray, key: np.ndarray, views: np.ndarray
 ) -> np.ndarray:
-  """Both packed draws of the examples at first, first + 1, ... of a stream.
+  """Both packed draws for the examples at first, first + 1, ... of a stream.
 
   Args:
     first: position in the stream.
     sizes: int32 [n, 2], heights and widths of the images.
-    key: of `generator_key`.
-    views: float64 [2, 16], of `settings`.
+    key: from `generator_key`.
+    views: float64 [2, 16], from `settings`.
 
   Returns:
     float32 [n, 2, augment.DRAW_SIZE]; see `augment.pack`.
@@ -105,10 +105,10 @@ def draw(
 
 
 def check_grain(shuffle_seed: int, map_seed: int) -> None:
-  """Whether the installed Grain still has this order and these generators.
+  """Checks that the installed Grain has the same order and generators.
 
   Raises:
-    RunError: it has not.
+    RunError: it has others.
   """
   length = 1000
   stream = grain.MapDataset.range(length).shuffle(seed=shuffle_seed)
@@ -121,8 +121,8 @@ def check_grain(shuffle_seed: int, map_seed: int) -> None:
     if stream[i] != (place, (word >> _S11) / 2.0**53):
       raise RunError(
         f"Grain {importlib.metadata.version('grain')} orders or draws examples "
-        "otherwise than the Grain of constraints.txt; install that one, or "
-        "leave the images on the host: --config.augment.cache=none"
+        "in another way than the version in constraints.txt; install that one, "
+        "or leave the images on the host: --config.augment.cache=none"
       )
 
 
@@ -132,7 +132,7 @@ def _first_number(place: int, rng: np.random.Generator) -> tuple[int, float]:
 
 @functools.lru_cache(maxsize=16)
 def round_keys(seed: int) -> np.ndarray:
-  """What `std::seed_seq{seed}` fills four words with: uint64 [4]."""
+  """The four words that `std::seed_seq{seed}` generates: uint64 [4]."""
   n, mask = _ROUNDS, 0xFFFFFFFF
   words = [0x8B8B8B8B] * n
 
@@ -229,7 +229,7 @@ def _draw_view(height, width, u, view, out):
   """`augment.sample_view` and `augment.pack`."""
   target = height * width * (view[0] + u[0] * (view[1] - view[0]))
   ratio = view[2] * (view[3] / view[2]) ** u[1]
-  # A half is rounded to the even number, as Python does.
+  # A half is rounded to the even number, as in Python.
   w = min(max(int(np.rint(math.sqrt(target * ratio))), 1), width)
   h = min(max(int(np.rint(math.sqrt(target / ratio))), 1), height)
   out[0] = int(u[3] * (height - h + 1))

@@ -1,4 +1,4 @@
-"""Bytes of an image file to pixels. A damaged file is an error, never grey."""
+"""Decodes image files. A damaged file is an error, never partly grey."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,27 +15,27 @@ Reduction = Callable[[int, int], int]  # see `decode_image`
 
 
 def whole(height: int, width: int) -> int:
-  """The reduction of an image that is decoded as it is."""
+  """The reduction that leaves an image as large as it is."""
   del height, width
   return 1
 
 
 def decode_image(data: bytes, reduction: Reduction = whole) -> np.ndarray:
-  """Decodes an image file, told by content and not by name.
+  """Decodes an image file, whose format its content tells, not its name.
 
-  JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF; HEIC with the extra `heif`. Pixels
-  are as a viewer shows them: turned upright by the EXIF orientation, alpha
-  flattened onto white, CMYK converted (no colour profile is applied), grey
-  repeated on three channels, the high byte of 16-bit samples, the first frame
-  of an animation.
+  Formats are JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF, and HEIC with the extra
+  `heif`. Pixels are as a viewer shows them: turned upright by the EXIF
+  orientation, alpha flattened onto white, CMYK converted (no colour profile is
+  applied), and grey repeated on three channels. Samples of 16 bits keep their
+  high byte, and an animation its first frame.
 
   Args:
     data: all bytes of the file; bytes after the image's end are ignored.
     reduction: takes height and width and returns 1, 2, 4 or 8, by which both
-      may be divided. Only JPEG files are, in decoding, which antialiases; those
-      of more than `image_limits.MAX_PIXELS` are anyway, until they have no
-      more. It is called once, for every format, before any pixel is decoded of
-      a JPEG.
+      may be divided. Only JPEG files are divided, while they are decoded, which
+      antialiases. If a JPEG has more than `image_limits.MAX_PIXELS`, it is
+      divided in any case until it has no more. `reduction` is called once for
+      every format; for a JPEG, before any pixel is decoded.
 
   Returns:
     uint8 [H, W, 3], RGB, 0..255; a side that was divided is rounded up.
@@ -56,11 +56,11 @@ def decode_image(data: bytes, reduction: Reduction = whole) -> np.ndarray:
 def image_size(data: bytes) -> tuple[int, int]:
   """Height and width of what `decode_image` would give, from the headers.
 
-  Of formats other than JPEG an EXIF orientation may exchange the two. A file
-  whose headers are sound may still turn out to be damaged when it is decoded.
+  For formats other than JPEG an EXIF orientation may exchange the two. A file
+  with sound headers may still turn out to be damaged when it is decoded.
 
   Raises:
-    ImageError: as `decode_image`, as far as the headers tell.
+    ImageError: as in `decode_image`, as far as the headers tell.
   """
   with _only_image_errors():
     if data.startswith(jpeg.START):
@@ -70,14 +70,14 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _only_image_errors() -> Iterator[None]:
-  """Decoders raise anything on hostile bytes."""
+  """Turns whatever decoders raise on hostile bytes into ImageError."""
   try:
     yield
   except ImageError:
     raise
   except UnidentifiedImageError:
     raise ImageError(
-      f"These bytes are none of {', '.join(other_formats.FORMATS)}."
+      f"These bytes are in none of {', '.join(other_formats.FORMATS)}."
     ) from None
   except Exception as error:
     raise ImageError(f"No decodable image: {error!r}") from error

@@ -54,8 +54,8 @@ class DigitsSource:
     return f"digits image {self._numbers[i]}"
 
   def file_of(self, i: int) -> None:
-    """None: they come with scikit-learn."""
+    """None, because the images come with scikit-learn."""
 
   def unlabelled(self) -> np.ndarray:
-    """None of them."""
+    """No example: all have labels."""
     return np.zeros(0, int)

@@ -1,4 +1,4 @@
-"""The exceptions that `byol` tells in a sentence, without a traceback."""
+"""The exceptions that `byol` reports in a sentence, without a traceback."""
 
 
 class UsageError(ValueError):
@@ -10,15 +10,15 @@ class UsageError(ValueError):
 
 
 class RunError(RuntimeError):
-  """A run that cannot go on, through no mistake of usage; status 1."""
+  """A run cannot go on, through no mistake of the user; status 1."""
 
 
 class PreemptedError(Exception):
-  """One of the processes received SIGTERM, and all end after a save."""
+  """A process received SIGTERM, and all processes end after a save."""
 
 
 class StorageError(RunError):
-  """What keeps the data cannot be reached, however often it was tried."""
+  """The storage of the data cannot be reached, after several tries."""
 
 
 class DiskFullError(RunError):
@@ -26,4 +26,4 @@ class DiskFullError(RunError):
 
 
 class UnreadableError(Exception):
-  """A file is at fault itself: absent, forbidden or damaged."""
+  """A file itself is at fault: it is absent, forbidden or damaged."""

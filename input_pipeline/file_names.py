@@ -1,6 +1,7 @@
-"""What a file or folder is taken for, by its name: image, system's, or neither.
+"""Tells by the name of a file or folder whether it is an image or the system's.
 
-What an image really is, its bytes tell; see `decoding.decode_image`.
+Only the bytes tell which format an image really has; see
+`decoding.decode_image`.
 """
 
 import collections
@@ -8,13 +9,14 @@ import os
 
 from input_pipeline.other_formats import HEIF_ADVICE, reads_heif
 
-# In any case of letters, as all below.
+# Here and below, case does not matter.
 _ENDINGS = (
   *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo"),
   *(".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"),
 )
 _HEIF_ENDINGS = (".heic", ".heif", ".hif")
-# Images too, which nothing here decodes: named where they are left out.
+# Endings of images that nothing here decodes; a message says how many of each
+# are left out.
 _OTHER_IMAGES = frozenset(
   (
     *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
@@ -24,8 +26,8 @@ _OTHER_IMAGES = frozenset(
     *(".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"),
   )
 )
-# What file systems, network storage and desktops put beside the files of people
-# and often let nobody read. Hidden names, with a dot, are left alone as well.
+# What file systems, network storage and desktops put beside people's files, and
+# what often nobody may read. Names that begin with a dot are left alone too.
 _SYSTEM_FOLDERS = frozenset(
   (
     *("lost+found", "system volume information", "__macosx", "found.000"),
@@ -36,12 +38,12 @@ _SYSTEM_FOLDERS = frozenset(
 
 
 def endings() -> str:
-  """Those of images, for messages."""
+  """The endings of images, for messages."""
   return " ".join(_ENDINGS + (_HEIF_ENDINGS if reads_heif() else ()))
 
 
 def is_image(name: str) -> bool:
-  """Whether a file's name ends as those of images do that can be decoded."""
+  """Whether a file's name ends like that of an image that can be decoded."""
   name = name.lower()
   return name.endswith(_ENDINGS) or (
     name.endswith(_HEIF_ENDINGS) and reads_heif()
@@ -49,7 +51,7 @@ def is_image(name: str) -> bool:
 
 
 def is_systems(name: str) -> bool:
-  """Whether a file or folder is hidden or the system's, and so left alone."""
+  """Whether a file or folder is left alone: it is hidden or the system's."""
   return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
@@ -69,7 +71,7 @@ class Ignored:
     self._counts[ending if known else "other"] += 1
 
   def __str__(self) -> str:
-    """Such as "ignored 12 files: 10 .psd, 2 .svg"; empty if there are none."""
+    """Says "ignored 12 files: 10 .psd, 2 .svg"; empty if there are none."""
     if not self._counts:
       return ""
     total = sum(self._counts.values())

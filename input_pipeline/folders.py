@@ -1,4 +1,4 @@
-"""Any folder of images as a random-access source."""
+"""Reads any folder of images as a random-access source."""
 
 import contextlib
 import errno
@@ -35,8 +35,8 @@ class FolderSource:
   ) -> None:
     """Takes `files` relative to `root`; reads none of them.
 
-    `began_with` has, for some of the files, the bytes that count instead of
-    those of today.
+    `began_with` gives the sizes in bytes that some files had when a run began;
+    these count instead of today's.
     """
     self.name = name
     self.ignored = ignored
@@ -46,7 +46,8 @@ class FolderSource:
     self._began_with = began_with or {}
     number = {folder: i for i, folder in enumerate(classes)}
     self._root = root
-    # Arrays: ImageNet's file names as a list take seconds to send to a worker.
+    # These are arrays because it takes seconds to send ImageNet's file names to
+    # a worker as a list.
     self._files = np.array([os.fsencode(file) for file in files])
     self._labels = np.array(
       [number.get(_top_folder(file), -1) for file in files], np.int32
@@ -54,7 +55,7 @@ class FolderSource:
 
   @property
   def fingerprint(self) -> str:
-    """Of names and sizes: a million of them take seconds."""
+    """Digest of names and sizes; a million files take seconds."""
     digest = hashlib.blake2b(digest_size=16)
     for file, size in zip(self._files, self._sizes, strict=True):
       digest.update(b"%b\0%d\n" % (bytes(file), size))
@@ -62,7 +63,7 @@ class FolderSource:
 
   @functools.cached_property
   def _sizes(self) -> np.ndarray:
-    """Bytes of every file when this was first asked, int64; -1 if absent."""
+    """Bytes of every file at the first call, int64; -1 if it is absent."""
     return retries.patiently(self._look_up_sizes, f"the images of {self.name}")
 
   def _look_up_sizes(self) -> np.ndarray:
@@ -79,7 +80,7 @@ class FolderSource:
     return sizes
 
   def __getstate__(self) -> dict[str, Any]:
-    """Without the sizes: no worker needs them."""
+    """Leaves out the sizes, which no worker needs."""
     return {k: v for k, v in self.__dict__.items() if k != "_sizes"}
 
   def __len__(self) -> int:
@@ -93,7 +94,7 @@ class FolderSource:
     except FileNotFoundError:
       if os.path.isdir(self._root):
         raise
-      # All are gone: what is mounted there went away, and may come back.
+      # The whole folder is gone: its mount went away, and may come back.
       number = errno.ESTALE
       raise OSError(number, os.strerror(number), self._root) from None
 
@@ -102,11 +103,11 @@ class FolderSource:
     return os.path.join(self._root, self._relative(i))
 
   def file_of(self, i: int) -> tuple[str, int]:
-    """Path below the split's folder, and bytes as they count."""
+    """Path below the split's folder, and the size that counts, in bytes."""
     return self._relative(i), int(self._sizes[i])
 
   def unlabelled(self) -> np.ndarray:
-    """Files outside of the folders of classes."""
+    """Numbers of the files that lie outside the folders of classes."""
     return np.flatnonzero(self._labels < 0)
 
   def _relative(self, i: int) -> str:
@@ -127,8 +128,8 @@ def open_folder(
     path: the folder. Its subfolder `split` is the split; without one, `all`
       stands for the whole folder.
     split: name of the split.
-    labelled: whether top folders are classes. With split folders the classes
-      are those of all of them together, so that every split numbers them alike.
+    labelled: whether top folders are classes. If there are folders of splits,
+      their classes are put together, so that every split numbers them alike.
     began_with: see `sources.open_source`.
 
   Raises:
@@ -166,7 +167,7 @@ def open_folder(
 
 
 def no_images(ignored: file_names.Ignored) -> str:
-  """Why there are none, as the rest of a sentence."""
+  """Says why there are no images, as the rest of a sentence."""
   came = f"; {ignored}" if str(ignored) else ""
   return f"no file in it ends in one of {file_names.endings()}{came}."
 
@@ -175,7 +176,7 @@ def no_images(ignored: file_names.Ignored) -> str:
 def telling_unreadable_folders() -> Iterator[None]:
   """Turns the system's errors about folders and files into a sentence.
 
-  Those of the storage pass through, to `retries.patiently`.
+  Errors of the storage pass through to `retries.patiently`.
 
   Raises:
     UsageError: the user may not read one of them, or it is gone.
@@ -193,7 +194,7 @@ def telling_unreadable_folders() -> Iterator[None]:
 
 
 def _classes(splits: list[str], others: Iterable[str]) -> list[str]:
-  """Sorted names of the folders in `splits` that hold an image, or held."""
+  """Sorted names of the folders in `splits` that hold, or held, an image."""
   return sorted(
     {top for file in others if (top := _top_folder(file))}
     | {
@@ -206,7 +207,7 @@ def _classes(splits: list[str], others: Iterable[str]) -> list[str]:
 
 
 def is_whole(name: str, split: str) -> bool:
-  """Whether a split, or what it is a slice of, is all of a `folder:PATH`."""
+  """Whether a split, or the one it is a slice of, is a whole `folder:PATH`."""
   kind, _, path = name.partition(":")
   if kind not in paths.FOLDERS or split.partition("[")[0] != "all":
     return False
@@ -216,7 +217,7 @@ def is_whole(name: str, split: str) -> bool:
 def image_files(root: str, ignored: file_names.Ignored) -> Iterator[str]:
   """Yields the image files below `root`, relative to it, in no fixed order.
 
-  Folders of the system are not entered; other files are counted in `ignored`.
+  The system's folders are not entered; other files are counted in `ignored`.
 
   Raises:
     OSError: a folder cannot be listed.
@@ -226,7 +227,7 @@ def image_files(root: str, ignored: file_names.Ignored) -> Iterator[str]:
     folder, above = pending.pop()
     status = os.stat(os.path.join(root, folder))
     identity = (status.st_dev, status.st_ino)
-    if identity in above:  # A symbolic link back to a folder it lies in.
+    if identity in above:  # a symbolic link led back to a folder above
       continue
     with os.scandir(os.path.join(root, folder)) as entries:
       for entry in entries:

@@ -1,7 +1,7 @@
-"""Disks that take no more data: known whoever tells of it, and said once.
+"""Recognises a disk that takes no more data, and says so once.
 
-Python raises OSError; Orbax, TensorFlow and ArrayRecord, from threads of their
-own, errors of their own classes, which keep the system's words.
+Python raises OSError. Orbax, TensorFlow and ArrayRecord raise errors of their
+own classes, from threads of their own, but these quote the system's words.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ _CASES = {
     "have it mounted for writing again",
   ),
 }
-_LITTLE = 2**20  # bytes: a disk with fewer is the one that is full
+_LITTLE = 2**20  # bytes; a disk with fewer free counts as full
 
 
 def problem(error: BaseException | None) -> int | None:
-  """The number in `errno` if a disk that takes no more led to `error`."""
+  """The number in `errno` if `error` came from a disk that takes no more."""
   seen: set[int] = set()
   open_ones = [error]
   while open_ones:
@@ -51,7 +51,7 @@ def problem(error: BaseException | None) -> int | None:
     seen.add(id(one))
     if isinstance(one, OSError) and one.errno in _CASES:
       return one.errno
-    # Sentences of ours may quote such words, and mean something else.
+    # Our own sentences may quote these words and mean something else.
     if not isinstance(one, (UsageError, RunError)):
       for number in _CASES:
         if os.strerror(number) in str(one):
@@ -63,7 +63,7 @@ def problem(error: BaseException | None) -> int | None:
 
 
 def check_room(folder: str, needed: int) -> None:
-  """Raises OSError if `needed` bytes surely do not fit; local folders."""
+  """Raises OSError if `needed` bytes surely do not fit into a local folder."""
   if folder.startswith("gs://"):
     return
   disk = shutil.disk_usage(folder)
@@ -77,7 +77,7 @@ def told(place: str, then: Callable[[], str]) -> Iterator[None]:
 
   Args:
     place: where the block writes.
-    then: what follows once there is room: "the same command resumes ...".
+    then: says what to do once there is room: "the same command resumes ...".
 
   Raises:
     DiskFullError: the sentence.
@@ -98,7 +98,7 @@ def told(place: str, then: Callable[[], str]) -> Iterator[None]:
 
 
 def _full_one(place: str) -> str:
-  """`place`, unless it has room and the folder for temporary files has none."""
+  """The folder that is full: `place`, or that for temporary files."""
   temporary = tempfile.gettempdir()
   for folder in (place, os.path.dirname(os.path.abspath(place)), temporary):
     if os.path.isdir(folder) and shutil.disk_usage(folder).free < _LITTLE:
@@ -107,10 +107,10 @@ def _full_one(place: str) -> str:
 
 
 def hush() -> None:
-  """Keeps from the console what threads of libraries say of a full disk.
+  """Keeps off the console what threads of libraries say about a full disk.
 
-  Orbax logs a traceback for each of its threads, and what these leave undone
-  finds an event loop that is closed. `told` says it once.
+  Orbax logs a traceback for each of its threads, and what they leave undone
+  complains that an event loop is closed. `told` says it once.
   """
 
   def is_news(record: logging.LogRecord) -> bool:

@@ -1,11 +1,11 @@
 """Memory in which workers leave chunks for the trainer, used again and again.
 
-New shared memory for each chunk, as Grain makes it, costs more than copying the
-chunk: the kernel finds and clears every page. Here each worker has a few slots
-of its own in one anonymous file, which the kernel frees with the last process
-that has it open, however that process ends. A worker fills a free slot and
-sends its number through Grain; the trainer copies the rows out and frees it. A
-chunk for which there is no slot travels as Grain would send it.
+Grain makes new shared memory for each chunk. That costs more than to copy the
+chunk, because the kernel finds and clears every page. Here each worker has a
+few slots of its own in one anonymous file, which the kernel frees with the last
+process that has it open, however that process ends. A worker fills a free slot
+and sends its number through Grain; the trainer copies the rows out and frees
+the slot. If there is no free slot, the chunk itself is sent through Grain.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ class Filled:
 
   Attributes:
     worker: whose slot it is.
-    slot: which of them.
-    fields: name, dtype, shape and offset in the slot of each array.
+    slot: which of the worker's slots.
+    fields: for each array its name, dtype, shape and offset in the slot.
   """
 
   worker: int
@@ -53,7 +53,7 @@ class Shape:
 
   @property
   def flags(self) -> int:
-    """Bytes before the first slot: one for each, whether it is taken."""
+    """Bytes before the first slot: a flag for each, whether it is taken."""
     return _aligned(self.workers * self.slots, mmap.PAGESIZE)
 
   @property
@@ -96,7 +96,7 @@ class Memory:
       offset = _aligned(offset + rows * value.nbytes, _ALIGNMENT)
     if offset > self._shape.slot_bytes:
       return None
-    with self._lock:  # threads of one worker; other workers have other slots
+    with self._lock:  # between this worker's threads; others have other slots
       free = np.flatnonzero(self._flags[worker] == _FREE)
       if not len(free):
         return None
@@ -105,7 +105,7 @@ class Memory:
     return filled, self.arrays(filled)
 
   def arrays(self, filled: Filled) -> dict[str, np.ndarray]:
-    """The chunk in a slot, not copied."""
+    """The arrays of a chunk in its slot, not copied."""
     slot = self._slot(filled.worker, filled.slot)
     return {
       name: slot[offset : offset + math.prod(shape) * np.dtype(dtype).itemsize]
@@ -132,18 +132,18 @@ class Owner:
   """The trainer's side: makes the memory and gives it back."""
 
   def __init__(self, shape: Shape) -> None:
-    """Allocates; pages are taken as they are first written to."""
+    """Makes the file; the kernel gives a page when it is first written to."""
     self._descriptor = os.memfd_create("byol-input")
     os.ftruncate(self._descriptor, shape.total)
     self.memory = Memory(self._descriptor, shape)
     self.address = Address(os.getpid(), self._descriptor, shape)
 
   def close(self) -> None:
-    """No worker can come any more; the memory goes with the last user."""
+    """Closes the file to new workers; its memory goes with its last user."""
     os.close(self._descriptor)
 
 
-# Set once in each worker process, where nothing else knows its number.
+# Set once in each worker process; nothing else there knows its number.
 _worker: tuple[Memory, int] | None = None
 
 

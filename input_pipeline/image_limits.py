@@ -1,8 +1,8 @@
-"""How large images may be, and the error of those that cannot be decoded."""
+"""How large images may be, and the error for those that cannot be decoded."""
 
-# At which Pillow begins to warn: 0.25 GB of RGB, three times that meanwhile.
+# Pillow begins to warn here: 0.25 GB as RGB, and three times that meanwhile.
 MAX_PIXELS = 89_478_485
-MAX_SIDE = 65_535  # what a JPEG can have; crops take memory for a whole row
+MAX_SIDE = 65_535  # a JPEG's limit; a crop takes memory for a whole row
 
 
 class ImageError(ValueError):
@@ -10,19 +10,19 @@ class ImageError(ValueError):
 
 
 def check_size(width: int, height: int, most: int) -> None:
-  """Raises ImageError for what is too large, before anything is allocated.
+  """Raises ImageError if an image is too large, before any memory is taken.
 
   Args:
     width: in pixels, as a header announces it.
     height: the same.
-    most: pixels that the bytes of the file can hold.
+    most: how many pixels the bytes of the file can hold.
   """
   check_honest(width, height, most)
   if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
     raise ImageError(
       f"It has {width} x {height} pixels; at most {MAX_PIXELS} are decoded, "
-      f"{MAX_SIDE} a side, except of JPEG files, which are decoded at 1/2, 1/4 "
-      "or 1/8 of their size. Make it smaller, or a JPEG."
+      f"and {MAX_SIDE} a side. Only JPEG files may have more, because they can "
+      "be decoded at 1/2, 1/4 or 1/8 of their size. Make it smaller, or a JPEG."
     )
 
 

@@ -1,12 +1,12 @@
 """Crops of an image and operations on their colours; no state, no randomness.
 
-Colours are worked on as planes: float32 [3, W, H] in [0, 1], one plane for each
-channel, and transposed, which saves a pass and matters to no operation. An
-operation changes its planes in place and clips as the authors do. Numbers are
-theirs (augmentations.py, dataset.py of the BYOL release), and so are the
-conventions of TensorFlow that those files rest on.
+Colour operations work on planes: float32 [3, W, H] in [0, 1], one plane for
+each channel. The planes are transposed, which saves a pass and matters to no
+operation. An operation changes its planes in place and clips as the authors do.
+The numbers are theirs (augmentations.py, dataset.py of the BYOL release), and
+so are TensorFlow's conventions, on which those files rest.
 
-The loops are compiled by Numba, for this machine, when they are first called;
+Numba compiles the loops for this machine when they are first called;
 `compile_all` calls each. `tests/float_ops.py` has the same operations in plain
 NumPy.
 """
@@ -28,7 +28,7 @@ Box = tuple[int, int, int, int]
 Planes = np.ndarray
 
 _f32 = np.float32
-# Larger arrays are not kept from one image to the next.
+# Scratch arrays with more values are not kept from one image to the next.
 _MOST_SCRATCH_VALUES = 4_000_000
 
 
@@ -41,8 +41,8 @@ def sample_crop(
 ) -> Box:
   """The window (y, x, h, w) of a random resized crop (dataset.py).
 
-  One draw: a window larger than the image is cut to it, not drawn again, so on
-  elongated images extreme draws lose area and aspect.
+  It draws only once: a window larger than the image is cut to it, not drawn
+  again. So on elongated images extreme draws lose area and aspect.
 
   Args:
     height: of the image.
@@ -81,7 +81,7 @@ def crop_planes(
     mirrored: left and right change sides.
 
   Returns:
-    float32 [3, size, size] in [0, 1]; what the cubic overshoots is cut off.
+    float32 [3, size, size] in [0, 1], to which the cubic's overshoot is cut.
   """
   if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
     raise UsageError(
@@ -102,12 +102,13 @@ def crop_planes(
 def taps(
   size: int, new_size: int, mirrored: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Where outputs look: index int32 [new_size, 4], weight float32 the same.
+  """The four pixels of each output and their weights, each [new_size, 4].
 
-  Keys' cubic with a = -0.5 on half-pixel centres, as TensorFlow's kernel
-  (resize_bicubic_op.cc): float32 positions, fractions in steps of 1/1024, and
-  taps outside the image dropped, the rest scaled to sum one. OpenCV's cubic
-  has a = -0.75 and repeats the border.
+  The indices are int32 and the weights float32. This is Keys' cubic with
+  a = -0.5 on half-pixel centres, as in TensorFlow's kernel
+  (resize_bicubic_op.cc): positions are float32, fractions go in steps of
+  1/1024, taps outside the image are dropped and the rest are scaled to sum
+  one. OpenCV's cubic has a = -0.75 and repeats the border.
   """
   scale = _f32(size) / _f32(new_size)
   half = _f32(0.5)
@@ -167,9 +168,9 @@ def to_grayscale(planes: Planes) -> Planes:
 def gaussian_blur(planes: Planes, sigma: float) -> None:
   """Blurs [..., W, H] with 2 floor(H / 20) + 1 taps a direction (App. B: 23).
 
-  The image counts as zero outside, as in a padded convolution, so borders
-  darken; the authors have it so. Taps from 4.5 sigma on, which together are
-  seven millionths, are left out.
+  Outside the image all is zero, as in a padded convolution, so borders darken,
+  as they do in the authors' code. Taps from 4.5 sigma on are left out; together
+  they weigh seven millionths.
   """
   radius = min(planes.shape[-1] // 20, math.ceil(4.5 * sigma - 0.5))
   x = np.arange(-radius, radius + 1)
@@ -187,7 +188,7 @@ def solarize(planes: Planes, threshold: float) -> None:
 
 
 def compile_all() -> None:
-  """Compiles every loop, in some seconds; later calls take none."""
+  """Compiles every loop, which takes some seconds the first time."""
   planes = crop_planes(np.zeros((4, 4, 3), np.uint8), (0, 0, 4, 4), 4)
   adjust_brightness(planes, 0.1)
   adjust_contrast(planes, 1.1)
@@ -204,9 +205,10 @@ _kept = threading.local()
 
 
 def _scratch(name: str, shape: tuple[int, int]) -> np.ndarray:
-  """A float32 array of this thread's, until it next asks for that name.
+  """A float32 array that this thread may use until it asks for `name` again.
 
-  New memory costs more than the work: the kernel clears every page of it.
+  New memory would cost more than the work, because the kernel clears every page
+  of it.
   """
   size = math.prod(shape)
   if size > _MOST_SCRATCH_VALUES:
@@ -220,13 +222,16 @@ def _scratch(name: str, shape: tuple[int, int]) -> np.ndarray:
 
 _compiled = loops.compiled(fastmath=True)
 
-# Below, rows are taken as arrays of their own so that LLVM sees their bounds
+# The loops below take rows as separate arrays, so that LLVM sees their bounds
 # and computes eight values at once.
 
 
 @_compiled
 def _resample_bytes(pixels, top, left, index, weight, out):
-  """Part of uint8 [H, 3 W] to [size, 3 w], 0..255: along the first axis."""
+  """Resamples a part of uint8 [H, 3 W] to [size, 3 w], along the first axis.
+
+  Values stay in 0..255.
+  """
   right = left + out.shape[1]
   for y in range(len(out)):
     row0 = pixels[top + index[y, 0], left:right]
@@ -246,7 +251,7 @@ def _resample_bytes(pixels, top, left, index, weight, out):
 
 @_compiled
 def _resample_columns(columns, index, weight, planes):
-  """Columns [3 w, size], 0..255, to planes [3, size, size] in [0, 1]."""
+  """Resamples columns [3 w, size], 0..255, to planes [3, size, size], 0..1."""
   scale = _f32(1 / 255)
   for c in range(3):
     for x in range(len(index)):
@@ -288,9 +293,10 @@ def _contrast(planes, factor):
 
 @_compiled
 def _saturation(planes, factor):
-  """V and H stay, so x = V - S V k, with k from 0 to 1, moves along a line.
+  """Multiplies S by `factor`, to at most 1; V and H stay.
 
-  S f is S times f, but at most 1.
+  A channel is x = V - S V k with its own k from 0 to 1, so x moves along a line
+  as S changes.
   """
   red = planes[0].reshape(-1)
   green = planes[1].reshape(-1)
@@ -307,7 +313,7 @@ def _saturation(planes, factor):
 
 @_compiled
 def _hue(planes, delta):
-  """`delta` in sixths of a turn; of equal channels the first is the largest."""
+  """Turns H by `delta` sixths of a turn; of equal channels the first leads."""
   zero, one, four, six = _f32(0), _f32(1), _f32(4), _f32(6)
   red = planes[0].reshape(-1)
   green = planes[1].reshape(-1)
@@ -321,7 +327,7 @@ def _hue(planes, delta):
     start = zero if largest_red else (_f32(2) if largest_green else four)
     hue = edge / max(chroma, _f32(1e-9)) + start + delta
     hue -= six * np.floor(hue * _f32(1 / 6))
-    # Each channel is a trapezium of the hue, that of red around zero.
+    # As a function of the hue each channel is a trapezium; red's is around 0.
     at = hue + _f32(5)
     at -= six if at >= six else zero
     red[i] = value - chroma * max(zero, min(min(at, four - at), one))
@@ -335,7 +341,7 @@ def _hue(planes, delta):
 
 @_compiled
 def _grayscale(planes):
-  """Into the first plane; tf.image.rgb_to_grayscale's four digits."""
+  """Writes luma to the first plane, by tf.image.rgb_to_grayscale's digits."""
   red = planes[0].reshape(-1)
   green = planes[1].reshape(-1)
   blue = planes[2].reshape(-1)

@@ -1,8 +1,8 @@
 """JPEG files: what their headers say, and their pixels at 1, 1/2, 1/4 or 1/8.
 
-libjpeg-turbo decodes ordinary ones, by the fast DCT, to the same pixels as
-TensorFlow's default and so the authors' code. It may hand back a partly grey
-image for a truncated file, so the end is looked for here.
+libjpeg-turbo decodes ordinary ones by the fast DCT, which gives the same pixels
+as TensorFlow's default, and so as the authors' code. For a truncated file it
+may return a partly grey image, so this module looks for the file's end itself.
 """
 
 import io
@@ -19,20 +19,20 @@ from input_pipeline import other_formats
 from input_pipeline.image_limits import MAX_PIXELS, ImageError, check_honest
 
 START, _END = b"\xff\xd8\xff", b"\xff\xd9"
-# The next marker that neither is stuffing (FF00) nor restarts a scan (FFD0-7).
+# The next marker that is neither stuffing (FF00) nor restarts a scan (FFD0-7).
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 
-# What a byte of a file can hold at most: a block of 64 pixels takes a bit.
+# The most pixels that a byte of a file can hold: a block of 64 takes a bit.
 PIXELS_OF_A_BYTE = 8 * 64
-# Of what libjpeg keeps of a whole image while it puts scans together, whatever
-# the scale: as much as an image of MAX_PIXELS takes in full colour.
+# The most coefficients that libjpeg may keep while it joins the scans of a
+# whole image, whatever the scale: as many as MAX_PIXELS have in full colour.
 _MOST_COEFFICIENTS = 3 * MAX_PIXELS
 REDUCTIONS = (1, 2, 4, 8)
 
-# What libjpeg says where samples are lost. Other complaints, such as of bytes
+# What libjpeg says when samples are lost. Other complaints, such as about bytes
 # between segments, come with whole images too; TensorFlow ignores them.
 _SAMPLES_LOST = ("remature end", "bad Huffman")
 
@@ -44,7 +44,7 @@ class Header(NamedTuple):
     height: of the image as it is stored.
     width: the same.
     channels: 1, 3 or 4.
-    coefficients: that the decoder keeps at a time, beyond a few rows.
+    coefficients: how many the decoder keeps at a time, beyond a few rows.
     orientation: of EXIF, 1 to 8; 1 is upright.
   """
 
@@ -63,7 +63,7 @@ class Header(NamedTuple):
 
 
 def decode(data: bytes, reduction: Callable[[int, int], int]) -> np.ndarray:
-  """A JPEG file to uint8 [H, W, 3], upright; see `decoding.decode_image`."""
+  """Decodes a JPEG to uint8 [H, W, 3], upright; see `decoding.decode_image`."""
   header = read_header(data)
   least = _least_reduction(header, len(data))
   factor = max(least, reduction(*header.upright))
@@ -87,7 +87,7 @@ def decode(data: bytes, reduction: Callable[[int, int], int]) -> np.ndarray:
 
 
 def decoded_size(data: bytes) -> tuple[int, int]:
-  """Height and width of what `decode` would give, if nothing is to be saved."""
+  """Height and width of what `decode` would give without a reduction."""
   header = read_header(data)
   factor = _least_reduction(header, len(data))
   height, width = header.upright
@@ -108,14 +108,14 @@ def read_header(data: bytes) -> Header:
   while marker := _MARKER.search(data, position):
     code, position = data[marker.end() - 1], marker.end()
     if code in _START_OF_FRAME:
-      # A second frame header is an error that both decoders report.
+      # A second frame header is an error, which both decoders report.
       frame = position if frame < 0 else frame
     elif code == _APP1 and data.startswith(b"Exif", position + 2):
       has_exif = True
     elif code == _START_OF_SCAN and scan < 0:
       scan = position
-    # Coded samples never contain a marker, so the one at the end of the file is
-    # the image's or comes after it. That spares searching the scan.
+    # Coded samples never contain a marker, so one at the end of the file ends
+    # the image or comes after it. Then the scan need not be searched.
     ends = code == _START_OF_SCAN and data.endswith(_END)
     if frame >= 0 and (ends or code == _END_OF_IMAGE):
       return _header(data, frame, scan, has_exif)
@@ -124,7 +124,7 @@ def read_header(data: bytes) -> Header:
 
 
 def _header(data: bytes, frame: int, scan: int, has_exif: bool) -> Header:
-  """Of the segments that begin at `frame` and `scan`, after their markers."""
+  """Reads the segments at `frame` and `scan`, which follow their markers."""
   height, width, channels = struct.unpack_from(">HHB", data, frame + 3)
   factors = [
     (data[at] >> 4) * (data[at] & 15)
@@ -140,7 +140,7 @@ def _header(data: bytes, frame: int, scan: int, has_exif: bool) -> Header:
 
 
 def _orientation(headers: bytes, frame: int) -> int:
-  """As Pillow understands the headers, whatever size they announce."""
+  """The orientation as Pillow reads it, whatever size the headers announce."""
   one_pixel = bytearray(headers)
   one_pixel[frame + 3 : frame + 7] = b"\0\1\0\1"
   with Image.open(io.BytesIO(one_pixel), formats=("JPEG",)) as header:
@@ -148,7 +148,7 @@ def _orientation(headers: bytes, frame: int) -> int:
 
 
 def _least_reduction(header: Header, size: int) -> int:
-  """By how much an image of `size` bytes is divided to be held in memory.
+  """By how much an image of `size` bytes must be divided to fit into memory.
 
   Raises:
     ImageError: no division helps, or the header lies.
@@ -157,8 +157,7 @@ def _least_reduction(header: Header, size: int) -> int:
   if header.coefficients > _MOST_COEFFICIENTS:
     raise ImageError(
       f"It has {header.width} x {header.height} pixels in several scans, "
-      "which have to be in memory together. Make it smaller, or a baseline "
-      "JPEG."
+      "which must be in memory together. Make it smaller, or a baseline JPEG."
     )
   for factor in REDUCTIONS:
     pixels = -(-header.height // factor) * -(-header.width // factor)

@@ -1,22 +1,22 @@
-"""Do the images have the labels that an evaluation needs?"""
+"""Checks that images have the labels that an evaluation needs."""
 
 import os
 
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import Source
 
-_TOLD = 3  # names of images
+_TOLD = 3  # how many images a message names
 
 
 def check_labelled(source: Source, setting: str) -> str:
   """A sentence if some images have no label and so do not count, or "".
 
   Args:
-    source: to evaluate on.
-    setting: that names it, such as "evaluation.split=test".
+    source: the images to evaluate on.
+    setting: the one that names them, such as "evaluation.split=test".
 
   Raises:
-    UsageError: none has a label.
+    UsageError: no image has a label.
   """
   without = source.unlabelled()
   if not len(without):

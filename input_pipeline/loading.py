@@ -1,9 +1,9 @@
-"""How batches are made by many hands: chunks, workers, threads, buffers.
+"""Makes batches with many workers and threads, from chunks.
 
 A chunk is some consecutive rows of a batch, made by one thread of one worker
-process. The trainer puts a batch together from its chunks as they come. So
-memory does not grow with the batch size, and the first batch of a host is ready
-after a share of the time that one worker would take for all of it.
+process. The trainer puts a batch together from its chunks as they come. So a
+worker's memory does not grow with the batch size, and as all workers share the
+first batch of a host, it is ready sooner than if one worker made all of it.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ from input_pipeline import handover, parents, workers
 
 Batch = dict[str, np.ndarray]
 
-# Large enough that handing it over costs little, small enough that a dozen of
-# them in each of a hundred workers are no burden.
+# A chunk is large enough that handing it over costs little, and small enough
+# that a dozen of them in each of a hundred workers are no burden.
 _CHUNK_BYTES = 8 * 2**20
-_BUFFERED_CHUNKS = 2  # that wait in each worker
-_OTHER_BYTES = 512  # of a row, beside its images: label, draws and so on
-_BATCHES_AHEAD = 2  # that wait in the trainer
+_BUFFERED_CHUNKS = 2  # may wait in each worker
+_OTHER_BYTES = 512  # in a row, beside its images: label, draws and so on
+_BATCHES_AHEAD = 2  # may wait in the trainer
 
-# Of what is read once.
+# For images that are read once, see `choose_once`.
 _WORTH_WORKERS = 5.0  # seconds of one core
 _SECONDS_OF_ROW = 150e-6
-_SECONDS_OF_BYTE = 5e-9  # of a crop: mostly for decoding what it is cut from
+_SECONDS_OF_BYTE = 5e-9  # of a crop, mostly to decode what it is cut from
 _FEW_THREADS = 4
 _CHUNKS_EACH = 8
 
@@ -59,15 +59,15 @@ class Loading:
 
   @property
   def read_ahead(self) -> int:
-    """Chunks that a worker has begun, at most."""
+    """The most chunks that a worker has begun."""
     return self.num_threads + 1
 
   @property
   def slots(self) -> handover.Shape:
-    """Memory in which chunks are handed over."""
+    """The memory in which chunks are handed over."""
     return handover.Shape(
       workers=max(1, self.num_workers),
-      # Being filled, waiting, on the way, and being copied out.
+      # A chunk is being filled, waits, is on its way or is being copied out.
       slots=self.read_ahead + _BUFFERED_CHUNKS + 3,
       slot_bytes=self.chunk_rows * (self.row_bytes + _OTHER_BYTES),
     )
@@ -92,7 +92,7 @@ def choose_loading(
   Args:
     num_workers: of the config; -1 is one for each core.
     num_threads: of the config, at least 1.
-    rows: of a process in a batch.
+    rows: how many rows of a batch each process reads.
     row_bytes: of one row.
   """
   most = max(1, _CHUNK_BYTES // row_bytes)
@@ -114,16 +114,17 @@ def choose_once(
 ) -> Loading:
   """Settles who reads some batches once, as evaluations do.
 
-  Workers take seconds to start. They do where one core would have more to do
-  for these images than `_WORTH_WORKERS`, by what an image costs it at least and
-  what each byte of its crop adds; otherwise few threads of this process read,
-  because for small images many only wait for each other.
+  Workers take seconds to start, so they are started only if the images would
+  keep one core busy for longer than `_WORTH_WORKERS`. This is estimated from a
+  least cost for each image and a cost for each byte of its crop. Otherwise a
+  few threads of this process read; more would only wait for each other, because
+  the images are small.
 
   Args:
     num_workers: of the config; -1 is one for each core, 0 means threads.
     num_threads: of the config, in each worker.
-    batches: that are read.
-    rows: of a process in a batch.
+    batches: how many are read.
+    rows: how many rows of a batch each process reads.
     row_bytes: of one row.
   """
   cores = available_cores()
@@ -136,7 +137,7 @@ def choose_once(
   seconds = batches * rows * (_SECONDS_OF_ROW + _SECONDS_OF_BYTE * row_bytes)
   workers = wanted.num_workers if seconds > _WORTH_WORKERS else 0
   hands = workers * num_threads or min(cores, _FEW_THREADS)
-  # Small enough that all have some and the first batch comes soon.
+  # A chunk is so small that each has several and the first batch comes soon.
   share = max(1, batches * rows // (_CHUNKS_EACH * hands))
   most = min(wanted.chunk_rows, share)
   chunk_rows = max(n for n in range(1, most + 1) if rows % n == 0)
@@ -149,7 +150,7 @@ def choose_once(
 
 
 def available_cores() -> int:
-  """Cores that this process may use: fewer than there are, in containers."""
+  """How many cores this process may use; in a container not all of them."""
   cores = len(os.sched_getaffinity(0))
   try:
     quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -161,12 +162,12 @@ def available_cores() -> int:
 class RowStream(grain.MapDataset):
   """An endless stream whose examples are made many at a time.
 
-  That costs so little that the thread which puts batches together does it, with
-  neither Grain's threads nor workers.
+  That costs so little that the thread which puts batches together makes them
+  itself, without Grain's threads and workers.
   """
 
   def __init__(self) -> None:
-    """A stream stands at the beginning; it has no parent."""
+    """Begins a pipeline, so it has no parent."""
     super().__init__()
 
   def rows(self, first: int, count: int) -> Batch:
@@ -183,7 +184,7 @@ class RowStream(grain.MapDataset):
 
 
 class ProcessChunks(grain.MapDataset):
-  """The chunks of one process, batch after batch, of a stream of examples.
+  """A process's chunks of a stream of examples, batch after batch.
 
   Process p reads the p-th block of consecutive rows of each global batch. A
   chunk is a dict of arrays [chunk_rows, ...], or says where these lie.
@@ -203,8 +204,8 @@ class ProcessChunks(grain.MapDataset):
 
     Args:
       parent: the examples.
-      rows: of each process in a batch.
-      chunk_rows: of a chunk; divides `rows`.
+      rows: how many rows of a batch each process reads.
+      chunk_rows: how many rows a chunk has; divides `rows`.
       process_index: of this process.
       process_count: of all.
       start_step: the batch that comes first.
@@ -256,7 +257,7 @@ def _empty(like: Mapping[str, Any], rows: int) -> Batch:
 def _iterator(
   chunks: ProcessChunks, loading: Loading, slots: handover.Address
 ) -> Any:
-  """Chunks in their order; starts threads and workers with the first."""
+  """Yields chunks in order; the first starts the threads and workers."""
   if chunks.of_rows:
     return (chunks[k] for k in itertools.count())
   dataset = chunks.to_iter_dataset(
@@ -310,8 +311,8 @@ def _assembled(
 class Batches(Iterator[Batch]):
   """The batches of a process, in the order of their chunks.
 
-  Starts at once to read ahead, in a thread of its own, so that workers come to
-  life while the trainer restores and compiles. `close` ends thread and workers.
+  A thread starts to read ahead at once, so that workers start while the trainer
+  restores and compiles. `close` ends the thread and the workers.
   """
 
   def __init__(
@@ -324,13 +325,12 @@ class Batches(Iterator[Batch]):
   ) -> None:
     """Takes the chunks of batches of `rows`.
 
-    `finish` is the last to change a batch, where it is taken and not where it
-    is read ahead.
+    `finish` may change a batch when it is taken, not when it is read ahead.
     """
     self._finish = finish
     self._ready: queue.Queue[Batch | _End] = queue.Queue(_BATCHES_AHEAD)
     self._stopping = threading.Event()
-    # A daemon: storage that hangs must not keep the trainer from ending.
+    # A daemon, so that storage that hangs cannot keep the trainer from ending.
     self._thread = threading.Thread(
       target=self._work,
       args=(chunks, loading, rows),
@@ -364,7 +364,7 @@ class Batches(Iterator[Batch]):
           self._put(batch)
           if self._stopping.is_set():
             break
-    except BaseException as error:  # raised where batches are awaited
+    except BaseException as error:  # `__next__` raises it
       end = _End(error)
     self._put(end)
 

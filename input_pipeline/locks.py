@@ -1,4 +1,4 @@
-"""Locks that keep several processes of one machine from the same folder."""
+"""Locks that keep other processes of a machine out of a folder."""
 
 import contextlib
 import fcntl
@@ -15,8 +15,8 @@ class TakenError(Exception):
 def taken(path: str) -> Iterator[None]:
   """Holds the lock of a file, which is made if absent and names the holder.
 
-  The kernel lets go of the lock when the process ends, however it ends. Some
-  network file systems have no locks; there nothing is kept out.
+  The kernel releases the lock when the process ends, however it ends. Some
+  network file systems have no locks; there no process is kept out.
 
   Raises:
     TakenError: another process holds it.

@@ -1,4 +1,4 @@
-"""Loops over numbers that Numba compiles, when they are first called."""
+"""Lets Numba compile loops over numbers when they are first called."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,11 @@ import numba
 
 
 def compiled(*, fastmath: bool) -> Callable[[Callable[..., Any]], Any]:
-  """A decorator; what it compiles is kept on disk where there is a place.
+  """Returns a decorator; what it compiles is kept on disk if there is a place.
 
   Args:
-    fastmath: whether the order of operations may be changed, which is faster
-      and changes the last bits of a result.
+    fastmath: whether the compiler may change the order of operations, which is
+      faster but changes the last bits of a result.
   """
   options: dict[str, Any] = {
     "nogil": True,  # threads of a worker run side by side

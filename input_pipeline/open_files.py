@@ -1,4 +1,4 @@
-"""How many files a process may hold open at once."""
+"""Raises the number of files that a process may hold open at once."""
 
 import resource
 
@@ -8,14 +8,14 @@ _OTHERS = 128  # libraries, pipes to workers, the files of a run
 
 
 def make_room(count: int, what: str) -> None:
-  """Sees to it that this process and its children may open `count` files.
+  """Makes sure that this process and its children may open `count` files.
 
   A process may raise its own limit, usually 1,024, to a higher one that the
   system sets.
 
   Args:
-    count: files that will stay open.
-    what: they are, for the message.
+    count: how many files will stay open.
+    what: names them in the message.
 
   Raises:
     UsageError: the system's own limit is lower.
@@ -26,7 +26,7 @@ def make_room(count: int, what: str) -> None:
     return
   if most != resource.RLIM_INFINITY and needed > most:
     raise UsageError(
-      f"{what} are {count:,} files, which stay open while they are read, and a "
+      f"{what} are {count:,} files, which stay open while they are read, but a "
       f"process of yours may open no more than {most:,}. Have that limit "
       f"raised to {needed:,} (ulimit -Hn)."
     )

@@ -1,7 +1,7 @@
-"""What Pillow decodes: all but JPEG files of one or three channels.
+"""Decodes by Pillow all images but JPEG files of one or three channels.
 
-Pillow reads AVIF by itself, and HEIC with the package pillow-heif, which is the
-extra `heif`.
+Pillow reads AVIF by itself. For HEIC it needs the package pillow-heif, which
+the extra `heif` installs.
 """
 
 import functools
@@ -21,11 +21,11 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # The last chunk, with its checksum.
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")
 
-# What a byte of a file can hold at most: deflate makes a byte of 1,032, a code
-# of LZW one of 4,096, a run of PackBits one of 64.
+# The most bytes that a byte of a file can hold: 1,032 by deflate, 4,096 by a
+# code of LZW, 64 by a run of PackBits.
 _BYTES_OF_A_DEFLATED_BYTE = 1032
 _BYTES_OF_AN_LZW_BYTE = 2**12
-# By TIFF's tag of compression; others make pixels of next to nothing.
+# By TIFF's tag of compression; other methods make pixels of next to nothing.
 _COMPRESSION, _TILE_WIDTH, _TILE_LENGTH = 259, 322, 323
 _BYTES_OF_A_TIFF_BYTE = {
   1: 1,
@@ -46,22 +46,22 @@ UPRIGHT = {
   8: Image.Transpose.ROTATE_90,
 }
 
-# For the whole process: `warnings.catch_warnings` is not safe in threads, and
-# Grain reads in threads, of which each keeps a core busy by itself.
+# Both hold for the whole process. Grain reads in threads, in which
+# `warnings.catch_warnings` is not safe and of which each keeps a core busy.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def decode(data: bytes, jpeg_factor: int = 1) -> np.ndarray:
-  """A file of any of `FORMATS`, or HEIF, to uint8 [H, W, 3], upright.
+  """Decodes a file of any of `FORMATS`, or HEIF, to uint8 [H, W, 3], upright.
 
   Args:
     data: all bytes of the file.
     jpeg_factor: 1, 2, 4 or 8, by which a JPEG's sides are divided.
 
   Raises:
-    ImageError: too large, cut off, or of samples without a known range. Pillow
-      raises more than that.
+    ImageError: the image is too large or cut off, or the range of its samples
+      is unknown. Pillow raises other errors besides.
   """
   if data.startswith(_PNG_START) and _PNG_END not in data:
     raise ImageError("The PNG file is truncated: it has no IEND chunk.")
@@ -77,14 +77,14 @@ def decode(data: bytes, jpeg_factor: int = 1) -> np.ndarray:
 
 
 def header_size(data: bytes) -> tuple[int, int]:
-  """Height and width as the headers have it; errors are those of `decode`."""
+  """Height and width by the headers; errors are those of `decode`."""
   with _open(data) as image:
     check_size(*image.size, _most_pixels(image, len(data)))
     return image.height, image.width
 
 
 def orientation(image: Image.Image) -> int:
-  """The EXIF orientation, 1 (upright) where the EXIF data is damaged."""
+  """The EXIF orientation; 1 (upright) if the EXIF data is damaged."""
   try:
     return int(image.getexif().get(_EXIF_ORIENTATION, 1))
   except Exception:
@@ -120,7 +120,7 @@ def _heif() -> str:
 
 
 def _most_pixels(image: Image.Image, size: int) -> int:
-  """What a file of `size` bytes can hold."""
+  """The most pixels that a file of `size` bytes can hold."""
   in_a_byte = 8 if image.mode in ("1", "L", "P") else 1
   if image.format == "PNG":
     return in_a_byte * _BYTES_OF_A_DEFLATED_BYTE * size

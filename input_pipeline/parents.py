@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, and by nothing else."""
+"""Child processes that end with their parent, and not by its signals."""
 
 import contextlib
 import multiprocessing
@@ -13,17 +13,17 @@ from multiprocessing import resource_tracker
 
 @contextlib.contextmanager
 def born_deaf(*numbers: signal.Signals) -> Iterator[None]:
-  """Processes started within never hear these signals.
+  """Processes that are started within the block never hear these signals.
 
-  Ctrl-C, a closed terminal and a preemption reach the whole group, and a child
-  that has not come to its first line yet would end, or print a traceback. They
-  inherit the mask of signals from the thread that starts them. In this process
-  other threads go on hearing.
+  Ctrl-C, a closed terminal and a preemption reach the whole process group. A
+  child that has not come to its first line yet would end or print a traceback.
+  So the signals are blocked in this thread, and a child inherits that. Other
+  threads of this process still hear them.
   """
   before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
   try:
-    # Python's own helper process, which inherits the mask too. It must not be
-    # started later: that would end the blocking of SIGINT and SIGTERM.
+    # Python's own helper process inherits the blocking too. If it were started
+    # later, it would unblock SIGINT and SIGTERM.
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     yield
@@ -32,11 +32,11 @@ def born_deaf(*numbers: signal.Signals) -> Iterator[None]:
 
 
 def kill_children() -> None:
-  """Kills what `multiprocessing` started here; for a process that ends at once.
+  """Kills what `multiprocessing` started, before this process ends at once.
 
-  They would end by themselves, but one that is just being started would find
-  half of what it is told, and print a traceback. Python's own helper stays, and
-  removes what they leave.
+  The children would end by themselves. But one that is just starting would be
+  told only half of its task, and print a traceback. Python's own helper process
+  stays, and removes what they leave.
   """
   for listing in pathlib.Path("/proc/self/task").glob("*/children"):
     with contextlib.suppress(OSError):
@@ -47,11 +47,11 @@ def kill_children() -> None:
 
 
 def end_with_parent() -> None:
-  """Ends this process soon after its parent; a SIGKILL leaves it no farewell.
+  """Ends this process soon after its parent, even if that was killed.
 
-  Not by the kernel's parent-death signal: that comes when the *thread* that
-  started the process ends. Not by asking the kernel who the parent is, only: it
-  may be gone already.
+  The kernel's parent-death signal will not do: it comes when the *thread* that
+  started the process ends. And if the parent is gone already, the kernel names
+  another parent; so the number that `multiprocessing` knows is compared.
   """
   parent = multiprocessing.parent_process()
   pid = parent.pid if parent else os.getppid()

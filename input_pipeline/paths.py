@@ -1,9 +1,9 @@
-"""Paths as people write them, made whole once, where they come in."""
+"""Makes the paths that people write absolute, once, where they come in."""
 
 import os
 
-# Kinds of data sets whose name ends in a path: `folder:/data/pets`. What comes
-# after the colon of any other name is a version of TFDS.
+# Kinds of data sets whose name ends in a path: `folder:/data/pets`. In any
+# other name a version of TFDS follows the colon.
 FOLDERS = ("folder", "unlabelled")
 
 
@@ -26,6 +26,6 @@ def of_data_set(name: str) -> str:
 
 
 def of_split(text: str) -> str:
-  """FOLDER:SPLIT with an absolute folder; without a colon as it came."""
+  """FOLDER:SPLIT with an absolute folder; a text without a colon stays."""
   folder, colon, split = text.rpartition(":")
   return f"{absolute(folder)}:{split}" if colon else text

@@ -43,10 +43,10 @@ def view_stream(
 ) -> grain.MapDataset:
   """Endless stream of two-view examples; element i is fixed by (seed, i).
 
-  With `scaled_decoding` they are the same draws of images that are decoded no
+  With `scaled_decoding` the draws are the same, but images are decoded no
   larger than the draws need; see `scaled.ScaledViews`.
   """
-  # A seed of its own keeps the draws when a stage is added before this one.
+  # With its own seed this stage keeps its draws if one is added before it.
   if scaled_decoding:
     numbers = grain.MapDataset.range(len(source)).shuffle(seed=seed)
     views = scaled.ScaledViews(source, transform)
@@ -65,7 +65,7 @@ def labelled_stream(
 
 
 def idle_stream(example: Batch) -> grain.MapDataset:
-  """Endless stream of one example: what is left when there is no work."""
+  """Endless stream of one example, which is no work to make."""
   return grain.MapDataset.source([example]).repeat(None)
 
 
@@ -79,18 +79,18 @@ def train_iterator(
   process_count: int,
   unreadable: UnreadableImages,
 ) -> loading.Batches:
-  """This process's rows of the batches of updates start_step, ..., without end.
+  """This process's rows of every batch from update `start_step` on, for ever.
 
-  Begins to read at once, and is to be closed.
+  It begins to read at once, and must be closed.
 
   Args:
     stream: of examples that are ready to be batched, such as `view_stream`.
     how: workers and threads.
-    rows: of each process in a batch.
-    start_step: completed updates, that is the first batch's update.
+    rows: how many rows of a batch each process reads.
+    start_step: completed updates, which is the number of the first batch.
     process_index: of this process, from 0.
-    process_count: of all.
-    unreadable: told of every image that could not be read.
+    process_count: how many there are.
+    unreadable: is told of every image that could not be read.
   """
 
   def count_unreadable(batch: Batch) -> Batch:
@@ -116,16 +116,16 @@ def train_iterator(
 class EvalReader:
   """How an evaluation reads: every example once, in order.
 
-  The last batch of a split is filled up with rows whose mask is False; so is
-  the place of an image that cannot be read.
+  The last batch of a split is filled up with rows whose mask is False. Such a
+  row also stands in for an image that cannot be read.
 
   Attributes:
     crop: what is done to an image.
     batch_size: global.
-    num_workers: at most; of a config, -1 is one for each core.
+    num_workers: how many to use at most; -1 is one for each core.
     num_threads: in each worker.
     process_index: of this process, which reads its rows of each batch.
-    process_count: of all, which all read the same number of batches.
+    process_count: how many there are; all read the same number of batches.
   """
 
   crop: augment.EvalCrop
@@ -150,11 +150,11 @@ class EvalReader:
     how = self.how(*splits)
     text = f"{sum(map(len, splits)):,} images by {how}"
     if self.num_workers and not how.num_workers:
-      text += "; to start workers would take longer than to read these"
+      text += "; workers would take longer to start than these take to read"
     return text
 
   def count_batches(self, split: sources.Source) -> int:
-    """Of one split."""
+    """The number of batches of one split."""
     return -(-len(split) // self.batch_size)
 
   def stream(self, *splits: sources.Source) -> grain.MapDataset:
@@ -169,10 +169,10 @@ class EvalReader:
     )
 
   def read(self, *splits: sources.Source) -> Generator[Batch, None, None]:
-    """Yields the batches of the first split, then of the next, to the last.
+    """Yields the batches of each split in turn.
 
-    Workers start with the first batch of the first split and end with the last
-    of the last split, or when the generator is closed.
+    Workers start with the first batch and end with the last one, or when the
+    generator is closed.
     """
     how = self.how(*splits)
     rows = self.batch_size // self.process_count
@@ -230,24 +230,24 @@ class _PaddedExamples:
     }
 
 
-# What tells the views of a row, wherever they are made.
+# What the views of a row depend on, wherever they are made.
 _DIGESTED = ("view1", "view2", "index", "draw", "label")
 
 
 def batch_digest(batch: Batch, first_row: int) -> int:
   """64-bit digest of a training batch that adds up over processes.
 
-  It covers what the host leaves in the batch: finished views, or crops and
-  draws, or numbers of images and draws. So equal views have one digest as long
-  as they are made in the same place.
+  It covers what the host puts into the batch: finished views, or crops and
+  draws, or numbers of images and draws. So equal views have equal digests if
+  they are made in the same place.
 
   Args:
     batch: the rows of one process.
     first_row: position of the first of them in the global batch.
 
   Returns:
-    Sum over rows, modulo 2^64, of a hash of position and content. Summed over
-    processes it is the digest of the global batch, however it was divided.
+    Sum over rows, modulo 2^64, of a hash of position and content. The sum over
+    processes is the digest of the global batch, however that was divided.
   """
   total = 0
   for row in range(len(batch["label"])):

@@ -1,4 +1,4 @@
-"""A whole data set as one array, to lie in the memory of the devices."""
+"""Loads a whole data set as one array, for the memory of the devices."""
 
 import collections
 import concurrent.futures
@@ -16,13 +16,13 @@ from input_pipeline import augment, chunk_draws, loading, sources
 class Resident:
   """All images of a source.
 
-  What does not fit upright is stored transposed, so that portraits among
-  landscapes do not add to the padding.
+  An image that does not fit upright is stored transposed, so that portraits
+  among landscapes do not add to the padding.
 
   Attributes:
     images: uint8 [N, H, W, 3], each in the upper left corner, zero elsewhere.
     turned: bool [N], whether an image is stored transposed.
-    sizes: int32 [N, 2], height and width as they were.
+    sizes: int32 [N, 2], height and width before transposing.
     label: int32 [N].
     unreadable: int64 [N], see `sources.ReadableSource`.
   """
@@ -41,7 +41,7 @@ def load(
   source: sources.ReadableSource,
   check: Callable[[tuple[int, ...]], None] = lambda shape: None,
 ) -> Resident:
-  """Decodes all of `source`, on all cores, into the place where it stays.
+  """Decodes all of `source`, on all cores, into one array.
 
   `check` is that of `shape_of`.
   """
@@ -73,8 +73,8 @@ def shape_of(
 ) -> tuple[int, ...]:
   """Shape of `Resident.images`, [N, H, W, 3]; nothing is decoded.
 
-  `check` gets the shape needed so far whenever it grows, so that what it
-  raises comes as early as the images allow.
+  `check` is given the shape needed so far whenever that grows, so that it can
+  raise as early as the images allow.
   """
   shape: tuple[int, ...] = (len(source), 0, 0, 3)
   upright, sorted_sides = np.zeros(2, int), np.zeros(2, int)
@@ -82,7 +82,7 @@ def shape_of(
     for size in sizes:
       upright = np.maximum(upright, size)
       sorted_sides = np.maximum(sorted_sides, sorted(size))
-      # Of the same numbers in another order upright ones turn no image.
+      # If both shapes take equal memory, the upright one transposes no image.
       turns = upright.prod() > sorted_sides.prod()
       needed = sorted_sides if turns else upright
       grown = (len(source), int(needed[0]), int(needed[1]), 3)
@@ -97,10 +97,10 @@ _BLOCK = 64  # examples that a thread takes at a time
 
 
 def _of_every(task: Callable[[int], T], count: int) -> Generator[T, None, None]:
-  """What `task` gives of 0, ..., count - 1, in order, by all cores.
+  """Yields `task` of 0, ..., count - 1, in order; all cores work.
 
   They run at most one block a core ahead of the reader, so that little is done
-  for nothing where it stops early.
+  in vain if the reader stops early.
   """
 
   def block(start: int) -> list[T]:
@@ -125,9 +125,9 @@ def _of_every(task: Callable[[int], T], count: int) -> Generator[T, None, None]:
 class DrawStream(loading.RowStream):
   """`pipeline.view_stream` without pixels: the same examples and draws.
 
-  A row is all that the host has to say of an example: "index" and "label"
-  int32, "turned" bool, "unreadable" int64, and "draw", float32 [2, DRAW_SIZE]
-  (`augment.pack`).
+  A row is all that the host tells the devices about an example: "index" and
+  "label" int32, "turned" bool, "unreadable" int64, and "draw", float32 [2,
+  DRAW_SIZE] (`augment.pack`).
   """
 
   def __init__(
@@ -136,7 +136,7 @@ class DrawStream(loading.RowStream):
     """Takes all of `resident` but its images.
 
     Raises:
-      RunError: this version of Grain orders or draws otherwise.
+      RunError: this version of Grain orders or draws in another way.
     """
     super().__init__()
     self._seed = seed

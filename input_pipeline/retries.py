@@ -1,9 +1,9 @@
-"""Reading from storage that fails for a while.
+"""Reads from storage that may fail for a while.
 
-A network file system or a bucket that cannot be reached must not pass for
-damaged images, which are replaced by their neighbours: it is tried again, for
-about a minute, and then ends the run. A file that is absent, forbidden or
-damaged is so at the next try, too.
+Damaged images are replaced by their neighbours. A network file system or a
+bucket that cannot be reached must not pass for that: it is tried again for
+about a minute, and then the run ends. A file that is absent, forbidden or
+damaged is not tried again, because it would fail again.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from input_pipeline.errors import (
 
 T = TypeVar("T")
 
-# Seconds between tries, each times 0.5 to 1.5, drawn anew, so that a thousand
-# workers do not come back together: a minute in all.
+# Seconds between tries, a minute in all. Each is multiplied by a random factor
+# from 0.5 to 1.5, so that a thousand workers do not come back together.
 DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
-# Of the errors that the system gives for a path, those of the file it names.
+# The system's errors for a path that are faults of the file itself.
 _OF_THE_FILE = frozenset(
   {
     errno.ENOENT,
@@ -43,7 +43,7 @@ _OF_THE_FILE = frozenset(
 )
 _NUMBER_OF = {os.strerror(number): number for number in errno.errorcode}
 
-# Others than Python's own errors are known by their texts only. ArrayRecord:
+# Errors of libraries are known only by their texts, such as ArrayRecord's
 # "open() failed: No such file or directory; opening /data/x".
 _FAILED_CALL = re.compile(r"\w+\(\) failed: ([^;\[]+)")
 _STORAGE_WORDS = re.compile(
@@ -57,7 +57,7 @@ _FILE_WORDS = re.compile(
   "OUT_OF_RANGE|OutOfRange|INVALID_ARGUMENT|InvalidArgument|"
   "Riegeli|[Cc]orrupt|[Cc]hecksum|DecodeError"
 )
-# Libraries that have classes of errors of their own.
+# Libraries whose errors have classes of their own.
 _READERS = ("tensorflow", "google", "gcsfs", "requests", "urllib3", "aiohttp")
 _NO_READERS = ("jax", "jaxlib")  # RESOURCE_EXHAUSTED is a device's memory
 
@@ -71,7 +71,7 @@ class Fault(enum.Enum):
 
 
 def fault_of(error: Exception) -> Fault:
-  """Whose fault an error is that came while a file was read."""
+  """Whose fault an error is that was raised while a file was read."""
   if isinstance(error, OSError) and error.errno is not None:
     return _fault_of_number(error.errno)
   if isinstance(error, (ConnectionError, TimeoutError)):
@@ -92,7 +92,7 @@ def _fault_of_number(number: int) -> Fault:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-  """Adds the path to errors of reads, which unlike those of open lack it."""
+  """Adds the path to errors of `read`; unlike those of `open` they lack it."""
   try:
     yield
   except OSError as error:
@@ -110,17 +110,18 @@ def patiently(
 ) -> T:
   """Returns `read()`; tries again while the storage is at fault.
 
-  Errors that no reading raises pass through, and so do those of JAX.
+  Errors that do not come from reading pass through, and so do those of JAX.
 
   Args:
-    read: opens and reads; called once more than there are `delays` at most.
-    what: is read, for the sentence: "the images of folder:/data".
-    delays: seconds to wait after each failure, before chance changes them;
-      None: DELAYS.
-    unknown: whose fault an error of reading is if it cannot be told.
+    read: opens and reads; it is called at most once more than there are
+      `delays`.
+    what: names what is read in the message: "the images of folder:/data".
+    delays: seconds to wait after each failure, before the random factor; None:
+      DELAYS.
+    unknown: whose fault an error of reading is if nothing tells.
 
   Raises:
-    UnreadableError: the file is at fault, in the first try or a later one.
+    UnreadableError: the file is at fault, at the first try or a later one.
     StorageError: no try succeeded.
   """
   begun = time.monotonic()
@@ -146,7 +147,7 @@ def patiently(
 
 
 def _fault_of_a_read(error: Exception, unknown: Fault) -> Fault:
-  """`fault_of`, or `unknown`; UNKNOWN if it is no error of reading."""
+  """`fault_of`, or `unknown`; UNKNOWN if the error is not one of reading."""
   library = type(error).__module__.split(".")[0]
   if isinstance(error, (RunError, UsageError)) or library in _NO_READERS:
     return Fault.UNKNOWN

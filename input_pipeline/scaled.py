@@ -1,8 +1,8 @@
-"""Images that are decoded no larger than what is cut from them needs.
+"""Decodes images no larger than the crops cut from them need.
 
-libjpeg leaves out of every block what is too fine for 1/2, 1/4 or 1/8 of the
-size, in a fraction of the time. It antialiases by that, as the paper's resize
-does not, so views differ from those of whole images.
+To decode at 1/2, 1/4 or 1/8 of the size, libjpeg leaves out what is too fine in
+every block, which takes a fraction of the time. This antialiases, unlike the
+paper's resize, so views differ from those of whole images.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ Pair = tuple[ViewDraw, ViewDraw]  # of an example's two views
 
 @dataclasses.dataclass(frozen=True)
 class ScaledViews(grain.transforms.RandomMap):
-  """Reads example i, an int, as `transform` makes it of a reduced image.
+  """Reads example i, an int, as `transform` makes it from a reduced image.
 
-  The draws are those of the whole image. An image is divided as far as both
-  crops still have at least as many pixels as their views; one of ImageNet's
+  The draws are those of the whole image. An image is divided only as far as
+  both crops keep at least as many pixels as their views; one of ImageNet's
   size, 500 × 375, is never divided for views of 224.
   """
 
@@ -38,14 +38,14 @@ class ScaledViews(grain.transforms.RandomMap):
     before = rng.bit_generator.state
 
     def reduction(height: int, width: int) -> int:
-      rng.bit_generator.state = before  # for a neighbour of a damaged image
+      rng.bit_generator.state = before  # a neighbour gets the same draws
       draws = self.transform.draw(height, width, rng)
       drawn.append((height, width, draws))
       return allowed(draws, self.transform.size)
 
     rest = self.source.read(int(i), reduction)
     image = rest.pop("image")
-    height, width, draws = drawn[-1]  # the last one tried is the one that came
+    height, width, draws = drawn[-1]  # the last image tried was returned
     draws = on_reduced(draws, (height, width), image.shape[:2])
     return {**self.transform.make(image, draws), **rest}
 
@@ -59,9 +59,10 @@ def allowed(draws: Pair, size: int) -> int:
 def on_reduced(
   draws: Pair, whole: tuple[int, ...], reduced: tuple[int, ...]
 ) -> Pair:
-  """Draws of an image of (height, width) `whole`, for one of `reduced`.
+  """Turns draws for a whole image into draws for the same image, reduced.
 
-  Their windows move to the nearest pixels.
+  Their windows move to the nearest pixels. `whole` and `reduced` are the sizes,
+  (height, width).
   """
   if whole == reduced:
     return draws
@@ -80,13 +81,13 @@ def _moved(
 
 
 _LOOKED_AT = 16  # images
-_FAR = 2.0  # times as many pixels a side as any view needs
+_FAR = 2.0  # an image is large if a side has so many times the pixels needed
 
 
 def advice(source: sources.ReadableSource, views: augment.TwoViews) -> str:
-  """What to do about images far larger than their views; "" if they are not.
+  """What to do if images are far larger than their views; "" if they are not.
 
-  Looks at the headers of a few images, spread over all.
+  It looks at the headers of a few images, spread over all.
   """
   step = max(1, len(source) // _LOOKED_AT)
   sizes = [source.size_of(i) for i in range(0, len(source), step)[:_LOOKED_AT]]
@@ -106,7 +107,7 @@ def advice(source: sources.ReadableSource, views: augment.TwoViews) -> str:
     f"{views.size}: decoding takes most of the time. `byol prepare "
     f"--longest-side={64 * math.ceil(enough / 64)}` makes them smaller once "
     "for all, or --config.augment.scaled_decoding=true decodes JPEGs at a "
-    "fraction of their size. Either changes pixels, and so is for a new run."
+    "fraction of their size. Either changes pixels, so begin a new run with it."
   )
 
 

@@ -1,4 +1,4 @@
-"""Where images come from: random-access sources of encoded bytes or pixels.
+"""Opens data sets as random-access sources of encoded bytes or pixels.
 
 Sources hold paths and small arrays, never open files, so that they are cheap to
 send to Grain's worker processes.
@@ -17,7 +17,7 @@ from input_pipeline.errors import UnreadableError, UsageError
 from input_pipeline.folders import open_folder
 from input_pipeline.tfds_sources import known_facts, open_tfds
 
-MAX_TRIES = 32  # Neighbours tried in place of an image that cannot be read.
+MAX_TRIES = 32  # images tried for one place, the first and its neighbours
 
 _SPLIT = re.compile(r"([^\[\]/.][^\[\]/]*)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
@@ -59,13 +59,15 @@ class Source(Protocol):
     """File path or record name of example `i`, for reports."""
 
   def file_of(self, i: int) -> tuple[str, int] | None:
-    """The file that example `i` has to itself, if it has one.
+    """The file that holds example `i` alone, if there is one.
 
-    Its name within the split, the same wherever the set lies, and its bytes.
+    Returns:
+      Its name within the split, the same wherever the set lies, and its size in
+      bytes.
     """
 
   def unlabelled(self) -> np.ndarray:
-    """The examples without a label, int [.], as far as known unread."""
+    """Numbers of the examples without a label, as far as known unread."""
 
 
 def open_source(
@@ -79,8 +81,8 @@ def open_source(
   Args:
     name: one of
       `digits`: scikit-learn's 8x8 digits, 1,437 `train` and 360 `test`;
-      `folder:PATH`: a folder of images; its subfolder `split` if there is one,
-        else all of it with split `all`; top folders are the classes;
+      `folder:PATH`: a folder of images, whose top folders are classes; it may
+        have a subfolder for each split, and split `all` is the whole folder;
       `unlabelled:PATH`: the same without labels;
       any other: a TFDS data set prepared as ArrayRecord, `name[/config]`.
     split: name of a split (for the data sets in `tfds_sources.KNOWN`: `train`,
@@ -88,12 +90,12 @@ def open_source(
       TFDS: `train[:90%]`, `train[100:200]`, `train[-10%:]`.
     data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.
     began_with: files that a run could not read, and their bytes when it began.
-      They keep their places, and their parts of the fingerprint, whether they
+      They keep their places and their parts of the fingerprint, even if they
       were mended or removed since. For folders only.
 
   Raises:
     UsageError: there is no such data set, split or slice, or it is not ready.
-    StorageError: nothing can be read, for a minute.
+    StorageError: for a minute nothing could be read.
   """
   whole, first, last = _parse_split(split)
   kind, _, path = name.partition(":")
@@ -117,9 +119,9 @@ def open_source(
 def size_of(
   name: str, split: str, data_dir: str | None = None
 ) -> tuple[int, int]:
-  """Number of examples and of classes; needs no data where both are known.
+  """Number of examples and of classes; needs no data if both are known.
 
-  Args and errors are those of `open_source`.
+  Arguments and errors are those of `open_source`.
   """
   whole, first, last = _parse_split(split)
   facts = known_facts(name)
@@ -131,12 +133,12 @@ def size_of(
 
 
 def _parse_split(split: str) -> tuple[str, str | None, str | None]:
-  """Name, and the bounds of a slice."""
+  """Reads a split's name and the bounds of its slice."""
   parts = _SPLIT.fullmatch(split)
   if not parts:
     raise UsageError(
-      f"A split is a name, or a slice such as train[:90%] or train[100:200]; "
-      f"it came as {split!r}."
+      f"A split is a name, or a slice such as train[:90%] or train[100:200], "
+      f"but {split!r} came."
     )
   return parts[1], parts[2], parts[3]
 
@@ -168,7 +170,7 @@ class Part:
   """Examples `start`, ..., `stop` - 1 of a source, as a `Source`."""
 
   def __init__(self, source: Source, split: str, start: int, stop: int) -> None:
-    """Takes the ends of a range within `source`, and what it is called."""
+    """Takes the ends of a range within `source`, and the name of the part."""
     self.name = source.name
     self.split = split
     self.num_classes = source.num_classes
@@ -207,13 +209,13 @@ class Part:
     return self._source.file_of(self._range[i])
 
   def unlabelled(self) -> np.ndarray:
-    """Those of the source that lie in this part."""
+    """Those examples without a label that lie in this part."""
     found = self._source.unlabelled() - self._range.start
     return found[(found >= 0) & (found < len(self))]
 
 
 def shared_examples(one: Source, other: Source) -> int:
-  """How many images two splits of `open_source` have in common, by place."""
+  """How many images two splits of `open_source` share, by their positions."""
   if not (isinstance(one, Part) and isinstance(other, Part)):
     return 0
   (whole, first), (second_whole, second) = _place(one), _place(other)
@@ -223,11 +225,11 @@ def shared_examples(one: Source, other: Source) -> int:
 
 
 def _place(part: Part) -> tuple[str, range]:
-  """The split of a data set that `part` lies in, and where."""
+  """The split that `part` lies in, and its range there."""
   facts = known_facts(part.name)
   if not facts or part.whole not in facts.splits:
     return part.whole, part.examples
-  # Ours may be a part of one of TFDS's, such as valid of train.
+  # Our split may be a part of one of TFDS's, as valid is of train.
   theirs, _ = facts.splits[part.whole]
   base, first, _ = _parse_split(theirs)
   start = int(first or 0)
@@ -242,8 +244,9 @@ def read_example(
 ) -> dict[str, Any]:
   """Example `i` of a source with its image decoded, uint8 [H, W, 3].
 
-  Waits for storage that fails for a while; `delays` as in `retries.patiently`,
-  `reduction` as in `decoding.decode_image`; pixels are never reduced.
+  It waits for storage that fails for a while. `delays` is as in
+  `retries.patiently`, and `reduction` as in `decoding.decode_image`; an image
+  that the source gives as pixels is never reduced.
 
   Raises:
     UnreadableError: the image is at fault: absent, forbidden or damaged.
@@ -269,7 +272,7 @@ def _patiently(
 
 
 def summary(source: Source) -> str:
-  """Such as "9 images of folder:x (train), 2 classes; ignored 1 file: ..."."""
+  """Says "9 images of folder:x (train), 2 classes; ignored 1 file: ..."."""
   text = (
     f"{len(source):,} images of {source.name} ({source.split}), "
     f"{source.num_classes or 'no'} classes"
@@ -278,7 +281,7 @@ def summary(source: Source) -> str:
 
 
 class NoneReadableError(UsageError):
-  """All images tried for one place are unreadable; `indices` are theirs."""
+  """All images tried for one place are unreadable; `indices` names them."""
 
   def __init__(self, sentence: str, indices: Sequence[int] = ()) -> None:
     super().__init__(sentence)
@@ -286,18 +289,18 @@ class NoneReadableError(UsageError):
 
 
 class ReadableSource:
-  """Decoded examples of a source, with neighbours for unreadable ones.
+  """Decoded examples of a source; neighbours stand in for unreadable ones.
 
   Example i is {"image": uint8 [H, W, 3], "label": int32, "unreadable": int64}.
-  Where image i cannot be read or decoded it is the next readable example, and
-  "unreadable" is i; otherwise "unreadable" is -1. So an example stays a
-  function of the files and i alone, whoever reads it and in whatever order.
+  If image i cannot be read or decoded, the next readable example stands in for
+  it, and "unreadable" is i; otherwise "unreadable" is -1. So an example depends
+  on the files and i alone, whoever reads it and in whatever order.
   """
 
   def __init__(
     self, source: Source, delays: Sequence[float] | None = None
   ) -> None:
-    """Wraps `source`, whose attributes are its own; `read_example`'s delays."""
+    """Wraps `source` and takes over its attributes; see `read_example`."""
     self._delays = delays
     self.name = source.name
     self.split = source.split
@@ -313,16 +316,16 @@ class ReadableSource:
     return self.read(i, decoding.whole)
 
   def read(self, i: int, reduction: Reduction) -> dict[str, Any]:
-    """Example `i`, decoded no larger than `reduction` wants it.
+    """Reads example `i`, decoded no larger than `reduction` wants it.
 
     Args:
       i: its number.
-      reduction: see `decoding.decode_image`; it is asked again of every
+      reduction: see `decoding.decode_image`; it is asked again for every
         neighbour that is tried.
     """
     tried = []
     for step in range(min(MAX_TRIES, len(self))):
-      # Not wrapped at the first step, where an i out of range is an IndexError.
+      # The first step must not wrap around: an i out of range is an IndexError.
       index = (i + step) % len(self) if step else i
       try:
         example = read_example(self._source, index, self._delays, reduction)
@@ -352,7 +355,7 @@ class ReadableSource:
   def size_of(self, i: int) -> tuple[int, int]:
     """Height and width of image `i` by its headers; (0, 0) if unreadable.
 
-    An EXIF orientation may exchange the two in the example.
+    In the decoded example an EXIF orientation may exchange the two.
     """
     try:
       image = _patiently(self._source, i, self._delays)["image"]

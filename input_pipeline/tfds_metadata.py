@@ -1,4 +1,4 @@
-"""What makes a folder of shards a data set of TFDS."""
+"""Reads and writes the metadata that make a folder of shards a set of TFDS."""
 
 import json
 import os
@@ -14,17 +14,18 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
 def check_names(name: str, version: str, split: str) -> None:
-  """Raises UsageError for what TFDS would not take."""
+  """Raises UsageError for names that TFDS would not accept."""
   if not _NAME.fullmatch(name) or not re.fullmatch(r"\d+\.\d+\.\d+", version):
     raise UsageError(
-      "TFDS has names of small letters, digits and _, such as my_photos, and "
-      f"versions such as 1.0.0; {name!r} and {version!r} came. Give others "
-      "with --name and --version."
+      "TFDS needs a name of small letters, digits and _, such as my_photos, "
+      f"and a version such as 1.0.0; {name!r} and {version!r} came. Give "
+      "others with --name and --version."
     )
   if not _NAME.fullmatch(split) or split == "all":
     raise UsageError(
-      f"A split is called {split!r}; it must be of small letters, digits and "
-      '_, such as train, and not "all", which means all splits to TFDS.'
+      f"A split is called {split!r}; its name must be of small letters, digits "
+      'and _, such as train. It cannot be "all", which means all splits to '
+      "TFDS."
     )
 
 
@@ -53,7 +54,7 @@ def splits_of(folder: str) -> list[str]:
 
 
 def check_shards(folder: str, name: str, split: str) -> None:
-  """Raises UsageError if shards of a finished split are gone or cut."""
+  """Raises UsageError if shards of a finished split are gone or cut short."""
   info = _builder(folder).info.splits[split]
   count = info.num_shards
   paths = [
@@ -90,16 +91,16 @@ def add_split(
   classes: Sequence[str],
   facts: dict[str, Any],
 ) -> None:
-  """Declares the shards of a split, beside those that are declared already.
+  """Declares the shards of a split; other splits stay declared.
 
   Args:
     folder: DATA_DIR/NAME/VERSION.
     name: of the data set.
     split: of the shards.
-    lengths: examples in each shard.
+    lengths: how many examples each shard has.
     num_bytes: of all shards.
     classes: in the order of the labels; none leaves labels out.
-    facts: what else there is to say of the split, with its "fingerprint".
+    facts: what else to record about the split, with its "fingerprint".
   """
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import folder_dataset

@@ -1,7 +1,7 @@
 """TFDS data sets in ArrayRecord files as random-access sources.
 
-The one home of `tensorflow_datasets`, which is imported on first use because
-that takes a second. Nothing here downloads.
+`tensorflow_datasets` is imported on first use, because that takes a second.
+Nothing here downloads.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from input_pipeline.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What is known of a data set before it is on disk.
+  """What is known about a data set before it is on disk.
 
   Attributes:
     num_classes: number of classes.
@@ -34,7 +34,7 @@ class Facts:
 
 
 def _train(total: int, valid: int) -> dict[str, tuple[str, int]]:
-  """Splits of `total` training images, the last `valid` held out."""
+  """Splits of `total` training images; the last `valid` ones are held out."""
   kept = total - valid
   return {
     "train": ("train", total),
@@ -43,9 +43,10 @@ def _train(total: int, valid: int) -> dict[str, tuple[str, int]]:
   }
 
 
-# Sizes: paper, Table 10 (App. D.1), except where noted. Only for ImageNet does
-# the paper say which images it held out (App. C.1: the last of TFDS's train);
-# the others follow that rule here. The official validation images are our test.
+# Sizes are from the paper, Table 10 (App. D.1), except where noted. Only for
+# ImageNet does the paper say which images it held out (App. C.1: the last of
+# TFDS's train); the other sets follow that rule here. The official validation
+# images are our test.
 KNOWN = {
   "imagenet2012": Facts(
     1000, _train(1_281_167, 10_009) | {"test": ("validation", 50_000)}
@@ -71,7 +72,7 @@ KNOWN = {
 
 
 def known_facts(name: str) -> Facts | None:
-  """What is known of a data set, whether or not it is on disk."""
+  """What is known about a data set, whether or not it is on disk."""
   without_version = name.partition(":")[0]
   data_set = without_version.partition("/")[0]
   return KNOWN.get(without_version) or KNOWN.get(data_set)
@@ -79,16 +80,16 @@ def known_facts(name: str) -> Facts | None:
 
 _SAMPLE = 8  # records that tell whether a split's labels were published
 
-# data_set[/config][:version]. Stricter than TFDS, which goes to the network
-# for names with a namespace ("huggingface:mnist").
+# data_set[/config][:version]. This is stricter than TFDS, which asks the
+# network for names with a namespace ("huggingface:mnist").
 _NAME = re.compile(r"(\w+)((?:/[\w.+-]+)?)((?::[\d.*]+)?)")
 
 
 class TfdsSource:
   """One split of a TFDS data set; see `sources.Source`.
 
-  Images are the encoded bytes of the record. Files are opened on first use, in
-  each process of its own.
+  Images are the encoded bytes of the record. Each process opens the files
+  itself, on first use.
   """
 
   ignored = ""
@@ -120,7 +121,7 @@ class TfdsSource:
     record = self._records[i]
     image = record[self._image_key]
     label = -1 if self._label_key is None else record[self._label_key]
-    if image is None or label is None:  # of a shard cut while it was open
+    if image is None or label is None:  # the shard was cut while it was open
       raise OSError(f"{self.example_name(i)} is empty")
     if not -1 <= label < self.num_classes:
       raise UsageError(
@@ -135,10 +136,13 @@ class TfdsSource:
     return f"{self.name} {self.split} record {i}"
 
   def file_of(self, i: int) -> None:
-    """None: files hold many examples."""
+    """None, because a file holds many examples."""
 
   def unlabelled(self) -> np.ndarray:
-    """All if the set has no classes or a sample has none of them; or none."""
+    """All examples if the set has no classes, or a sample has no labels.
+
+    Otherwise none.
+    """
     sample = np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(int))
     labelled = self._label_key is not None and any(
       self._records[i][self._label_key] != -1 for i in sample
@@ -178,7 +182,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
     records = builder.as_data_source(
       split=names[split],
       decoders={
-        key: tfds.decode.SkipDecoding()  # `decode_image` does it, of one.
+        key: tfds.decode.SkipDecoding()  # `decode_image` decodes one of them
         for key, feature in features.items()
         if isinstance(feature, tfds.features.Image)
       },
@@ -204,7 +208,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
 
 
 def _fingerprint(builder: Any, split: str) -> str:
-  """That of `byol prepare`, or else of version, sizes and shards."""
+  """The fingerprint that `byol prepare` made, else one of sizes and shards."""
   whole = split.partition("[")[0]
   if facts := tfds_metadata.facts_of(str(builder.data_dir), whole):
     return facts["fingerprint"]
@@ -220,8 +224,8 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
   parts = _NAME.fullmatch(name)
   if not parts:
     raise _unknown(name, data_dir)
-  # A version makes TFDS look for files before code, and so read data sets that
-  # an older TFDS prepared, or whose code is not installed.
+  # With a version TFDS looks for files before it looks for code. So it also
+  # reads data sets that an older TFDS prepared or whose code is not installed.
   version = {} if parts[3] else {"version": "*.*.*"}
   try:
     builder = tfds.builder(name, data_dir=data_dir, **version)
@@ -271,7 +275,7 @@ def _split_names(builder: Any) -> dict[str, str]:
 def _feature(
   name: str, features: Mapping[str, Any], kind: type, usual: str
 ) -> str | None:
-  """The feature of a kind: the one with the usual name, else the only one."""
+  """The feature of a kind: the one with its usual name, or the only one."""
   keys = [key for key in features if isinstance(features[key], kind)]
   if usual in keys:
     return usual

@@ -1,10 +1,10 @@
-"""Images that cannot be read: counted, named, and tolerated up to a share.
+"""Counts and names the images that cannot be read, up to a share of all.
 
 A run names them in `unreadable-<process>.txt` in its workdir, one a line:
 position, bytes of the file when the run began ("-" for a record of a larger
-file), and name within the split, with tabs between. With these a resumed run
-can tell whether only they were mended or removed since. Lines of format 1 have
-no bytes.
+file), and name within the split, with tabs between. From these a resumed run
+can tell whether only such images were mended or removed since. Lines of format
+1 have no bytes.
 """
 
 import concurrent.futures
@@ -20,11 +20,11 @@ from input_pipeline import appending, sources
 from input_pipeline.errors import UsageError
 
 FILES = "unreadable-*.txt"
-_THREADS = 8  # that look again at what was unreadable
+_THREADS = 8  # look again at what was unreadable
 
 
 class Line(NamedTuple):
-  """An image that could not be read; `size` None where it is not known."""
+  """An image that could not be read; `size` is None if it is not known."""
 
   position: int
   size: int | None
@@ -60,10 +60,10 @@ class UnreadableImages:
 
   Attributes:
     report: text file with one line per image, see above.
-    indices: of the images found so far, those of earlier starts included that
-      still cannot be read.
-    changes: sentences about those of earlier starts: what was mended or removed
-      since, and what is left.
+    indices: of the images found so far, including those that earlier starts
+      found and that still cannot be read.
+    changes: sentences about what earlier starts found: what was mended or
+      removed since, and what is left.
   """
 
   def __init__(
@@ -97,7 +97,7 @@ class UnreadableImages:
     self._check()
 
   def sentence(self) -> str:
-    """How many there are, and where their names stand."""
+    """Says how many there are, and where to find their names."""
     return (
       f"{len(self.indices)} image(s) could not be read; their names are in "
       f"{self.report}"
@@ -117,7 +117,7 @@ class UnreadableImages:
 
   @contextlib.contextmanager
   def watching(self) -> Iterator[None]:
-    """Names the images, too, for want of which reading ends within."""
+    """If reading ends within the block, names the images that ended it."""
     try:
       yield
     except sources.NoneReadableError as error:
@@ -133,7 +133,7 @@ class UnreadableImages:
         self._source.example_name(index),
         None,
       )
-      # A name of two lines could not be read back, and so not be told by.
+      # A name of two lines could not be read back, so its size is not recorded.
       size = None if "\n" in name else size
       name = name.replace("\n", "\\n")
       text += f"{index}\t{'-' if size is None else size}\t{name}\n"

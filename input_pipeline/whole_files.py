@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and whether they can be."""
+"""Writes files whole or not at all, and tells whether that is possible."""
 
 import contextlib
 import io
@@ -13,10 +13,10 @@ from input_pipeline import full_disk
 
 @contextlib.contextmanager
 def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
-  """Yields a path beside a file, local or gs://, to write anew under.
+  """Yields a path beside a file, local or gs://, for its new content.
 
-  It becomes the file when the block ends, so that no reader ever sees half of
-  it. What is there stays until then, and for good where the block fails.
+  What is written there becomes the file when the block ends, so that no reader
+  ever sees half of it. If the block fails, the old file stays.
   """
   target = epath.Path(path)
   temporary = target.parent / f"{target.name}.tmp"
@@ -48,7 +48,7 @@ def write_arrays(path: epath.PathLike, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
-  """The arrays of an .npz file, which is closed again."""
+  """Reads the arrays of an .npz file, and closes it."""
   with np.load(path) as arrays:  # opened lazily, one handle for each file
     return dict(arrays)
 
@@ -56,17 +56,17 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
 def why_unwritable(folder: epath.PathLike) -> str:
   """Says why a folder, local or gs://, takes no files; "" if it takes them.
 
-  The folder is made if absent, and a file is written into it and removed:
-  permissions alone do not tell of quotas and mounts that are read-only. A disk
-  that is full raises, for `full_disk.told` has more to say of it.
+  The folder is made if absent. A file is written into it and removed, because
+  permissions alone do not show quotas and read-only mounts. A full disk raises
+  its error, about which `full_disk.told` has more to say.
   """
   probe = epath.Path(folder) / f".writable-{os.getpid()}"
   try:
     probe.parent.mkdir(parents=True, exist_ok=True)
     probe.write_text("")
-    # Another machine may have a process of the same number.
+    # Another machine may have a process of the same number and remove the file.
     probe.unlink(missing_ok=True)
-  # A bucket without permission raises classes of its storage library.
+  # A bucket without permission raises errors of its storage library.
   except Exception as error:
     if full_disk.problem(error):
       raise

@@ -1,21 +1,21 @@
-"""The processes that read and augment, from their first moment on."""
+"""Sets up the worker processes, which read and augment."""
 
 import os
 import signal
 
 from input_pipeline import handover, image_ops, parents
 
-# A preemption and Ctrl-C signal the whole process group, and so does a terminal
-# that closes. The trainer decides when to stop, and closes its workers itself;
-# a worker that dies first would take it down before the last save
-# (tpu_practice 3.5).
+# A preemption, Ctrl-C and a terminal that closes signal the whole process
+# group. The trainer decides when to stop, and closes its workers itself. If a
+# worker died first, the trainer would fail before its last save (tpu_practice
+# 3.5).
 UNHEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def start(
   slots: handover.Address, worker_index: int, worker_count: int
 ) -> None:
-  """Set-up of a Grain worker process, which hands over in `slots`."""
+  """Sets up a Grain worker process, which hands chunks over in `slots`."""
   del worker_count
   for number in UNHEARD:
     signal.signal(number, signal.SIG_IGN)

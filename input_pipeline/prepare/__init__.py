@@ -1,1 +1,1 @@
-"""From any images to shards that training and TFDS read (`byol prepare`)."""
+"""Turns any images into shards that training and TFDS read (`byol prepare`)."""

@@ -1,8 +1,8 @@
-"""Examples in ArrayRecord files, as TFDS writes and reads them.
+"""Writes examples to ArrayRecord files, as TFDS writes and reads them.
 
 An example is a tf.train.Example, a map from names to lists of bytes or of whole
-numbers. It is encoded here, because protocol buffers do not promise the order
-of a map, and equal data shall give equal files.
+numbers. It is encoded here because equal data must give equal files, and
+protocol buffers do not promise the order of a map.
 """
 
 import os
@@ -17,7 +17,7 @@ Value = bytes | int
 
 
 def encode(example: Mapping[str, Value]) -> bytes:
-  """A tf.train.Example with one value under each name, names in order."""
+  """Encodes a tf.train.Example with one value a name, in order of the names."""
   return _field(
     1, b"".join(_entry(name, example[name]) for name in sorted(example))
   )
@@ -26,10 +26,12 @@ def encode(example: Mapping[str, Value]) -> bytes:
 def write(path: str, records: Iterable[bytes]) -> int:
   """Writes an ArrayRecord file, whole or not at all; returns its bytes.
 
-  RunError if it cannot be written, and what `full_disk` knows if there is no
-  room for it.
+  A group has one record, for random access. Nothing is compressed, because
+  images are already.
 
-  One record a group, for random access, and uncompressed: images are already.
+  Raises:
+    RunError: it cannot be written. If the disk is full, the error is one that
+      `full_disk.problem` knows.
   """
   try:
     with whole_files.replacing(path) as temporary:
@@ -40,7 +42,7 @@ def write(path: str, records: Iterable[bytes]) -> int:
         writer.write(record)
       writer.close()
   except RuntimeError as error:
-    # RunErrors are ours, of reading the images; all others are ArrayRecord's.
+    # A RunError comes from reading the images; all others from ArrayRecord.
     if isinstance(error, RunError) or full_disk.problem(error):
       raise
     raise RunError(f"Cannot write {path}: {error}") from None
@@ -48,7 +50,7 @@ def write(path: str, records: Iterable[bytes]) -> int:
 
 
 def _entry(name: str, value: Value) -> bytes:
-  """Features.feature is a map: entries of key 1 and value 2."""
+  """An entry of the map Features.feature; field 1 is its key, 2 its value."""
   if isinstance(value, bytes):
     feature = _field(1, _field(1, value))  # Feature.bytes_list, its value
   else:
@@ -63,7 +65,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-  """Seven bits at a time, the lowest first."""
+  """Encodes a whole number, seven bits at a time, the lowest first."""
   out = bytearray()
   while value > 127:
     out.append(value & 127 | 128)

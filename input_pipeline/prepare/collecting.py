@@ -1,7 +1,7 @@
-"""Where images to be prepared lie: in folders, in lists of files, in tar files.
+"""Finds the images to be prepared: in folders, lists of files or tar files.
 
-Nothing is unpacked: an image is a stretch of a file, and tar files within a tar
-file, as ImageNet comes, are stretches of stretches.
+Nothing is unpacked: an image is a stretch of a file. In ImageNet's tar file,
+which holds tar files, it is a stretch of a stretch.
 """
 
 import io
@@ -30,7 +30,7 @@ _SPLITS = {
   "validation": "validation",
 }
 
-_TOLD = 3  # images named in a message
+_TOLD = 3  # how many images a message names
 
 _ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
@@ -57,7 +57,7 @@ class Item(NamedTuple):
 
     Raises:
       UnreadableError: the file is at fault.
-      StorageError: nothing can be read, for a minute.
+      StorageError: for a minute nothing could be read.
     """
     return retries.patiently(self._read, self.path)
 
@@ -86,15 +86,16 @@ def collect(source: str, split: str) -> Collected:
   """Lists the images of a source, by split, in the order of their names.
 
   Args:
-    source: a folder, whose subfolders train, test, val, valid and validation
-      are splits where there are any, and whose top folders are classes; a list
-      of files (.txt or .tsv: one path a line, relative to the list, and a class
-      after a tab); or a tar file, in which folders, or tar files, are classes.
+    source: a folder, a list of files or a tar file. In a folder, subfolders
+      called train, test, val, valid or validation are splits, and top folders
+      are classes. A list (.txt or .tsv) has one path a line, relative to the
+      list, and may have a class after a tab. In a tar file, folders or inner
+      tar files are classes.
     split: what to call the images of a source without splits.
 
   Raises:
     UsageError: there is nothing to prepare.
-    StorageError: nothing can be read, for a minute.
+    StorageError: for a minute nothing could be read.
   """
   return retries.patiently(lambda: _collect(source, split), source)
 
@@ -119,8 +120,8 @@ def _collect(source: str, split: str) -> Collected:
     else:
       raise UsageError(
         f"{source} is no folder, no list of files (.txt, .tsv) and no tar file "
-        "(.tar). A compressed tar file cannot be read at any place: unpack it "
-        "to a plain one, such as with gunzip."
+        "(.tar). In a compressed tar file no image can be read by itself: "
+        "unpack it to a plain one, such as with gunzip."
       )
   for name, items in found.items():
     if not items:
@@ -133,7 +134,10 @@ def _collect(source: str, split: str) -> Collected:
 
 
 def _check(source: str, splits: dict[str, list[Item]]) -> None:
-  """Names tell images apart in reports; classes are for all or for none."""
+  """Checks that names are unique, and that all images have classes or none.
+
+  Reports tell images apart by their names.
+  """
   for items in splits.values():
     for before, after in itertools.pairwise(items):
       if before.name == after.name:
@@ -172,8 +176,9 @@ def _of_folder(
   if strays := sorted(map(_readable, places - {*splits})):
     raise UsageError(
       f"{root} has folders of splits ({', '.join(splits)}) and beside them "
-      f"images in {', '.join(strays[:5])}, which belong to none. Move them "
-      "away; or, if all are classes, put them into a folder train of their own."
+      f"images in {', '.join(strays[:5])}, which belong to no split. Move them "
+      "away; or, if all these folders are classes, put them into a new folder "
+      "train."
     )
   return {
     called: list(_below(os.path.join(root, name), ignored))
@@ -227,7 +232,7 @@ def _of_tar(
   """Images of a tar file that is part of the file at `path`."""
   for member in _members(path, part, prefix):
     name = member.name.removeprefix("./")
-    # What Finder leaves, and what would lie outside if it were unpacked.
+    # Skips hidden files, such as Finder's, and paths that lead out by "..".
     if any(map(is_systems, name.split("/"))) or not member.isfile():
       continue
     content = part.within(member.offset_data, member.size)
@@ -246,7 +251,10 @@ def _of_tar(
 def _members(
   path: str, part: "_Part", prefix: str
 ) -> Iterator[tarfile.TarInfo]:
-  """What is in a tar file; tarfile itself takes a damaged one for its end."""
+  """What is in a tar file; a damaged one is refused.
+
+  By itself tarfile takes damage for the end of the archive.
+  """
   where = f"{prefix.removesuffix('/')} in {path}" if prefix else path
   try:
     archive = tarfile.open(fileobj=part, mode="r:")  # noqa: SIM115
@@ -269,7 +277,7 @@ def _readable(name: str) -> str:
 
 
 class _Part(io.RawIOBase):
-  """A stretch of an open file, as a file."""
+  """A stretch of an open file that can be read like a file."""
 
   def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
     self.start = start  # within the file
@@ -311,7 +319,7 @@ def with_labels(items: list[Item], labels: str) -> list[Item]:
       development kit, ILSVRC2012_devkit_t12.tar.gz.
 
   Raises:
-    UsageError: not as many classes as images.
+    UsageError: there are not as many classes as images.
   """
   try:
     if labels.endswith((".tar.gz", ".tgz", ".tar")):

@@ -1,4 +1,4 @@
-"""Images of one prepared split that also occur in another."""
+"""Finds images of one prepared split that also occur in another."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from input_pipeline.prepare.likeness import Hashes
 
 
 def hashes_path(folder: str, split: str) -> str:
-  """Where the hashes of a prepared split are."""
+  """Path of the file with the hashes of a prepared split."""
   return os.path.join(folder, f"hashes-{split}.npz")
 
 
@@ -26,7 +26,7 @@ def find(
   other_split: str,
   tell: Callable[[str, int, int], None],
 ) -> list[tuple[str, str, str]]:
-  """Images of one prepared split that also occur in another.
+  """Finds images of one prepared split that also occur in another.
 
   Returns:
     (name, name in the other, how they are alike).
@@ -62,7 +62,7 @@ def find(
 
 
 def write(folder: str, split: str, found: list[tuple[str, str, str]]) -> str:
-  """Writes what `find` found; returns where."""
+  """Writes what `find` found and returns the path."""
   path = os.path.join(folder, f"leaks-{split}.tsv")
   whole_files.write_text(
     path, "".join("\t".join(line) + "\n" for line in found)

@@ -1,7 +1,7 @@
-"""Which images are the same: to the byte, or to the eye.
+"""Tells which images are the same: to the byte, or to the eye.
 
-The hash of what an image looks like says where it grows brighter from left to
-right and from top to bottom, on a grid of 9 × 9. Scaling, recompression and
+The hash of an image's look says where on a grid of 9 × 9 the image grows
+brighter from left to right and from top to bottom. Scaling, recompression and
 small changes of colour turn few of its 128 bits; two different photographs
 differ in about half of them.
 """
@@ -14,20 +14,20 @@ import cv2
 import numpy as np
 
 _GRID = 9
-CLOSE = 10  # bits of 128 in which two like images differ at most
-# Below it there is nothing to tell images apart by: all skies are alike.
+CLOSE = 10  # of 128 bits; two images that look alike differ in no more
+# With less contrast images cannot be told apart: all skies look alike.
 _LEAST_CONTRAST = 3.0
 _QUERIES, _BANK = 256, 65_536
 
 
 def content_hash(data: bytes) -> np.ndarray:
-  """Of the bytes of a file, uint64 [2]."""
+  """Hash of a file's bytes, uint64 [2]."""
   digest = hashlib.blake2b(data, digest_size=16).digest()
   return np.frombuffer(digest, np.uint64)
 
 
 def look_hash(image: np.ndarray) -> np.ndarray:
-  """Of what uint8 [H, W, 3] looks like, uint64 [2]; zeros if it is flat."""
+  """Hash of the look of uint8 [H, W, 3], uint64 [2]; zeros if it is flat."""
   gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
   grid = cv2.resize(gray, (_GRID, _GRID), interpolation=cv2.INTER_AREA)
   grid = grid.astype(np.int16)
@@ -43,8 +43,8 @@ class Pair(NamedTuple):
   """Two images that are alike.
 
   Attributes:
-    ours: number of the one.
-    theirs: number of the other.
+    ours: number of the first.
+    theirs: number of the second.
     distance: bits in which their looks differ; -1 if their bytes are equal.
   """
 
@@ -54,14 +54,14 @@ class Pair(NamedTuple):
 
 
 class Hashes(NamedTuple):
-  """Of N images: `content_hash` and `look_hash`, uint64 [N, 2] each."""
+  """`content_hash` and `look_hash` of N images, uint64 [N, 2] each."""
 
   content: np.ndarray
   look: np.ndarray
 
 
 def duplicates(content: np.ndarray) -> list[tuple[int, int]]:
-  """(index, first) for every row of uint64 [N, 2] that came before."""
+  """(index, first) for every row of uint64 [N, 2] that occurred before."""
   _, first, inverse = np.unique(
     content, axis=0, return_index=True, return_inverse=True
   )
@@ -77,9 +77,10 @@ def common(
   theirs: Hashes,
   tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Pair]:
-  """Images of `ours` that occur in `theirs`, each with the most alike.
+  """Images of `ours` that occur in `theirs`, each with its closest likeness.
 
-  Exhaustive, without an index: fifty thousand against a million take minutes.
+  All pairs are compared, without an index: fifty thousand images against a
+  million take minutes.
   """
   known = {tuple(row): i for i, row in enumerate(theirs.content.tolist())}
   pairs = [
@@ -108,7 +109,7 @@ def common(
 
 
 def _distances(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
-  """Bits in which uint64 [Q, 2] and [N, 2] differ, uint8 [Q, N]."""
+  """In how many bits uint64 [Q, 2] and [N, 2] differ, uint8 [Q, N]."""
   total = np.zeros((len(queries), len(bank)), np.uint8)
   for half in range(2):
     total += np.bitwise_count(queries[:, None, half] ^ bank[None, :, half])

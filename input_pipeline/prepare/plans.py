@@ -1,4 +1,4 @@
-"""What a preparation is to write, so that it goes on with nothing else."""
+"""Records what a preparation will write, so that it goes on with the same."""
 
 import hashlib
 import os
@@ -10,12 +10,15 @@ from input_pipeline.prepare.collecting import Item
 
 
 def place(item: Item) -> bytes:
-  """The order of a split: mixed, and the same for the same names."""
+  """Key that orders a split: mixed, and the same for the same names."""
   return hashlib.blake2b(item.name.encode(), digest_size=16).digest()
 
 
 def agreed(classes: Sequence[str], folder: str) -> Sequence[str]:
-  """Those of splits that were prepared before hold for this one too."""
+  """The classes of the splits prepared before, which this one must share.
+
+  If there are none yet, they are `classes`.
+  """
   known = tfds_metadata.classes_of(folder)
   if known is None:
     return classes
@@ -39,23 +42,23 @@ def digest(
   keep_duplicates: bool,
   longest_side: int | None,
 ) -> str:
-  """Of what is to be written."""
+  """Digest of what is to be written."""
   plan = hashlib.blake2b(digest_size=16)
   for item in items:
     plan.update(f"{item.name}\0{item.class_name}\0{item.size}\n".encode())
   plan.update(f"{list(classes)}{keep_duplicates}".encode())
-  if longest_side:  # Sets that were prepared before it existed have none.
+  if longest_side:  # sets that were prepared before this option have none
     plan.update(f"longest side {longest_side}".encode())
   return plan.hexdigest()
 
 
 def work_folder(folder: str, split: str) -> str:
-  """What is known so far, until a split is finished."""
+  """Path of the folder that keeps what is known until a split is finished."""
   return os.path.join(folder, f"preparing-{split}")
 
 
 def begin(work: str, plan: str) -> None:
-  """Keeps the digest; raises UsageError if something else was begun here."""
+  """Stores the digest; raises UsageError if another plan was begun here."""
   os.makedirs(work, exist_ok=True)
   path = os.path.join(work, "plan")
   if os.path.exists(path):

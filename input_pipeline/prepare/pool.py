@@ -1,4 +1,4 @@
-"""Work in several processes, a little of it under way at a time."""
+"""Runs tasks in several processes, with only a few under way at a time."""
 
 import concurrent.futures
 import multiprocessing
@@ -17,7 +17,7 @@ def run_all(
     for task in tasks:
       yield function(*task)
     return
-  # Not forked: threads of this process may hold locks.
+  # A forked process could inherit locks that threads of this one hold.
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(
     num_workers, context, initializer=parents.end_with_parent
@@ -27,8 +27,8 @@ def run_all(
     try:
       while waiting or running:
         while waiting and len(running) < 2 * num_workers:
-          # Not deaf to SIGTERM, by which the pool ends those that are left
-          # when one of them is killed.
+          # They must hear SIGTERM: by it the pool ends the others when one of
+          # them is killed.
           with parents.born_deaf(signal.SIGINT):
             running.add(pool.submit(function, *waiting.pop()))
         done, running = concurrent.futures.wait(

@@ -1,10 +1,10 @@
-"""From any images to sharded ArrayRecord files that TFDS reads too.
+"""Writes any images into sharded ArrayRecord files that TFDS reads too.
 
-In two passes, both by many processes, and both of which go on after a kill
-where they stopped. The first looks at every image: can it be decoded, what are
-its bytes and its looks. The second writes what is kept into shards, in an order
-that depends on names alone, so that a part of a split is a fair sample and a
-repeated preparation gives the same files to the byte.
+This takes two passes. Many processes work on each, and after a kill each goes
+on where it stopped. The first pass looks at every image: whether it can be
+decoded, and the hashes of its bytes and its look. The second writes what is
+kept into shards. Their order depends on names alone, so a part of a split is a
+fair sample, and a repeated preparation gives the same files to the byte.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from input_pipeline.prepare.leaks import hashes_path
 from input_pipeline.prepare.likeness import Hashes
 from input_pipeline.prepare.pool import run_all
 
-_BLOCK = 1024  # images looked at by one process at a time
+_BLOCK = 1024  # a process looks at so many images at a time
 _SHARD_BYTES = 128 * 2**20
 
 Tell = Callable[[str, int, int], None]  # phase, done, of how many
@@ -37,10 +37,10 @@ class PreparedSplit:
 
   Attributes:
     folder: where the data set is.
-    examples: written.
-    corrupt: left out, with the reason: (name, reason).
+    examples: how many were written.
+    corrupt: what was left out: (name, reason).
     duplicates: images that occur twice: (name, name of the first).
-    shards: files written.
+    shards: how many files were written.
     fingerprint: of names, classes and contents of all examples.
   """
 
@@ -80,11 +80,11 @@ def write_split(
     split: TFDS's name of the split.
     version: of the data set, such as 1.0.0.
     classes: of all splits, in the order of the labels; none for no labels.
-    keep_duplicates: write images whose bytes came before, too.
-    longest_side: in pixels, to which larger images are made smaller; None for
-      none. Whether images are alike is told by their bytes before.
-    num_workers: processes.
-    tell: gets the progress.
+    keep_duplicates: whether to write images whose bytes came before, too.
+    longest_side: in pixels; larger images are made smaller to fit it. None
+      leaves all as they are. Images are compared as they were before.
+    num_workers: how many processes.
+    tell: is told of the progress.
 
   Raises:
     UsageError: the folder holds something else, or nothing is left to write.
@@ -141,7 +141,7 @@ def _write_split(
   num_workers: int,
   tell: Tell,
 ) -> PreparedSplit:
-  """Both passes, and what is said of them at the end."""
+  """Makes both passes, and declares at the end what they wrote."""
   work = plans.work_folder(folder, split)
   found = _look_at(items, work, num_workers, tell)
   chosen, corrupt, twice = _choose(items, found, keep_duplicates)
@@ -193,7 +193,7 @@ def _write_split(
 def _choose(
   items: Sequence[Item], found: "_Looked", keep_duplicates: bool
 ) -> tuple[np.ndarray, list[tuple[str, str]], list[tuple[str, str]]]:
-  """Numbers of the items to write; what is corrupt and what occurs twice.
+  """Numbers of the items to write, what is corrupt and what occurs twice.
 
   Raises:
     UsageError: nothing is left.
@@ -227,7 +227,7 @@ def _choose(
 
 @dataclasses.dataclass(frozen=True)
 class _Looked:
-  """What the first pass found: why not to keep an image, "" else; hashes."""
+  """What the first pass found: hashes, and why not to keep an image, or ""."""
 
   reasons: list[str]
   hashes: Hashes
@@ -266,7 +266,7 @@ def _look_at_block(items: Sequence[Item], path: str) -> int:
       hashes.look[i] = likeness.look_hash(decode_image(data))
     except (ImageError, UnreadableError) as error:
       reason = " ".join(str(error).split()) or type(error).__name__
-      # No content is the same as that of a file that cannot be read.
+      # A file that cannot be read must not count as the same as another.
       hashes.content[i] = likeness.content_hash(item.name.encode())
     reasons.append(reason)
   whole_files.write_arrays(
@@ -287,7 +287,11 @@ def _write_shards(
   num_workers: int,
   tell: Tell,
 ) -> tuple[list[int], int]:
-  """Examples of each shard, and bytes of all; finished ones are left alone."""
+  """Writes the shards that are missing.
+
+  Returns:
+    How many examples each shard has, and the bytes of all together.
+  """
   total = sum(items[i].size for i in chosen)
   count = max(1, min(len(chosen), round(total / _SHARD_BYTES)))
   parts = np.array_split(chosen, count)
@@ -321,7 +325,7 @@ def _write_shard(
   labelled: bool,
   longest_side: int | None,
 ) -> tuple[str, int]:
-  """In a worker: writes one shard; its path and bytes."""
+  """In a worker: writes one shard; returns its path and its bytes."""
 
   def encoded() -> Iterable[bytes]:
     for item, label, content in examples:
@@ -331,8 +335,9 @@ def _write_shard(
         data = b""  # no longer what was looked at
       if not np.array_equal(likeness.content_hash(data), content):
         raise UsageError(
-          f"{item.name} of {item.path} changed while it was prepared. Once the "
-          f"images rest, remove {os.path.dirname(path)} and begin anew."
+          f"{item.name} of {item.path} changed while it was prepared. When the "
+          f"images change no more, remove {os.path.dirname(path)} and begin "
+          "anew."
         )
       if longest_side:
         data = shrinking.shrink(data, longest_side)
@@ -364,7 +369,7 @@ def _fingerprint(
 
 
 def _write_reports(result: PreparedSplit, split: str) -> None:
-  """What was left out, and why, as tab-separated lines."""
+  """Writes what was left out, and why, as tab-separated lines."""
   lines = [f"{name}\tcorrupt\t{reason}" for name, reason in result.corrupt]
   lines += [f"{name}\tsame as\t{first}" for name, first in result.duplicates]
   path = os.path.join(result.folder, f"quarantine-{split}.tsv")

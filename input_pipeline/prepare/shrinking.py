@@ -1,4 +1,4 @@
-"""Images made smaller once for all, for crops that need far fewer pixels."""
+"""Makes images smaller for good, if crops need far fewer pixels."""
 
 import io
 
@@ -7,11 +7,11 @@ from PIL import Image
 from input_pipeline.decoding import decode_image, image_size
 
 _QUALITY = 95
-_HALF_COLOR = 2  # Pillow's number of 4:2:0, as cameras store colours
+_HALF_COLOR = 2  # Pillow's number for 4:2:0, in which cameras store colours
 
 
 def shrink(data: bytes, longest_side: int) -> bytes:
-  """An image file whose sides have at most `longest_side` pixels.
+  """Makes an image file whose sides have at most `longest_side` pixels.
 
   Returns:
     `data` itself if it is small enough. Else a JPEG of quality 95 with 4:2:0
@@ -19,7 +19,7 @@ def shrink(data: bytes, longest_side: int) -> bytes:
     which antialiases.
 
   Raises:
-    ImageError: as `decode_image`.
+    ImageError: as in `decode_image`.
   """
   if max(image_size(data)) <= longest_side:
     return data

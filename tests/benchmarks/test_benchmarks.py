@@ -172,7 +172,7 @@ def test_the_input_of_evaluations_is_timed_beside_that_of_training(
   assert rates["one_worker"] == rates["all_workers"] > 0
   assert min(rates["threads"], rates["training"]) > 0
   assert found["chosen"].endswith(
-    "to start workers would take longer than to read these"
+    "workers would take longer to start than these take to read"
   )
   assert "evaluation / training" in capsys.readouterr().out
 
