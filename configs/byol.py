@@ -69,17 +69,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.base_learning_rate = base_learning_rate  # per 256 images
   config.base_target_decay = base_target_decay  # τ at the start
   config.target_init = "independent"  # or "copy" (paper.md §10 row 3)
-  # Of activations: "bfloat16", "float32", or "auto": bfloat16 on accelerators.
-  # "float64" is for proofs: of everything, and needs JAX_ENABLE_X64=1.
+  # Type of activations: "bfloat16", "float32", or "auto", which is bfloat16 on
+  # accelerators. "float64" is for proofs: it is the type of everything, and
+  # needs JAX_ENABLE_X64=1.
   config.dtype = "auto"
-  # In which devices add up gradients: "params" is float32, as in the authors'
-  # code, "activations" half the bytes where those are bfloat16. May change when
-  # a run is resumed.
+  # Type in which devices add up gradients: "params" is float32, as in the
+  # authors' code; "activations" takes half the bytes if those are bfloat16. It
+  # may change when a run is resumed.
   config.gradient_dtype = "params"
 
   config.optimizer = {
     "weight_decay": weight_decay,
-    "momentum": 0.9,  # authors' configs/byol.py, as the next
+    "momentum": 0.9,  # authors' configs/byol.py, like the next
     "trust_coefficient": 1e-3,
   }
 
@@ -102,12 +103,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data = {"name": "imagenet2012", "split": "train"}
   config.augment = {
     "size": 224,  # pixels
-    # "host", or "accelerator": the host crops, the step does the colours.
+    # "host", or "accelerator": the host crops, and the step changes colours.
     "device": "host",
-    # "device": all images lie on the devices, which crop them too.
+    # "none", or "device": all images lie on the devices, which crop them too.
     "cache": "none",
-    # Decode JPEGs at 1/2, 1/4 or 1/8 where both crops are that much larger
-    # than `size`: faster for large photographs, but not the paper's pixels.
+    # Decodes JPEGs at 1/2, 1/4 or 1/8 if both crops are that much larger than
+    # `size`: faster for large photographs, but not the paper's pixels.
     "scaled_decoding": False,
     "view1": view(blur_probability=1.0, solarize_probability=0.0),
     "view2": view(blur_probability=0.1, solarize_probability=0.2),
@@ -116,10 +117,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
   # The sections below may change when a run is resumed; all others may not.
   config.loader = {
     "data_dir": config_dict.placeholder(str),  # TFDS's own default if unset
-    # Processes that read and augment; -1 is one per core. With cache="device"
-    # a thread draws instead. An evaluation of many images starts as many.
+    # Processes that read and augment; -1 is one per core. An evaluation of many
+    # images starts as many. With cache="device" one thread draws instead.
     "num_workers": -1,
-    # In each worker. One keeps a core busy; storage far away needs more.
+    # In each worker. One keeps a core busy; distant storage needs more.
     "num_threads": 1,
     "max_unreadable_share": 0.001,  # of all images; above it the run stops
   }
@@ -127,16 +128,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "every_minutes": 10.0,
     "every_steps": 0,  # also after so many updates; 0: by time only
     "keep_last": 3,
-    "keep_every": 50_000,  # and for good the first of every so many updates
-    # The first Ctrl-C ends at once (False), or saves as SIGTERM does, which
-    # takes as long as an update, or a compilation, and a save.
+    # For good: the first checkpoint after each multiple of so many updates.
+    "keep_every": 50_000,
+    # Whether the first Ctrl-C saves, as SIGTERM does, and does not end at once.
+    # A save waits for the update, or the compilation, that is under way.
     "save_on_interrupt": False,
   }
   # Seconds that a process waits for the others of its run.
   config.deadlines = {
     "start_seconds": 300.0,  # until all are there
     "silence_seconds": 60.0,  # for a sign of life
-    "stall_seconds": 1800.0,  # while nothing moves; longer than one compilation
+    "stall_seconds": 1800.0,  # without progress; longer than a compilation
   }
   config.report = {"every_steps": 50, "view_hashes": False}
   config.evaluation = {

@@ -4,7 +4,7 @@ Command: byol train --config=configs/byol_cifar10.py --workdir=DIR
 Augmentation and stem follow SimCLR App. B.9 (no blur); optimisation follows
 solo-learn's recipe where BYOL's LARS allows (paper.md §8.3), with 200 epochs.
 Others: 92.6 % top-1 after 1000 epochs (solo-learn). Measured: not yet run to
-the end; 200 updates are recorded in BUILD_NOTES.md.
+the end; BUILD_NOTES.md has 200 updates.
 """
 
 from ml_collections import ConfigDict

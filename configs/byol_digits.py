@@ -19,7 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.epochs = 110.0
   config.warmup_epochs = 5.0
   config.batch_size = 64
-  # Some 2,500 updates must do what ImageNet has 300,000 for.
+  # Some 2,500 updates must do for which ImageNet has 300,000.
   config.base_learning_rate = 12.0
   config.base_target_decay = 0.99
   config.model.encoder.stem = "small"
@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.model.predictor.update(hidden_size=128, output_size=32)
   config.augment.size = 9  # the images have 8 × 8 pixels
   for name in ("view1", "view2"):
-    # A mirrored digit is another sign, its edges are few, and it has no colour.
+    # A mirrored digit is another sign; a digit has few edges and no colour.
     config.augment[name].update(
       crop_area=(0.6, 1.0),
       crop_aspect=(0.6, 1.67),

@@ -12,7 +12,7 @@ from configs import byol
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-  """Returns the config; ImageNet's hyper-parameters, as the paper took them."""
+  """Returns the config, with ImageNet's hyper-parameters as in the paper."""
   config = byol.get_config(arg)
   config.data.name = "places365_small"
   return config

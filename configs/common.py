@@ -18,7 +18,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
     The defaults with the given values.
 
   Raises:
-    ValueError: an unknown name, a value of another type, or no "=".
+    ValueError: a name is unknown, a value has another type, or "=" is missing.
   """
   values = dict(defaults)
   for item in filter(None, (arg or "").split(",")):
@@ -44,14 +44,15 @@ def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
 
 
 def protocol(name: str) -> ConfigDict:
-  """What every evaluation has; `name` is the protocol."""
+  """Returns what every evaluation has; `name` is the protocol."""
   config = ConfigDict()
   config.protocol = name
-  config.data_name = ""  # another labelled set than the encoder's, as data.name
-  # As loader.data_dir, of which that of the encoder counts if this is unset.
+  # A labelled data set, named like data.name; "" is the encoder's own.
+  config.data_name = ""
+  # As loader.data_dir; if it is unset, the encoder's own counts.
   config.data_dir = config_dict.placeholder(str)
-  config.num_workers = -1  # that read images; -1 for one per core
-  config.num_threads = 2  # of each
+  config.num_workers = -1  # processes that read images; -1 is one per core
+  config.num_threads = 2  # in each
   # Seconds that a process waits for the others; see configs/byol.py.
   config.deadlines = {
     "start_seconds": 300.0,
@@ -62,12 +63,12 @@ def protocol(name: str) -> ConfigDict:
 
 
 def trained_protocol(name: str) -> ConfigDict:
-  """What an evaluation that trains by gradient descent has besides."""
+  """Returns `protocol`, and what an evaluation with a training loop needs."""
   config = protocol(name)
   config.seed = 0
   config.max_unreadable_share = 0.001  # of all images; above it the run stops
   config.report_every_steps = 50
-  # As in configs/byol.py, for each training.
+  # As in configs/byol.py, but for each training of the evaluation.
   config.checkpoint = {
     "every_minutes": 10.0,
     "every_steps": 0,

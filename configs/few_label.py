@@ -1,7 +1,7 @@
 """Evaluation of frozen representations: kNN and linear probes on few labels.
 
 Command: byol evaluate --config=configs/few_label.py --encoder=RUN --workdir=DIR
-Not a protocol of the paper: quick figures for a run on any labelled data.
+This is no protocol of the paper; it gives quick figures on any labelled data.
 Argument after the colon: baselines=1 adds raw pixels and the untrained encoder.
 """
 

@@ -16,23 +16,24 @@ def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config; `arg` is explained at the top of this file."""
   given = common.parse_arg(arg, table7=0, released=0)
   config = common.trained_protocol("linear")
-  # The last 10,009 images of TFDS's order are valid (App. C.1), of ImageNet and
-  # the other sets that `tfds_sources.KNOWN` lists; elsewhere name two parts.
+  # ImageNet's valid is the last 10,009 images of TFDS's order (App. C.1). The
+  # other sets in `tfds_sources.KNOWN` have a valid too; for any other set name
+  # two parts of a split.
   config.train_split = "train_without_valid"
   config.valid_split = "valid"
   config.test_split = "test"
 
   config.epochs = 80.0  # App. C.1
   config.batch_size = 1024
-  # Chosen on valid. Per 256 images: paper.md §5.1 says why.
+  # One is chosen on valid. They are per 256 images: paper.md §5.1 says why.
   config.learning_rates = (0.4, 0.3, 0.2, 0.1, 0.05)
   config.momentum = 0.9  # Nesterov
   # "crop_flip", or "pretraining": view1 of the encoder's own augmentation.
   config.augmentations = ("crop_flip",)
-  config.logit_regularisation = (False,)  # Table 7 (b); True has both of these
+  config.logit_regularisation = (False,)  # Table 7 (b); True uses α and β
   config.logit_clip = 20.0  # α
   config.logit_penalty = 0.01  # β
-  config.evaluate_every_steps = 0  # on valid; 0: at the end only
+  config.evaluate_every_steps = 0  # on valid; 0 is only at the end
   if given["table7"]:
     config.augmentations = ("crop_flip", "pretraining")
     config.logit_regularisation = (False, True)
