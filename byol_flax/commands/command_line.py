@@ -148,7 +148,7 @@ def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 
 def _add_processes(verb: argparse.ArgumentParser) -> None:
-  """The flags of a command that several processes run together."""
+  """Adds the flags of a command that several processes run together."""
   for name, kind, text in (
     ("coordinator", str, "HOST:PORT of process 0, with the next port free too"),
     ("process-count", int, "how many processes work together"),

@@ -13,11 +13,11 @@ from byol_flax.runs.distributed import Processes
 from input_pipeline import full_disk
 from input_pipeline.errors import UsageError
 
-# JAX is imported within the functions: SIGTERM must meet a handler before.
+# JAX is imported within the functions, so that SIGTERM has a handler before.
 
 
 def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
-  """What a config's `protocol` names: setting -> what was found, for JSON."""
+  """Name of a protocol -> its function: setting -> what was found, for JSON."""
   from byol_flax.evaluation import linear, representations
 
   return {"few_label": representations.run, "linear": linear.run}
@@ -53,7 +53,7 @@ def _evaluate(
   out: TextIO,
   console: TextIO,
 ) -> None:
-  """One process's part."""
+  """Does one process's part."""
   import jax
 
   from byol_flax import sharding

@@ -1,4 +1,4 @@
-"""How the commands that several processes share begin."""
+"""Begins a command that several processes run together."""
 
 import argparse
 import contextlib
@@ -8,11 +8,11 @@ from typing import Any
 
 from byol_flax.runs import interrupts
 
-# JAX is imported within the functions: SIGTERM must meet a handler before.
+# JAX is imported within the functions, so that SIGTERM has a handler before.
 
 
 def keep_sigterms() -> list[int]:
-  """Keeps every SIGTERM from now on until JAX listens, some seconds later.
+  """Notes every SIGTERM from now on until JAX listens, some seconds later.
 
   Returns:
     The signals that came, for `distributed.start` to hand on to JAX.
@@ -30,13 +30,13 @@ def started(
   """Gathers all processes and opens the devices.
 
   Args:
-    options: of the command; all processes must have the same, but for their
-      number.
-    config: with `deadlines`; the same on all.
-    sigterms: of `keep_sigterms`.
+    options: of the command; all processes must have the same, except for their
+      numbers.
+    config: has `deadlines`; must be the same on all.
+    sigterms: from `keep_sigterms`.
 
   Yields:
-    `distributed.Processes`, and the number of this one.
+    `distributed.Processes`, and the number of this process.
   """
   from byol_flax.runs import compilation, distributed
   from byol_flax.runs.peers import watch
@@ -45,7 +45,7 @@ def started(
   cluster = distributed.find_cluster(
     options.coordinator, options.process_count, options.process_index
   )
-  # The processes compare it, so that all of them do the same.
+  # The processes compare this, so that all of them do the same.
   said = {**vars(options), "process_index": None, "config": config.to_json()}
   with distributed.start(
     cluster,

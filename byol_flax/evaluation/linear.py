@@ -1,7 +1,7 @@
 """Linear evaluation: classifiers on a frozen encoder (paper App. C.1).
 
-All classifiers of a sweep are trained in one pass, on the same forward of the
-encoder.
+All classifiers of a sweep are trained in one pass, so that the encoder computes
+each representation only once for all of them.
 """
 
 import dataclasses
@@ -51,11 +51,12 @@ def run(setting: Setting) -> dict[str, Any]:
 
 
 def _check(config: Any, train: sources.Source, mesh: Mesh) -> None:
-  """Raises UsageError for what would show after the training only."""
+  """Raises UsageError for mistakes that would show only after the training."""
   if not config.valid_split and len(config.learning_rates) > 1:
     raise UsageError(
-      f"learning_rates has {len(config.learning_rates)} values and valid_split "
-      "is empty; name a split to choose on, or give one learning rate."
+      f"learning_rates has {len(config.learning_rates)} values, but "
+      "valid_split is empty; name a split to choose on, or give one learning "
+      "rate."
     )
   if config.batch_size > len(train):
     raise UsageError(
@@ -93,7 +94,10 @@ class _Sweep:
   test: sources.Source
 
   def rows(self, name: str) -> list[dict[str, Any]]:
-    """One for logits as they are and one for regularised, as configured."""
+    """The best classifier with plain logits, or regularised ones, or of each.
+
+    The config says which of these there are.
+    """
     scores = training.once(
       self.setting, f"scores-{name}", lambda: self._measure(name)
     )
@@ -103,7 +107,7 @@ class _Sweep:
         i for i, h in enumerate(self.heads) if h.regularised == regularised
       ]
       chosen = mine[0]
-      if self.valid:  # of equal ones the first
+      if self.valid:  # the first of equal ones
         chosen = max(mine, key=lambda i: scores["valid"][i][0])
       found.append(
         {
@@ -122,7 +126,7 @@ class _Sweep:
     return found
 
   def _measure(self, name: str) -> dict[str, Any]:
-    """Trains, and counts on valid and test, once at the end."""
+    """Trains, and measures once at the end, on valid and test."""
     state = training.run(self._training(name), self.setting)
     splits = [split for split in (self.valid, self.test) if split]
     guesses = self._guesses(state, splits)
@@ -205,7 +209,7 @@ class _Sweep:
 
 
 def _transform(name: str, encoder: Encoder) -> augment.OneView:
-  """Crop and flip, or view1 of the pre-training (the paper names neither T)."""
+  """Crop and flip, or pre-training's view1: the paper names neither view."""
   view = augment.View(**encoder.config["augment"]["view1"])
   if name == "crop_flip":
     view = augment.crop_and_flip(view)
@@ -213,7 +217,7 @@ def _transform(name: str, encoder: Encoder) -> augment.OneView:
 
 
 def _line(row: dict[str, Any]) -> str:
-  """A row of Table 7 in words."""
+  """Says a row of Table 7 in words."""
   regularised = "logits regularised" if row["logit_regularisation"] else ""
   how = ", ".join(filter(None, [row["augmentation"], regularised]))
   return (

@@ -1,4 +1,4 @@
-"""Classifiers on frozen representations, many in one array and one update."""
+"""Classifiers on frozen representations, all in one array and one update."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from byol_flax.evaluation.encoder import Encoder, represent
 from byol_flax.models import resnet
 from byol_flax.pretrain import metrics, schedules
 
-_TOP = 5  # guesses that count for top-5
+_TOP = 5  # how many guesses are kept, for top-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Head:
 
   Attributes:
     learning_rate: per 256 images of a batch.
-    regularised: whether its logits are, as in Table 7.
+    regularised: whether its logits are regularised, as in Table 7.
   """
 
   learning_rate: float
@@ -34,7 +34,7 @@ class Head:
 
 @flax.struct.dataclass
 class LinearState:
-  """All classifiers.
+  """The state of all classifiers.
 
   Attributes:
     step: completed updates.
@@ -50,7 +50,7 @@ class LinearState:
 def create_state(
   heads: int, width: int, num_classes: int, *, seed: int, dtype: Any
 ) -> LinearState:
-  """Classifiers that all begin alike: biases 0, kernels as in Haiku.
+  """Creates classifiers that all begin alike: biases 0, kernels as in Haiku.
 
   Args:
     heads: H.
@@ -73,7 +73,7 @@ def create_state(
 
 def logits_of(weights: dict[str, jax.Array], y: jax.Array) -> jax.Array:
   """Logits [H, B, K] of representations [B, F]."""
-  # The highest precision: TPUs would otherwise round the inputs to bfloat16.
+  # By default TPUs would round the inputs to bfloat16.
   product = jnp.einsum("bf,hfk->hbk", y, weights["kernel"], precision="highest")
   return product + weights["bias"][:, None]
 
@@ -93,8 +93,8 @@ def head_losses(
 ) -> jax.Array:
   """Loss of each head, [H]: the mean cross-entropy of the examples.
 
-  A regularised one has its logits clipped, and β times the mean of their
-  squares added (paper App. C.1).
+  If a head is regularised, its logits are clipped, and β times the mean of
+  their squares is added (paper App. C.1).
 
   Args:
     logits: [H, B, K].
@@ -128,8 +128,8 @@ def make_step(
   Args:
     encoder: stays as it is, BatchNorm's averages too.
     heads: one for each classifier of the state.
-    decay: step -> what multiplies a head's learning rate.
-    momentum: of Nesterov.
+    decay: step -> factor of every head's learning rate.
+    momentum: Nesterov's.
     alpha: of `head_losses`.
     beta: of `head_losses`.
   """
@@ -159,7 +159,7 @@ def make_step(
 
     moved = jax.tree.map(lambda m, g: g + momentum * m, state.momentum, grads)
     weights = jax.tree.map(move, state.weights, grads, moved)
-    # A head that diverged loses the sweep; it must not end it.
+    # A head that diverges loses the sweep, but must not end it.
     shown = jnp.nan_to_num(losses, nan=1e30, posinf=1e30)
     report = {"train/loss": jnp.min(shown)} | {
       f"train/loss/{name_of(head)}": shown[i] for i, head in enumerate(heads)
@@ -170,15 +170,16 @@ def make_step(
 
 
 def name_of(head: Head) -> str:
-  """Such as "lr0.2" or "lr0.2-regularised", the same wherever it is named."""
+  """Names a head everywhere, such as "lr0.2" or "lr0.2-regularised"."""
   return f"lr{head.learning_rate:g}" + "-regularised" * head.regularised
 
 
 def make_guess_fn(encoder: Encoder, mesh: Mesh) -> features.FeatureFn:
-  """Gives "guesses", int32 [B, H, 5]: classes by falling logits.
+  """Returns a function that gives "guesses", int32 [B, H, 5].
 
-  The variables are "encoder" and "weights". Of fewer classes there are fewer
-  guesses; a tie is won by the class of the smaller number.
+  These are the classes with the highest logits, the highest first; a smaller
+  number wins a tie. With fewer than five classes there are fewer guesses. The
+  variables are "encoder" and "weights".
   """
 
   def guess(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -191,7 +192,7 @@ def make_guess_fn(encoder: Encoder, mesh: Mesh) -> features.FeatureFn:
 
 
 def accuracies(guesses: np.ndarray, label: np.ndarray) -> np.ndarray:
-  """Top-1 and top-5 of each head, [H, 2], of the examples with a label.
+  """Top-1 and top-5 of each head, [H, 2], over the examples with a label.
 
   Args:
     guesses: int [N, H, 5], or fewer than 5.

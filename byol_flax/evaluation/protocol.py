@@ -24,8 +24,8 @@ class Setting:
     workdir: where the evaluation keeps what it needs to go on after a kill.
     mesh: where it runs.
     processes: all that take part.
-    tell: gets the lines of the result.
-    console: where progress goes.
+    tell: is given the lines of the result.
+    console: where progress is shown.
   """
 
   config: Any
@@ -64,28 +64,27 @@ class Setting:
     return source
 
   def check_splits(self, *splits: sources.Source | None) -> None:
-    """Raises UsageError where splits differ in classes, or share images.
+    """Raises UsageError if splits differ in classes, or share images.
 
-    Images that have different names may still be equal; of those nothing is
-    said here.
+    Images under different names may still be equal; this does not find them.
     """
     given = [split for split in splits if split]
     for split in given[1:]:
       if split.class_names != given[0].class_names:
         raise UsageError(
           f"{given[0].split} has {given[0].num_classes} classes and "
-          f"{split.split} {split.num_classes}, or others of another name; "
+          f"{split.split} has {split.num_classes}, or their names differ; "
           "expected splits of the same classes."
         )
     for one, other in itertools.combinations(given, 2):
       if shared := sources.shared_examples(one, other):
         raise UsageError(
           f"{one.split} and {other.split} of {one.name} share {shared:,} "
-          "images; expected parts that have none in common."
+          "images; expected parts that have no image in common."
         )
 
   def describe(self, *splits: sources.Source | None) -> list[dict[str, Any]]:
-    """What a result says of its data."""
+    """What a result says about its data."""
     return [
       {
         "name": split.name,

@@ -1,9 +1,9 @@
-"""How well scores find what is there: the measures of the paper's tables.
+"""Measures of the paper's tables: how well scores find the true classes.
 
-All are computed on the host, from scores [N, K], one column a class. Where
-scores are equal, the measure is the lowest that any order of them would give,
-so that a network that says the same of everything is not flattered, and so
-that the result does not depend on how a sort breaks ties.
+All are computed on the host, from scores [N, K], one column a class. If scores
+are equal, the measure is the lowest that any order of them would give. So a
+network that scores everything alike is not flattered, and the result does not
+depend on how a sort breaks ties.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ _TENTHS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-  """A mean over classes, and the classes for which there is nothing to mean.
+  """A mean over classes, and the classes that it leaves out.
 
   Attributes:
     value: in [0, 1]; NaN if no class counts.
-    left_out: numbers of the classes that do not count.
+    left_out: numbers of the classes without a value of their own.
   """
 
   value: float
@@ -28,7 +28,7 @@ class Mean:
 
 
 def hits(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
-  """Whether the true class is among the k highest of each row.
+  """Whether the true class is among the k highest scores of each row.
 
   A class whose score equals that of the true one is ranked above it.
 
@@ -38,10 +38,10 @@ def hits(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
     k: how many may be named.
 
   Returns:
-    bool [N]; False where the score of the true class is NaN.
+    bool [N]; False if the score of the true class is NaN.
   """
   true = np.take_along_axis(scores, labels[:, None], axis=1)
-  # Counted so that a NaN elsewhere ranks above the true class, too.
+  # Counts from below, so that a NaN elsewhere ranks above the true class too.
   below = np.sum(scores < true, axis=1)
   return below >= scores.shape[1] - k
 
@@ -56,10 +56,10 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
 
 
 def mean_per_class(scores: np.ndarray, labels: np.ndarray) -> Mean:
-  """Mean over classes of top-1 among the rows of that class.
+  """Top-1 among the rows of each class, averaged over classes.
 
-  Shapes as in `hits`; rows with label -1 do not count. A class without rows has
-  no accuracy, so that it is left out of the mean.
+  Shapes are as in `hits`; rows with label -1 do not count. A class without rows
+  has no accuracy, so it is left out of the mean.
   """
   labelled = labels >= 0
   found, true = hits(scores[labelled], labels[labelled]), labels[labelled]
@@ -71,19 +71,19 @@ def mean_per_class(scores: np.ndarray, labels: np.ndarray) -> Mean:
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-  """Precision at eleven recalls, interpolated, and averaged (VOC2007).
+  """Precision at eleven recalls, interpolated and averaged (VOC2007).
 
-  (1/11) Σ_r max_{r' ≥ r} precision(r'), r = 0, 0.1, …, 1. Examples of equal
-  score are taken in together. That gives what the worst of their orders gives:
-  negatives first, precision rises from positive to positive and is highest
-  when all are in.
+  It is (1/11) Σ_r max_{r' ≥ r} precision(r') for r = 0, 0.1, …, 1. Examples of
+  equal score are counted together, which gives the same as their worst order:
+  if the negatives come first, precision rises from positive to positive and is
+  highest when all are counted.
 
   Args:
     scores: float [N].
-    truth: int [N]; 1 positive, 0 negative, -1 for what does not count.
+    truth: int [N]; 1 is positive, 0 negative, and -1 does not count.
 
   Returns:
-    In [0, 1]; NaN without positives, since there is nothing to be found.
+    In [0, 1]; NaN without positives, since there is nothing to find.
   """
   counted = truth >= 0
   scores, truth = scores[counted], truth[counted]
@@ -97,14 +97,14 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
   precision = found / (ends + 1)
   # The best from here on, for every end of a group of equal scores.
   best = np.maximum.accumulate(precision[::-1])[::-1]
-  # In whole numbers: 0.1 is none in binary.
+  # Recalls are compared as whole numbers, because 0.1 is not exact in binary.
   tenths = np.arange(_TENTHS + 1)
   first = np.searchsorted(_TENTHS * found, tenths * positives)
   return float(np.mean(best[first]))
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> Mean:
-  """Mean over classes of `average_precision`, of scores and truth [N, K].
+  """`average_precision` of scores and truth [N, K], averaged over classes.
 
   A class without positives is left out of the mean.
   """
@@ -116,7 +116,7 @@ def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> Mean:
 
 
 def _mean(values: np.ndarray, present: np.ndarray) -> Mean:
-  """Of the values of the classes that are `present`, bool [K]."""
+  """Averages the values of the classes that are `present`, bool [K]."""
   return Mean(
     value=float(np.mean(values)) if len(values) else float("nan"),
     left_out=tuple(int(k) for k in np.flatnonzero(~present)),

@@ -1,7 +1,7 @@
-"""A training within an evaluation: one loop, in a folder of its own.
+"""Trains within an evaluation, by the one loop, in a folder of its own.
 
-A protocol may train many times; each training resumes by itself, and one that
-is done is not trained again.
+A protocol may train many times. Each training resumes by itself, and a finished
+one is not repeated.
 """
 
 import dataclasses
@@ -34,15 +34,15 @@ class Training:
   Attributes:
     name: of the folder within the evaluation's workdir.
     source: labelled images.
-    transform: that makes an image of a batch.
-    batch_size: images of an update, all devices together.
-    total_steps: updates.
+    transform: makes an image for a batch.
+    batch_size: images of an update, on all devices together.
+    total_steps: how many updates.
     seed: of the order and the draws.
     create_state: () -> state before the first update, on the mesh; has `step`.
     step_fn: (state, batch) -> (state, metrics), jitted; the batch has "image",
       uint8 [B, S, S, 3], and "label", int32 [B].
-    evaluate: state -> metrics, after every `evaluate_every` updates (0: at the
-      end only) and at the end.
+    evaluate: state -> metrics, at the end and after every `evaluate_every`
+      updates (0: only at the end).
     headline: see `loop.Outlets`.
   """
 
@@ -60,7 +60,7 @@ class Training:
 
 
 _DIVERGED = (
-  "A loss that had grown points to a learning rate that is too high for these "
+  "If the loss had grown, the learning rate is probably too high for these "
   "features."
 )
 
@@ -101,7 +101,7 @@ def _train(
   state: Any,
   seconds: float,
 ) -> Any:
-  """The updates that are missing."""
+  """Does the updates that are missing."""
   config, begun = setting.config, time.monotonic()
   start_step = int(state.step)
   source = sources.ReadableSource(training.source)
@@ -168,7 +168,7 @@ def _open_batches(
   start_step: int,
   unreadable: UnreadableImages,
 ) -> tuple[loading.Loading, loading.Batches]:
-  """Who reads the rows of this process, and its batches, to be closed."""
+  """Opens this process's batches, to be closed; says who makes them."""
   rows = training.batch_size // jax.process_count()
   how = loading.choose_loading(
     num_workers=config.num_workers,
@@ -188,12 +188,12 @@ def _open_batches(
 
 
 def once(setting: Setting, name: str, find: Callable[[], Any]) -> Any:
-  """A JSON object that `find` makes, or that an earlier start made and kept.
+  """Returns the JSON object that `find` makes, or that an earlier start kept.
 
-  All processes call it; the first one writes `workdir/name.json`.
+  All processes call this, and process 0 writes `workdir/name.json`.
   """
   path = epath.Path(setting.workdir, f"{name}.json")
-  # What process 0 wrote others may see later.
+  # Other processes may not see yet what process 0 has written.
   if not setting.processes.any(path.exists()):
     found = find()
     if jax.process_index() == 0:

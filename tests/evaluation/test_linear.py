@@ -298,7 +298,7 @@ def test_mistakes_are_told_before_anything_is_trained(tmp_path):
   for changes, told in (
     ({"valid_split": "train[50%:]"}, "share 144 images"),
     ({"test_split": "train[:10]"}, "share 10 images"),
-    ({"valid_split": ""}, "learning_rates has 2 values and valid_split is"),
+    ({"valid_split": ""}, "learning_rates has 2 values, but valid_split is"),
     ({"batch_size": 864}, "batch_size is 864, more than the 862 images"),
     ({"batch_size": 60}, "must be a multiple of 8, such as 56 or 64"),
     ({"epochs": 0.01}, "0 updates"),
