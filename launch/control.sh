@@ -14,8 +14,8 @@ pause() {
 
 # --- a slice that is ready ----------------------------------------------------
 
-# Creates once. Returns 0 when it may come up, 1 when there was no capacity;
-# exits for what waiting cannot mend.
+# Tries once to create the slice. Returns 0 when it may come up, 1 when there
+# was no capacity; exits if waiting cannot help.
 try_to_create() {
   say "Creating ${name}: ${slice} in ${zone}, ${kind}."
   if create_slice; then
@@ -122,7 +122,7 @@ read_run() {
   codes=()
   started_id=""
   if ! on_workers all state; then
-    # A worker without code of ours has no run either.
+    # A worker without our code has no run either.
     if grep -q 'worker.sh: No such file' "${scratch}/err"; then
       status=absent
     else
@@ -179,8 +179,8 @@ watch_run() {
       absent) event=deleted ;;
       held) event=held ;;
       unknown)
-        # The run does not depend on us: keep asking. It may be a token that
-        # ran out, which a login in another terminal mends.
+        # The run does not depend on us, so keep asking. Perhaps a token ran
+        # out, which a login in another terminal mends.
         say "gcloud cannot say how ${name} is: $(last_error)"
         ;;
       *) say "${name} is ${seen}." ;;
@@ -195,7 +195,8 @@ watch_run() {
         stopped) event=stopped ;;
         absent) event=75 ;; # a worker that was replaced has no run
         mixed)
-          # Some have ended, some have not: a moment is usual, long is a hang.
+          # Some have ended and some have not. That is usual for a moment; if
+          # it lasts, they hang.
           if ((!mixed_since)); then mixed_since=$((SECONDS + 1)); fi
           if ((SECONDS - mixed_since >= straggler_seconds)); then
             say "Some workers ended, others hang; ending all."
@@ -244,7 +245,7 @@ adopt_run() {
       "($(own_command stop)), or give another --name."
   fi
   if [[ "${status}" == mixed ]]; then
-    # A start that was interrupted, or a run that is falling apart.
+    # A start was interrupted, or the run is falling apart.
     say "Only some workers run; ending them after a save to start all."
     on_workers all halt || true
     return 1
@@ -259,7 +260,7 @@ control() {
     ensure_slice
     event=""
     if ! adopt_run && ! start_run; then
-      # Preempted meanwhile? Then the next round creates it anew.
+      # If it was preempted meanwhile, the next round creates it anew.
       read_slice
       if [[ "${state}" == ready ]]; then
         say "The workers could not be made to run it. ${name} is still paid" \

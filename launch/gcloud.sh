@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Sourced by tpu_vm.sh: one function per thing that is asked of Google Cloud.
+# Sourced by tpu_vm.sh: one function for each thing that Google Cloud is asked.
 # Uses the settings of tpu_vm.sh.
 # shellcheck disable=SC2034,SC2154
 
-# Says something to the person, on stderr: stdout is what was asked for.
+# Tells the user something on stderr, because stdout has what was asked for.
 say() {
   if ((dry_run)); then return; fi
   printf '%s %s\n' "$(date +%H:%M:%S)" "$*" >&2
@@ -44,8 +44,8 @@ attempt() {
   return "${status}"
 }
 
-# What gcloud said after ERROR, which may be several lines, or else all that it
-# said: its warnings speak of quotas and permissions, too.
+# Prints what gcloud said from ERROR on, which may be several lines, or else all
+# but its warnings. Those speak of quotas and permissions too.
 error_text() {
   if grep -q '^ERROR' "${scratch}/err"; then
     sed -n '/^ERROR/,$p' "${scratch}/err"
@@ -74,16 +74,16 @@ queued_resource() {
     "--project=${project}" "--zone=${zone}" "${@:2}"
 }
 
-# Those of nodes, then those of queued resources.
+# The states of nodes, then those of queued resources.
 states="CREATING|READY|RESTARTING|REIMAGING|DELETING|REPAIRING|STOPPED|STOPPING"
 states+="|STARTING|PREEMPTED|TERMINATED|HIDING|HIDDEN|UNHIDING"
 states+="|ACCEPTED|WAITING_FOR_RESOURCES|PROVISIONING|ACTIVE|FAILED|SUSPENDING"
 states+="|SUSPENDED"
 
-# Sets `state` from the output of a describe: the last line that is a state and
-# nothing else, optionally with an accelerator type in `found_slice`. gcloud
-# prints warnings and update notices, not always on stderr. ABSENT when the
-# thing does not exist, UNKNOWN when gcloud could not tell.
+# Sets `state` from the output of a describe. It is the last line that has
+# nothing but a state and perhaps an accelerator type, which `found_slice` gets;
+# gcloud also prints warnings and update notices, not always on stderr. `state`
+# is ABSENT when the thing does not exist, UNKNOWN when gcloud could not tell.
 read_state() {
   local status="$1" line pattern
   state=UNKNOWN
@@ -122,7 +122,7 @@ read_queue_state() {
 }
 
 # Sets `state` to what it means for us: ready, waiting, absent, dead (delete and
-# create again), held (somebody stopped it) or unknown. `seen` is its own word.
+# create again), held (somebody stopped it) or unknown. `seen` is Google's word.
 read_slice() {
   if ((queued)); then
     read_queue_state
@@ -167,8 +167,8 @@ create_slice() {
   version="$(runtime_version)"
   local -a spot_flag=()
   if ((spot)); then spot_flag=(--spot); fi
-  # --accelerator-type always: gcloud's default is a v2-8. --async for a queue:
-  # the wait, maybe of days, is ours to poll.
+  # --accelerator-type is always given, because gcloud's default is a v2-8. A
+  # queue gets --async: it may take days, and we poll it ourselves.
   if ((queued)); then
     queued_resource create "--node-id=${name}" \
       "--accelerator-type=${slice}" "--runtime-version=${version}" \
@@ -179,7 +179,7 @@ create_slice() {
   fi
 }
 
-# One line on how to delete by hand, for messages.
+# Prints the command that deletes by hand, for messages.
 delete_command() {
   if ((queued)); then
     quoted gcloud compute tpus queued-resources delete "${name}" \
@@ -218,14 +218,14 @@ on_workers() {
   local which="$1" line word
   shift
   line="bash byol/current/launch/worker.sh"
-  # Quoted twice: %q here for the worker's shell, which joins and splits the
-  # line again; attempt's own words need none.
+  # %q quotes for the worker's shell, which joins the words and splits the line
+  # again; attempt's own words need no quotes.
   for word in "$@"; do line+=" $(printf '%q' "${word}")"; done
   tpu_vm ssh --quiet "--worker=${which}" "--command=${line}"
 }
 
-# The same on all workers, until it works or was tried often enough; ssh to new
-# machines fails now and then.
+# Does the same on all workers, until it works or was tried often enough: ssh to
+# new machines fails now and then.
 on_all_workers_for_sure() {
   local try
   for ((try = 1; try <= max_tries; try++)); do

@@ -5,8 +5,8 @@
 #   launch/local.sh CONFIG[:ARG] --processes P --devices D [--workdir DIR]
 #     [--config.key=value ...]
 #
-# P processes with D devices each; default 2 and 2. The default workdir is
-# runs/local-CONFIG. The lines of every process are led by its number. Ctrl-C,
+# P processes have D devices each; both are 2 by default. The default workdir is
+# runs/local-CONFIG. Each line begins with the number of its process. Ctrl-C,
 # TERM or a closed terminal ends all after a save; the same command resumes.
 #
 # BYOL_PYTHON is the interpreter; the default is .venv/bin/python.
@@ -75,7 +75,7 @@ export BYOL_PYTHON="${BYOL_PYTHON:-${repository}/.venv/bin/python}"
 [[ -x "${BYOL_PYTHON}" ]] ||
   die "There is no ${BYOL_PYTHON}; run make test, or set BYOL_PYTHON."
 
-# Two free ports in a row: of the coordinator, and of the trainer's own channel.
+# Finds two free ports in a row, for the coordinator and the trainer's channel.
 find_port() {
   "${BYOL_PYTHON}" - <<'PYTHON'
 import random
@@ -95,11 +95,11 @@ PYTHON
 }
 port="$(find_port)"
 
-# Lines of stdin, each led by the number of its process.
+# Prints the lines of stdin, each after the number of its process.
 number_lines() {
   local line
   while IFS= read -r line || [[ -n "${line}" ]]; do
-    # Reads on when nobody listens any more.
+    # It reads on even if nobody listens any more.
     printf '%s: %s\n' "$1" "${line}" 2>/dev/null || true
   done
 }
@@ -109,7 +109,7 @@ trap '' PIPE
 trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' INT TERM HUP
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="${devices}"
 for ((i = 0; i < processes; i++)); do
-  # Substitution, not a pipe: $! must be the trainer, for SIGTERM.
+  # A substitution, no pipe, because $! must be the trainer, which gets SIGTERM.
   bash "${repository}/launch/worker.sh" train \
     "--config=configs/${config}.py${argument}" "--workdir=${workdir}" \
     "--coordinator=127.0.0.1:${port}" "--process-count=${processes}" \

@@ -1,11 +1,14 @@
 # shellcheck shell=bash
 # Sourced by control.sh and local.sh: one outcome from many exit codes.
 
-# Prints the outcome of a run from the exit codes of all its processes. Codes:
-# 0 done; 2 wrong usage or config; 75 preempted after a save; 143 killed by a
-# SIGTERM before the trainer could save, and lost, a machine that went down:
-# both count as 75; 134 a process that aborted because another one died, so the
-# other one's code says more; any other a fault.
+# Prints the outcome of a run from the exit codes of all its processes:
+#   0     done
+#   2     wrong usage or config
+#   75    preempted after a save
+#   143   killed by a SIGTERM before the trainer could save; counts as 75
+#   lost  the machine went down; counts as 75
+#   134   aborted because another process died, whose code says more
+# Any other code is a fault.
 outcome_of() {
   local code fault="" aborted=0 preempted=0
   for code in "$@"; do

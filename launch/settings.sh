@@ -54,7 +54,7 @@ set_option() {
   printf -v "$1" '%s' "$2"
 }
 
-# CONFIG[:ARG], also as configs/CONFIG.py[:ARG].
+# Reads CONFIG[:ARG] or configs/CONFIG.py[:ARG].
 read_config() {
   config="${1%%:*}"
   argument="${1#"${config}"}"
@@ -112,7 +112,7 @@ fill_in() {
   if [[ "${command}" == run || "${command}" == up ]]; then check_config; fi
 }
 
-# A misspelt key would otherwise be found on a slice that is paid for.
+# Otherwise a misspelt key would be found only on a slice that is paid for.
 check_config() {
   local head python="${repository}/.venv/bin/python"
   head="$(git -C "${repository}" rev-parse HEAD)"
@@ -131,7 +131,8 @@ PYTHON
   ) || die 2 "The config is refused, see above."
 }
 
-# The commit that is sent; what is not committed would silently not be.
+# Chooses the commit to send, and refuses uncommitted changes, which would
+# silently not be sent.
 choose_commit() {
   local asked="${commit:-HEAD}" changed
   commit="$(git -C "${repository}" rev-parse --verify --quiet \
@@ -145,8 +146,8 @@ choose_commit() {
     die 2 "Commit ${commit} has no configs/${config}.py."
 }
 
-# The arguments of the trainer, and the same as a name by which a controller
-# knows its run again. The commit is not part of it.
+# Sets the trainer's arguments and, made from them, the ID by which a controller
+# recognises its run. The commit is not part of the ID.
 name_run() {
   trainer_arguments=("--config=configs/${config}.py${argument}")
   trainer_arguments+=("--workdir=${workdir}")
@@ -161,7 +162,7 @@ name_run() {
   if ((queued)); then kind+=", queued"; fi
 }
 
-# The command of ours that a person would type next, ready to paste.
+# Prints the command that a person would type next, ready to paste.
 own_command() {
   local -a words=("${program}" "$1")
   if [[ -n "${config}" ]]; then words+=("${config}${argument}"); fi

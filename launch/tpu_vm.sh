@@ -8,8 +8,8 @@
 #   run          (default) makes or adopts the slice, starts the run or attaches
 #                to it, and resumes it after every preemption
 #   up           makes the slice and installs everything, starts nothing
-#   status       how the slice and the run on every worker are
-#   logs         the last lines of every worker's log
+#   status       tells how the slice is, and the run on every worker
+#   logs         prints the last lines of every worker's log
 #   tensorboard  serves the metrics at http://localhost:6006 while it runs
 #   stop         ends the run after a save; the slice stays, and is paid for
 #   delete       deletes the slice; what is in the workdir stays
@@ -19,25 +19,28 @@
 # Options:
 #   --workdir=DIR   gs://... or an absolute path that all workers share (run,
 #                   tensorboard)
-#   --data=DIR      where the prepared data sets are: --config.loader.data_dir
+#   --data=DIR      where the prepared data sets are (--config.loader.data_dir)
 #   --slice=TYPE    such as v3-512 or v4-32     (default: launch/slices.tsv)
 #   --zone=ZONE     such as europe-west4-a      (default: launch/slices.tsv)
 #   --project=ID    (default: the one that gcloud is set to)
-#   --name=NAME     of the slice; the same name is adopted (default: the config)
-#   --spot          cheap, may be preempted at any time (default)
-#   --on-demand     dear, is not preempted
+#   --name=NAME     of the slice; if it exists it is adopted (default: the
+#                   config's name)
+#   --spot          cheap, but may be preempted at any time (default)
+#   --on-demand     expensive, but is not preempted
 #   --queued        waits in Google's queue; with --spot or --on-demand
 #   --commit=HASH   runs that commit (default: HEAD, with nothing uncommitted)
 #   --delete-when-done  deletes the slice when the run is done
 #   --dry-run       prints every command instead of running it
 #
-# A value may follow its option after a space, too.
+# A value may also follow its option after a space.
 #
-# Environment, with defaults: BYOL_POLL_SECONDS=60 between two looks;
-# BYOL_RETRY_SECONDS=60 before something is tried again; BYOL_MAX_TRIES=5 of one
-# gcloud or set-up step; BYOL_MAX_RESTARTS=3 after faults of the run
-# (preemptions do not count); BYOL_STRAGGLER_SECONDS=600 for the last workers to
-# end; BYOL_LOG_LINES=20 of every worker.
+# Environment, with defaults:
+#   BYOL_POLL_SECONDS=60   between two looks at the run
+#   BYOL_RETRY_SECONDS=60  before something is tried again
+#   BYOL_MAX_TRIES=5       of one gcloud command or set-up step
+#   BYOL_MAX_RESTARTS=3    after faults of the run; preemptions do not count
+#   BYOL_STRAGGLER_SECONDS=600  for the last workers to end
+#   BYOL_LOG_LINES=20      of every worker
 #
 # Exit status: 0 done; 1 gave up; 2 wrong usage or config; 75 stopped by `stop`;
 # 130 and 143 interrupted, and the run goes on.
@@ -46,7 +49,7 @@ set -euo pipefail
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 program="${0}"
 
-# die STATUS WORD...: one sentence, and the end.
+# die STATUS WORD...: prints one sentence and ends.
 die() {
   printf 'tpu_vm.sh: %s\n' "${*:2}" >&2
   exit "$1"
@@ -77,7 +80,7 @@ source "${repository}/launch/control.sh"
   command=run config="" argument="" workdir="" data="" slice="" zone=""
   project="" name="" commit=""
   overrides=()
-  # What is known of the slice and the run.
+  # What is known about the slice and the run.
   state="" seen="" found_slice="" status="" event="" codes=()
   started_id="" started_commit="" child="" scratch=""
   # What a --dry-run pretends to have found.
@@ -140,15 +143,15 @@ command_stop() {
 
 command_delete() {
   if ((!queued)); then
-    # Was it made through a queue? Then the queue would hold on to it.
+    # If it was made through a queue, the queue would hold on to it.
     read_queue_state
     if [[ "${state}" != ABSENT && "${state}" != UNKNOWN ]]; then queued=1; fi
   fi
   delete_slice || exit 1
 }
 
-# TensorBoard on worker 0, which can read the workdir; it listens on that
-# machine's localhost, and ssh carries it to ours. -t: it ends with the ssh.
+# Runs TensorBoard on worker 0, which can read the workdir. It listens on that
+# machine's localhost, and ssh carries it to ours. With -t it ends with the ssh.
 command_tensorboard() {
   local line word
   local -a words

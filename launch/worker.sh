@@ -32,9 +32,9 @@ die() {
   exit 1
 }
 
-# Lines of stdin, each led by the name of this worker: gcloud mixes the output
-# of all workers. (Its --output-directory would not, but in SDK 528 it writes to
-# a folder named None.)
+# Prints the lines of stdin, each after the name of this worker, because gcloud
+# mixes the output of all workers. (Its --output-directory would not, but in SDK
+# 528 it writes to a folder named None.)
 name_lines() {
   local line
   while IFS= read -r line || [[ -n "${line}" ]]; do
@@ -46,10 +46,10 @@ name_lines() {
 
 setup() {
   mkdir -p "${run}"
-  # An earlier set-up may go on although its ssh was lost: wait for it.
+  # Waits for an earlier set-up, which may go on although its ssh was lost.
   exec 9>"${home}/setup.lock"
   flock 9
-  # A script of its own, because `set -e` sleeps inside an `if`.
+  # A separate script, because `set -e` has no effect inside an `if`.
   if ! bash "${script}" install >"${run}/setup.log" 2>&1; then
     tail -n 20 "${run}/setup.log" | name_lines >&2
     die "The set-up failed; the lines above are the end of ${run}/setup.log."
@@ -77,13 +77,13 @@ install() {
   uv pip install --python "${venv}/bin/python" \
     --constraint "${code}/constraints.txt" \
     --requirement "${code}/pyproject.toml" --extra tpu
-  # Written last: half an installation is none.
+  # Written last, so that half an installation does not count.
   printf '%s' "${wanted}" >"${venv}/stamp"
 }
 
 # --- the run ------------------------------------------------------------------
 
-# running, also while it saves after a SIGTERM; else what was left behind.
+# Whether the run goes on, also while it saves after a SIGTERM.
 unit_runs() {
   local state
   state="$(systemctl show --property=ActiveState --value byol.service)"
@@ -107,13 +107,13 @@ print_state() {
       status=lost
     fi
   fi
-  # In one short write, which the pipe of all workers does not tear.
+  # One short write, which the pipe that all workers share does not tear.
   printf 'byol-state %s %s %s %s %s\n' \
     "${host}" "${status}" "${exit_code}" "${id}" "${commit}"
 }
 
-# libtpu gives the devices to one process: ends a trainer of ours that outlived
-# its unit, refuses when they belong to anything else.
+# libtpu gives the devices to one process. So this ends a trainer of ours that
+# outlived its unit, and refuses to go on if another program holds them.
 free_devices() {
   local pattern pid command
   local -a files=() pids=()
@@ -153,12 +153,13 @@ start() {
   printf '%s\0' "$@" >"${run}/arguments.part"
   mv "${run}/arguments.part" "${run}/arguments"
   printf '%s %s\n' "${id}" "$(cat "${code}/COMMIT" || echo -)" >"${run}/id"
-  # No Restart=: only the controller sees all workers. KillMode=mixed: SIGTERM
-  # goes to the trainer alone, which saves and ends its input workers itself.
-  # 290 s: maintenance grants five minutes. A status kept by the unit would be
-  # gone after a reboot or reset-failed; ExecStopPost writes it into a file.
-  # After=: a machine that shuts down keeps its network until the run has saved.
-  # LimitMEMLOCK: newer TPUs (VFIO) pin the memory that they read.
+  # There is no Restart=, because only the controller sees all workers. With
+  # KillMode=mixed SIGTERM goes to the trainer alone, which saves and ends its
+  # input workers itself; it has 290 s, because maintenance grants five minutes.
+  # ExecStopPost writes the status into a file, because one kept by the unit
+  # would be gone after a reboot or reset-failed. With After= a machine that
+  # shuts down keeps its network until the run has saved. LimitMEMLOCK is for
+  # newer TPUs (VFIO), which pin the memory that they read.
   sudo systemd-run --quiet --unit=byol --uid="$(id -un)" \
     --working-directory="${code}" --setenv=BYOL_HOME="${home}" \
     --property=KillMode=mixed --property=TimeoutStopSec=290 \
@@ -189,8 +190,8 @@ train() {
     esac
   done
   cd "${code}"
-  # In the workdir, because a new slice has empty disks and a compilation of the
-  # largest encoder takes minutes.
+  # The cache is in the workdir, because a new slice has empty disks and the
+  # largest encoder takes minutes to compile.
   local cache="${workdir%/}/compilation_cache"
   export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-${cache}}"
   export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
@@ -198,7 +199,8 @@ train() {
   exec "${BYOL_PYTHON:-${venv}/bin/python}" -m byol_flax.main train "$@"
 }
 
-# Called by systemd when the unit has ended: 0-255 as a shell would report it.
+# systemd calls this when the unit has ended. It writes the exit code as a shell
+# would report it, from 0 to 255.
 record() {
   local status="${EXIT_STATUS:-255}"
   if [[ "${EXIT_CODE:-}" != exited ]]; then
