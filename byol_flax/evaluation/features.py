@@ -15,9 +15,10 @@ from byol_flax.evaluation.encoder import Encoder, represent
 from byol_flax.models import byol
 from input_pipeline import augment, pipeline, sources
 
-# (variables, uint8 [B, S, S, 3]) -> arrays [B, ...] by name.
+# (variables, uint8 [B, S, S, 3]) -> arrays [B, ...] by name. Each row stays on
+# the device that its image is on.
 FeatureFn = Callable[[Any, jax.Array], dict[str, jax.Array]]
-# The same arrays for all N examples, and "label", int32 [N], -1 for no label.
+# The same of all N examples, and "label", int32 [N], -1 without label.
 Features = dict[str, np.ndarray]
 
 # Batches from which an untrained encoder takes its BatchNorm statistics.
@@ -30,7 +31,7 @@ def make_feature_fn(encoder: Encoder, mesh: Mesh) -> FeatureFn:
   def features(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     return {"representation": represent(encoder.module, variables, images)}
 
-  return jax.jit(features, out_shardings=sharding.replicated(mesh))
+  return jax.jit(features, out_shardings=sharding.split(mesh))
 
 
 def make_raw_fn(mesh: Mesh) -> FeatureFn:
@@ -43,7 +44,7 @@ def make_raw_fn(mesh: Mesh) -> FeatureFn:
     del variables
     return {"representation": images.reshape(len(images), -1) / np.float32(255)}
 
-  return jax.jit(features, out_shardings=sharding.replicated(mesh))
+  return jax.jit(features, out_shardings=sharding.split(mesh))
 
 
 def make_reader(
@@ -69,6 +70,22 @@ def make_reader(
   )
 
 
+def of_batches(
+  feature_fn: FeatureFn,
+  variables: Any,
+  batches: Iterable[Mapping[str, np.ndarray]],
+  mesh: Mesh,
+) -> Iterator[dict[str, jax.Array]]:
+  """Yields what the network says of each batch, with "label" and "mask".
+
+  All arrays are cut along the batch. Rows whose mask is False do not count.
+  """
+  variables = sharding.gather(mesh, variables)
+  for batch in sharding.prefetch(mesh, batches):
+    found = feature_fn(variables, batch["image"])
+    yield {**found, "label": batch["label"], "mask": batch["mask"]}
+
+
 def extract(
   feature_fn: FeatureFn,
   variables: Any,
@@ -77,16 +94,41 @@ def extract(
 ) -> Features:
   """Runs the network over evaluation batches and keeps the rows that count."""
   parts = []
-  variables = sharding.gather(mesh, variables)
-  for batch in sharding.prefetch(mesh, batches):
-    found = feature_fn(variables, batch["image"])
-    # Every process needs all rows, but holds only its own of these two.
-    label, mask = sharding.gather(mesh, (batch["label"], batch["mask"]))
-    rows, counts = jax.device_get(({**found, "label": label}, mask))
+  for found in of_batches(feature_fn, variables, batches, mesh):
+    # Every process needs all rows; it holds only its own.
+    rows = jax.device_get(sharding.gather(mesh, found))
+    counts = rows.pop("mask")
     parts.append({name: x[counts] for name, x in rows.items()})
   return {
     name: np.concatenate([part[name] for part in parts]) for name in parts[0]
   }
+
+
+@contextlib.contextmanager
+def open_splits(
+  splits: Sequence[sources.Source],
+  reader: pipeline.EvalReader,
+  part_done: Callable[[], None] = lambda: None,
+) -> Iterator[list[Iterator[pipeline.Batch]]]:
+  """The batches of each split, to be read to the end one after another.
+
+  Args:
+    splits: what is read, by the same workers.
+    reader: how it is read.
+    part_done: called before each batch, equally often on every process. What
+      it raises ends the workers, too.
+  """
+
+  def announced(batches: Iterable[pipeline.Batch]) -> Iterator[pipeline.Batch]:
+    for batch in batches:
+      part_done()
+      yield batch
+
+  with contextlib.closing(reader.read(*splits)) as batches:
+    yield [
+      announced(itertools.islice(batches, reader.count_batches(split)))
+      for split in splits
+    ]
 
 
 def extract_splits(
@@ -98,32 +140,10 @@ def extract_splits(
   mesh: Mesh,
   part_done: Callable[[], None] = lambda: None,
 ) -> list[Features]:
-  """Extracts features from each split in turn; the same workers read all.
-
-  Args:
-    feature_fn: as made by `make_feature_fn`.
-    variables: of the network.
-    splits: what is read.
-    reader: how it is read.
-    mesh: where the network runs.
-    part_done: called before each batch, equally often on every process. If it
-      raises, the workers end too.
-  """
-
-  def announced(batches: Iterable[pipeline.Batch]) -> Iterator[pipeline.Batch]:
-    for batch in batches:
-      part_done()
-      yield batch
-
-  with contextlib.closing(reader.read(*splits)) as batches:
+  """`extract` over all of each split; the others are those of `open_splits`."""
+  with open_splits(splits, reader, part_done) as batches_of:
     return [
-      extract(
-        feature_fn,
-        variables,
-        announced(itertools.islice(batches, reader.count_batches(split))),
-        mesh,
-      )
-      for split in splits
+      extract(feature_fn, variables, batches, mesh) for batches in batches_of
     ]
 
 

@@ -159,4 +159,4 @@ def make_feature_fn(
       "logits": outputs.logits[:, 0],
     }
 
-  return jax.jit(found, out_shardings=sharding.replicated(mesh))
+  return jax.jit(found, out_shardings=sharding.split(mesh))
