@@ -160,6 +160,16 @@ _FEW_LABEL: dict[str, Bound] = {
   "neighbours": Whole(1),
 }
 
+# Of configs/knn.py.
+_KNN: dict[str, Bound] = {
+  **_EVALUATION,
+  "train_split": Text(),
+  "test_split": Text(),
+  "batch_size": Whole(1),
+  "neighbours": Several(Whole(1)),
+  "temperature": _POSITIVE,
+}
+
 # Of configs/linear.py.
 _LINEAR: dict[str, Bound] = {
   **_TRAINED,
@@ -180,6 +190,7 @@ _LINEAR: dict[str, Bound] = {
 # By the name of the protocol.
 PROTOCOLS: dict[str, dict[str, Bound]] = {
   "few_label": _FEW_LABEL,
+  "knn": _KNN,
   "linear": _LINEAR,
 }
 

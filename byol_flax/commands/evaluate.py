@@ -18,9 +18,13 @@ from input_pipeline.errors import UsageError
 
 def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
   """Name of a protocol -> its function: setting -> what was found, for JSON."""
-  from byol_flax.evaluation import linear, representations
+  from byol_flax.evaluation import knn, linear, representations
 
-  return {"few_label": representations.run, "linear": linear.run}
+  return {
+    "few_label": representations.run,
+    "knn": knn.run,
+    "linear": linear.run,
+  }
 
 
 def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:

@@ -1,72 +1,110 @@
-"""Exact nearest-neighbour classification by cosine similarity."""
+"""Classification by the nearest neighbours: votes, and what they come to.
+
+One search with the largest k serves every k and both votes.
+"""
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from byol_flax.pretrain import losses
+from byol_flax import sharding
+from byol_flax.evaluation import features, rows
+from byol_flax.evaluation.neighbours import Bank, make_bank
+from byol_flax.evaluation.protocol import Setting
+from input_pipeline import sources
+from input_pipeline.errors import RunError, UsageError
 
-# Queries handled at once, which bounds the [queries, bank] similarities.
+# Queries handled at once, where they do not come in batches.
 _TILE = 256
 
-
-@functools.partial(jax.jit, static_argnames=("k", "num_classes"))
-def _vote(
-  queries: jax.Array,
-  bank: jax.Array,
-  labels: jax.Array,
-  *,
-  k: int,
-  num_classes: int,
-) -> jax.Array:
-  """Classes of unit `queries` [Q, F] from a unit `bank` [N, F], int32 [Q]."""
-  # By default TPUs would round the inputs to bfloat16.
-  similarity = jnp.matmul(queries, bank.T, precision="highest")
-  nearest, index = jax.lax.top_k(similarity, k)  # [Q, k]
-  chosen = jax.nn.one_hot(labels[index], num_classes)  # [Q, k, K]
-  votes = jnp.sum(chosen, axis=1)
-  # Cosines lie in [-1, 1], so this is less than one vote and only breaks ties.
-  closeness = jnp.sum(chosen * (nearest[..., None] + 1), axis=1) / (2 * k + 1)
-  return jnp.argmax(votes + closeness, axis=-1).astype(jnp.int32)
+# (similarity [Q, k], label [Q, k], K) -> class [Q]. Labels of -1 do not vote.
+Vote = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
-def predict(
-  bank: np.ndarray,
-  labels: np.ndarray,
-  queries: np.ndarray,
-  *,
-  k: int,
-  num_classes: int,
+def majority(
+  similarity: np.ndarray, label: np.ndarray, num_classes: int
 ) -> np.ndarray:
-  """Majority class of the k nearest; among tied classes the closest wins.
+  """The most frequent class; of tied ones the closer one, int [Q]."""
+  # Cosines lie in [-1, 1], so that all closeness stays below one vote.
+  closeness = (similarity.astype(np.float64) + 1) / (2 * label.shape[1] + 1)
+  return _largest(1 + closeness, label, num_classes)
 
-  Args:
-    bank: float [N, F], examples with known class. Only directions count.
-    labels: int [N]; rows with -1 are left out of the bank.
-    queries: float [Q, F].
-    k: neighbours; more than the bank holds counts as all of it.
-    num_classes: K.
 
-  Returns:
-    int32 [Q].
+def weighted(temperature: float) -> Vote:
+  """The vote in which a neighbour has the weight exp(cosine / temperature)."""
+
+  def vote(
+    similarity: np.ndarray, label: np.ndarray, num_classes: int
+  ) -> np.ndarray:
+    # Relative to the nearest, so that some weight is never too small.
+    farther = similarity.astype(np.float64) - similarity[:, :1]
+    return _largest(np.exp(farther / temperature), label, num_classes)
+
+  return vote
+
+
+def _largest(
+  weight: np.ndarray, label: np.ndarray, num_classes: int
+) -> np.ndarray:
+  """The class of the largest sum of weights, [Q]; of tied ones the first."""
+  count = len(label)
+  voting = label >= 0
+  place = np.arange(count)[:, None] * num_classes + label
+  sums = np.bincount(
+    place[voting], weight[voting], minlength=count * num_classes
+  )
+  return sums.reshape(count, num_classes).argmax(axis=1)
+
+
+class Hits:
+  """How many queries each vote gets right, with each number of neighbours.
+
+  Attributes:
+    count: queries so far that have a label.
+    broken: how many of these are not finite; their neighbours mean nothing.
   """
-  labelled = labels >= 0
-  unit_bank = losses.unit_length(jnp.asarray(bank[labelled], jnp.float32))
-  known = jnp.asarray(labels[labelled])
-  classes = []
-  for start in range(0, len(queries), _TILE):
-    tile = jnp.asarray(queries[start : start + _TILE], jnp.float32)
-    vote = _vote(
-      losses.unit_length(tile),
-      unit_bank,
-      known,
-      k=min(k, len(unit_bank)),
-      num_classes=num_classes,
+
+  def __init__(
+    self,
+    bank: Bank,
+    *,
+    neighbours: Sequence[int],
+    votes: Mapping[str, Vote],
+    num_classes: int,
+  ) -> None:
+    """Takes the bank, every k, the votes by name, and K."""
+    self._bank = bank
+    self._neighbours = tuple(neighbours)
+    self._votes = dict(votes)
+    self._num_classes = num_classes
+    self._hits = {name: dict.fromkeys(neighbours, 0) for name in votes}
+    self.count = 0
+    self.broken = 0
+
+  def add(self, queries: jax.Array, labels: np.ndarray) -> None:
+    """Classifies queries [Q, F] of known labels int [Q]; -1 does not count."""
+    counted = labels >= 0
+    found = self._bank.nearest(queries, max(self._neighbours))
+    similarity, label = (
+      np.asarray(x)[counted] for x in (found.similarity, found.label)
     )
-    classes.append(np.asarray(vote))
-  return np.concatenate(classes) if classes else np.zeros(0, np.int32)
+    self.count += len(label)
+    self.broken += int(np.sum(np.isnan(similarity[:, 0])))
+    for name, vote in self._votes.items():
+      for k in self._neighbours:
+        guess = vote(similarity[:, :k], label[:, :k], self._num_classes)
+        self._hits[name][k] += int(np.sum(guess == labels[counted]))
+
+  def top1(self) -> dict[str, dict[int, float]]:
+    """Vote -> k -> share of the queries with a label, in [0, 1]."""
+    return {
+      name: {k: hits / max(self.count, 1) for k, hits in of_vote.items()}
+      for name, of_vote in self._hits.items()
+    }
 
 
 def top1(
@@ -77,13 +115,110 @@ def top1(
   *,
   k: int,
   num_classes: int,
+  mesh: Mesh,
 ) -> float:
-  """Share of labelled queries whose class is found, in [0, 1].
+  """Share of labelled queries that the majority puts right, in [0, 1].
 
-  Shapes as in `predict`; `query_labels` is int [Q], rows with -1 do not count.
+  Args:
+    bank: float [N, F], on every process. Only directions count.
+    bank_labels: int [N]; rows with -1 are not looked at.
+    queries: float [Q, F], on every process.
+    query_labels: int [Q]; rows with -1 do not count.
+    k: neighbours; more than the bank holds counts as all of it.
+    num_classes: K.
+    mesh: that searches.
   """
-  labelled = query_labels >= 0
-  found = predict(
-    bank, bank_labels, queries[labelled], k=k, num_classes=num_classes
+  hits = Hits(
+    make_bank(rows.put(bank, bank_labels, mesh), mesh),
+    neighbours=(k,),
+    votes={"majority": majority},
+    num_classes=num_classes,
   )
-  return float(np.mean(found == query_labels[labelled]))
+  for start in range(0, len(queries), _TILE):
+    part = slice(start, start + _TILE)
+    hits.add(
+      sharding.put_everywhere(mesh, queries[part].astype(np.float32)),
+      query_labels[part],
+    )
+  return hits.top1()["majority"][k]
+
+
+def run(setting: Setting) -> dict[str, Any]:
+  """The protocol of configs/knn.py; prints the table it returns."""
+  config, mesh = setting.config, setting.mesh
+  known, found = (
+    setting.open_split(name) for name in ("train_split", "test_split")
+  )
+  setting.check_splits(known, found)
+  _check_enough(config.neighbours, len(known) - len(known.unlabelled()), known)
+  reader = setting.make_reader()
+  setting.tell(f"input: {reader.describe(known, found)}")
+  encoder = features.calibrate(setting.encoder, known, reader, mesh)
+  of_batches = functools.partial(
+    features.of_batches,
+    features.make_feature_fn(encoder, mesh),
+    encoder.variables,
+    mesh=mesh,
+  )
+  count = reader.count_batches(known)
+  part_done = setting.progress(
+    count + reader.count_batches(found), reader.batch_size
+  )
+  with features.open_splits((known, found), reader, part_done) as batches:
+    bank = make_bank(rows.collect(of_batches(batches[0]), count, mesh), mesh)
+    _check_finite(bank.broken, bank.size, known)
+    # Some images may have turned out to be unreadable.
+    _check_enough(config.neighbours, bank.size, known)
+    hits = Hits(
+      bank,
+      neighbours=config.neighbours,
+      votes={"majority": majority, "weighted": weighted(config.temperature)},
+      num_classes=known.num_classes,
+    )
+    for batch in of_batches(batches[1]):
+      hits.add(batch["representation"], labels_of(batch, mesh))
+  _check_finite(hits.broken, hits.count, found)
+  scores = hits.top1()
+  setting.tell(table(scores))
+  return {
+    "top1": scores,
+    "counted": {"bank": bank.size, "queries": hits.count},
+    "splits": setting.describe(known, found),
+  }
+
+
+def labels_of(batch: Mapping[str, jax.Array], mesh: Mesh) -> np.ndarray:
+  """Labels int [B] of the rows of all processes; -1 for those not to count."""
+  label, mask = jax.device_get(
+    sharding.gather(mesh, (batch["label"], batch["mask"]))
+  )
+  return np.where(mask, label, -1)
+
+
+def _check_enough(
+  neighbours: Sequence[int], count: int, split: sources.Source
+) -> None:
+  if max(neighbours) > count:
+    raise UsageError(
+      f"neighbours asks for {max(neighbours):,}, and {split.split} of "
+      f"{split.name} has {count:,} images with a class to look among; expected "
+      "no more than that."
+    )
+
+
+def _check_finite(broken: int, count: int, split: sources.Source) -> None:
+  if broken:
+    raise RunError(
+      f"{broken:,} of the {count:,} features of {split.split} are not finite, "
+      "so they have no neighbours. Evaluate an earlier checkpoint of the run: "
+      "--encoder=WORKDIR@STEP."
+    )
+
+
+def table(scores: Mapping[str, Mapping[int, float]]) -> str:
+  """The scores as text, a line for each number of neighbours."""
+  lines = [f"{'neighbours':<12}" + "".join(f"{name:<10}" for name in scores)]
+  for k in next(iter(scores.values())):
+    cells = "".join(f"{by_k[k]:<10.4f}" for by_k in scores.values())
+    lines.append(f"{k:<12}{cells}")
+  return "\n".join(line.rstrip() for line in lines)

@@ -1,5 +1,6 @@
 """The evaluation that runs at intervals while pre-training goes on."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import sharding
-from byol_flax.evaluation import features, knn
+from byol_flax.evaluation import features, knn, rows
+from byol_flax.evaluation import neighbours as neighbours_lib
 from byol_flax.models import byol
 from byol_flax.pretrain import metrics
 from byol_flax.pretrain.train_state import ByolState
@@ -17,6 +19,8 @@ from byol_flax.runs import data_sets
 from byol_flax.runs.distributed import Processes
 from input_pipeline import augment, folders, labels, pipeline, sources
 from input_pipeline.errors import UsageError
+
+_TOP = (1, 5)  # accuracies of the online classifier
 
 
 def open_evaluation(
@@ -109,39 +113,49 @@ def make_evaluation(
     of `source`, each counted once; empty when nothing has a label.
   """
   feature_fn = make_feature_fn(network, mesh)
+  count_in_top = jax.jit(_count_in_top, out_shardings=sharding.replicated(mesh))
 
   def evaluate(state: ByolState) -> dict[str, float]:
     if not network.num_classes:
       return {}
-    found, known = features.extract_splits(
-      feature_fn,
-      state.online.variables,
-      (source, bank),
-      reader,
-      mesh=mesh,
-      part_done=part_done,
+    of_batches = functools.partial(
+      features.of_batches, feature_fn, state.online.variables, mesh=mesh
     )
-    results = {
-      f"knn/{source.split}/top1": knn.top1(
-        known["representation"],
-        known["label"],
-        found["representation"],
-        found["label"],
-        k=neighbours,
+    splits = (bank, source)
+    with features.open_splits(splits, reader, part_done) as (known, found):
+      rows_of_bank = rows.collect(
+        of_batches(known), reader.count_batches(bank), mesh
+      )
+      nearest = knn.Hits(
+        neighbours_lib.make_bank(rows_of_bank, mesh),
+        neighbours=(neighbours,),
+        votes={"majority": knn.majority},
         num_classes=network.num_classes,
       )
+      in_top = np.zeros(len(_TOP), int)
+      for batch in of_batches(found):
+        nearest.add(batch["representation"], knn.labels_of(batch, mesh))
+        in_top += count_in_top(batch["logits"], batch["label"], batch["mask"])
+    results = {
+      f"knn/{source.split}/top1": nearest.top1()["majority"][neighbours]
     }
-    labelled = found["label"] >= 0
-    for k in (1, 5):
-      hits = metrics.in_top_k(
-        jnp.asarray(found["logits"]), jnp.asarray(found["label"]), k
-      )
+    for k, count in zip(_TOP, in_top, strict=True):
       results[f"classifier/{source.split}/top{k}"] = float(
-        np.sum(hits) / np.sum(labelled)
+        count / max(nearest.count, 1)
       )
     return results
 
   return evaluate
+
+
+def _count_in_top(
+  logits: jax.Array, label: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """For each k of `_TOP` the rows whose label is among the k largest, [2]."""
+  counted = jnp.where(mask, label, -1)
+  return jnp.stack(
+    [jnp.sum(metrics.in_top_k(logits, counted, k)) for k in _TOP]
+  ).astype(jnp.int32)
 
 
 def make_feature_fn(

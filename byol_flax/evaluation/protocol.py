@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -10,8 +11,11 @@ from jax.sharding import Mesh
 from byol_flax.evaluation import features
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.runs.distributed import Processes
+from byol_flax.runs.progress_line import human_duration
 from input_pipeline import labels, paths, pipeline, sources
 from input_pipeline.errors import UsageError
+
+_SECONDS_BETWEEN_LINES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +100,31 @@ class Setting:
       for split in splits
       if split
     ]
+
+  def progress(self, batches: int, batch_size: int) -> Callable[[], None]:
+    """What to call before each of so many batches; see `features.open_splits`.
+
+    It tells on the console how far they are, and ends where a preemption asks
+    for that.
+    """
+    began = told = time.monotonic()
+    done = 0
+
+    def part_done() -> None:
+      nonlocal done, told
+      self.processes.part_done()
+      now = time.monotonic()
+      if now - told > _SECONDS_BETWEEN_LINES:
+        told = now
+        rate = done * batch_size / (now - began)
+        left = human_duration((batches - done) * batch_size / rate)
+        self.console.write(
+          f"batch {done:,}/{batches:,} | {rate:,.0f} images/s | ETA {left}\n"
+        )
+        self.console.flush()
+      done += 1
+
+    return part_done
 
   def make_reader(self) -> pipeline.EvalReader:
     """How images are read for features: with the encoder's own crop."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from byol_flax.evaluation import features, few_label, knn, protocol
 from byol_flax.evaluation.encoder import Encoder, untrained
@@ -39,6 +40,7 @@ def evaluate(
   inverse_penalty: float,
   seed: int,
   neighbours: int,
+  mesh: Mesh,
   tell: Callable[[str], None],
 ) -> list[Row]:
   """Probes each representation on the same draws of labels.
@@ -53,6 +55,7 @@ def evaluate(
     inverse_penalty: C of the logistic regression.
     seed: of the draws.
     neighbours: k.
+    mesh: that looks for them.
     tell: is given a sentence about probes for which there are too few labels.
   """
   rows: list[Row] = []
@@ -81,6 +84,7 @@ def evaluate(
       found_labels,
       k=neighbours,
       num_classes=len(class_names),
+      mesh=mesh,
     )
     rows.append(Row(name, linear, nearest))
   return rows
@@ -129,6 +133,7 @@ def run(setting: protocol.Setting) -> dict[str, Any]:
     extract,
     class_names=known.class_names,
     neighbours=config.neighbours,
+    mesh=setting.mesh,
     tell=setting.tell,
     **config.few_label.to_dict(),
   )

@@ -1,50 +1,11 @@
-"""kNN and few-label probes."""
+"""Probes on few labels."""
 
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier
 
-from byol_flax.evaluation import few_label, knn, representations
+from byol_flax import sharding
+from byol_flax.evaluation import few_label, representations
 
 RNG = np.random.default_rng(0)
-
-
-def test_knn_against_scikit_learn():
-  bank = RNG.normal(size=(300, 6)) + 0.2
-  labels = RNG.integers(0, 3, 300)
-  queries = RNG.normal(size=(600, 6)) * 5  # more than one tile
-  oracle = KNeighborsClassifier(1, metric="cosine").fit(bank, labels)
-  found = knn.predict(bank, labels, queries, k=1, num_classes=3)
-  np.testing.assert_array_equal(found, oracle.predict(queries))
-
-
-def test_knn_votes_and_breaks_ties_by_closeness():
-  bank, labels = RNG.normal(size=(80, 4)), RNG.integers(0, 5, 80)
-  queries = RNG.normal(size=(50, 4))
-  unit = bank / np.linalg.norm(bank, axis=1, keepdims=True)
-  expected = []
-  for query in queries:
-    cosine = unit @ query / np.linalg.norm(query)
-    nearest = np.argsort(-cosine)[:6]
-    score = [
-      (
-        (labels[nearest] == c).sum(),
-        cosine[nearest][labels[nearest] == c].sum(),
-        -c,
-      )
-      for c in range(5)
-    ]
-    expected.append(int(np.argmax([s[0] + (s[1] + s[0]) / 13 for s in score])))
-  found = knn.predict(bank, labels, queries, k=6, num_classes=5)
-  np.testing.assert_array_equal(found, expected)
-
-
-def test_knn_ignores_missing_labels():
-  bank = np.eye(3)
-  labels = np.array([0, -1, 2])
-  score = knn.top1(
-    bank, labels, np.eye(3), np.array([0, 1, -1]), k=1, num_classes=3
-  )
-  assert score == 0.5  # the third does not count, the second cannot be found
 
 
 def test_draws_are_balanced_and_fixed_by_the_seed():
@@ -113,6 +74,7 @@ def test_knn_is_left_when_no_probe_can_be_had():
     inverse_penalty=1.0,
     seed=0,
     neighbours=1,
+    mesh=sharding.make_mesh(),
     tell=told.append,
   )
   assert rows == [representations.Row("byol", {}, 1.0)]
