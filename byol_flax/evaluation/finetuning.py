@@ -1,0 +1,176 @@
+"""Encoder and classifier trained together on labels (paper App. C.1, D.3)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from byol_flax import sharding
+from byol_flax.evaluation import features
+from byol_flax.models import byol, resnet
+from byol_flax.pretrain import metrics, schedules
+
+
+@flax.struct.dataclass
+class FinetuneState:
+  """A network that classifies.
+
+  Attributes:
+    step: completed updates.
+    params: "encoder", and "classifier" with "kernel" [F, K] and "bias" [K].
+    batch_stats: "encoder", BatchNorm's averages.
+    momentum: of the shapes of `params`.
+  """
+
+  step: jax.Array
+  params: dict[str, Any]
+  batch_stats: dict[str, Any]
+  momentum: dict[str, Any]
+
+
+def create_state(
+  variables: Any, width: int, num_classes: int, *, seed: int, dtype: Any
+) -> FinetuneState:
+  """A trained encoder with a new classifier.
+
+  Args:
+    variables: "params" and "batch_stats" of the encoder.
+    width: F, of a representation.
+    num_classes: K.
+    seed: of the classifier's kernel; its bias is 0.
+    dtype: of the classifier.
+  """
+  kernel = resnet.weight_init(jax.random.key(seed), (width, num_classes), dtype)
+  params = {
+    "encoder": variables["params"],
+    "classifier": {"kernel": kernel, "bias": jnp.zeros(num_classes, dtype)},
+  }
+  return FinetuneState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats={"encoder": variables["batch_stats"]},
+    momentum=jax.tree.map(jnp.zeros_like, params),
+  )
+
+
+def forward(
+  module: resnet.ResNet,
+  params: Any,
+  batch_stats: Any,
+  images: jax.Array,
+  *,
+  train: bool,
+) -> tuple[jax.Array, Any]:
+  """Logits [B, K] of images, uint8 [B, S, S, 3], and BatchNorm's averages.
+
+  `train` normalises by the statistics of the whole batch, wherever its rows
+  lie, and moves the averages.
+  """
+  x = byol.normalize(images[:, None], module.param_dtype).astype(module.dtype)
+  found: Any = module.apply(
+    {"params": params["encoder"], "batch_stats": batch_stats["encoder"]},
+    x,
+    train=train,
+    mutable=["batch_stats"],
+  )
+  y, changed = found
+  head = params["classifier"]
+  logits = jnp.matmul(y[:, 0], head["kernel"], precision="highest")
+  return logits + head["bias"][None], {"encoder": changed["batch_stats"]}
+
+
+def cross_entropy(
+  logits: jax.Array, labels: jax.Array, smoothing: float
+) -> jax.Array:
+  """Loss [B] against labels [B], of which a share goes to all classes alike.
+
+  Args:
+    logits: [B, K].
+    labels: int [B]; of an example with -1 the loss means nothing.
+    smoothing: that share, in [0, 1).
+  """
+  log_p = jax.nn.log_softmax(logits)
+  own = jnp.take_along_axis(log_p, jnp.maximum(labels, 0)[:, None], axis=-1)
+  return -((1 - smoothing) * own[:, 0] + smoothing * jnp.mean(log_p, axis=-1))
+
+
+def make_step(
+  module: resnet.ResNet,
+  *,
+  learning_rate: schedules.Schedule,
+  momentum: float,
+  weight_decay: float,
+  smoothing: float,
+) -> Callable[[FinetuneState, Any], tuple[FinetuneState, dict[str, Any]]]:
+  """Returns (state, batch) -> (state, metrics): Nesterov's SGD on everything.
+
+  Args:
+    module: the encoder.
+    learning_rate: step -> rate.
+    momentum: of Nesterov.
+    weight_decay: times a weight is added to its gradient, for all weights.
+    smoothing: of `cross_entropy`.
+  """
+
+  def step(
+    state: FinetuneState, batch: Any
+  ) -> tuple[FinetuneState, dict[str, Any]]:
+    labels = batch["label"]
+
+    def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+      logits, batch_stats = forward(
+        module, params, state.batch_stats, batch["image"], train=True
+      )
+      each = cross_entropy(logits, labels, smoothing)
+      return metrics.labelled_mean(each, labels), (batch_stats, logits)
+
+    (value, (batch_stats, logits)), grads = jax.value_and_grad(
+      loss, has_aux=True
+    )(state.params)
+    grads = jax.tree.map(lambda g, w: g + weight_decay * w, grads, state.params)
+    moved = jax.tree.map(lambda m, g: g + momentum * m, state.momentum, grads)
+    rate = learning_rate(state.step)
+
+    def move(w: jax.Array, g: jax.Array, m: jax.Array) -> jax.Array:
+      return w - rate.astype(w.dtype) * (g + momentum * m)
+
+    hits = metrics.in_top_k(logits, labels, 1)
+    report = {
+      "train/loss": value,
+      "train/top1": metrics.labelled_mean(hits, labels),
+      "train/learning_rate": rate,
+    }
+    return (
+      FinetuneState(
+        step=state.step + 1,
+        params=jax.tree.map(move, state.params, grads, moved),
+        batch_stats=batch_stats,
+        momentum=moved,
+      ),
+      report,
+    )
+
+  return step
+
+
+def make_guess_fn(module: resnet.ResNet, mesh: Mesh) -> features.FeatureFn:
+  """Gives "guesses", int32 [B, 1, 5], as `linear_heads.make_guess_fn` does.
+
+  The variables are "params" and "batch_stats" of a state.
+  """
+
+  def guess(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    logits, _ = forward(
+      module,
+      variables["params"],
+      variables["batch_stats"],
+      images,
+      train=False,
+    )
+    _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+    return {"guesses": best[:, None].astype(jnp.int32)}
+
+  return jax.jit(guess, out_shardings=sharding.replicated(mesh))

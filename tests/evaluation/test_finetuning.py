@@ -1,0 +1,94 @@
+"""Fine-tuning: the authors' updates, the loss, and decay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_flax.evaluation import finetuning
+from byol_flax.models import resnet
+from tests.pretrain import test_golden_step as golden_step
+
+RNG = np.random.default_rng(5)
+
+
+def module_of(name, dtype):
+  types = {"dtype": dtype, "param_dtype": dtype}
+  return resnet.ResNet(
+    architecture=golden_step.NETWORKS[name],
+    width=1,
+    stem="imagenet",
+    shortcut="projection",
+    zero_init_last=False,
+    recompute=False,
+    norm=resnet.make_norm(decay=0.9, epsilon=1e-5, **types),
+    **types,
+  )
+
+
+def golden_at(golden, t):
+  """Parameters and averages of the authors after t updates."""
+  classifier = {
+    name: golden[f"finetune|classifier_{t}|linear|{leaf}"]
+    for name, leaf in (("kernel", "w"), ("bias", "b"))
+  }
+  encoder = golden_step.golden_tree(golden, f"finetune|encoder_{t}")
+  averages = golden_step.golden_tree(golden, f"finetune|encoder_bn_{t}")
+  return {**encoder, "classifier": classifier}, averages
+
+
+@pytest.mark.parametrize("name", golden_step.NETWORKS)
+def test_six_updates_are_those_of_the_authors(name):
+  golden = np.load(golden_step.GOLDENS / f"linear_step_{name}.npz")
+  with jax.enable_x64(True):
+    module = module_of(name, jnp.float64)
+    params, averages = jax.tree.map(jnp.asarray, golden_at(golden, 0))
+    state = finetuning.FinetuneState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      # The pre-training before it moved the averages twice an update.
+      batch_stats=golden_step.with_counts(averages, 10),
+      momentum=jax.tree.map(jnp.zeros_like, params),
+    )
+    rates = jnp.asarray(golden["finetune|learning_rate"])
+    step = jax.jit(
+      finetuning.make_step(
+        module,
+        learning_rate=rates.__getitem__,
+        momentum=0.9,
+        weight_decay=0.0,
+        smoothing=0.0,
+      )
+    )
+    images, labels = golden["finetune|images"], golden["finetune|labels"]
+    for t in range(6):
+      state, report = step(state, {"image": images[t], "label": labels[t]})
+      np.testing.assert_allclose(
+        report["train/loss"], golden[f"finetune|loss_{t}"], rtol=1e-9
+      )
+      if f"finetune|encoder_{t + 1}" in {
+        "|".join(key.split("|")[:2]) for key in golden.files
+      }:
+        params, averages = golden_at(golden, t + 1)
+        golden_step.assert_close(state.params, params, 1.0)
+        counted = golden_step.with_counts(averages, 10 + t + 1)
+        golden_step.assert_close(state.batch_stats, counted, 1.0)
+    logits, _ = finetuning.forward(
+      module, state.params, state.batch_stats, images[0], train=False
+    )
+    expected = golden["finetune|logits_after"]
+    np.testing.assert_allclose(
+      logits, expected, rtol=0, atol=1e-8 * np.abs(expected).max()
+    )
+
+
+def test_smoothed_loss_against_numpy():
+  logits = RNG.normal(0, 3, (6, 4))
+  labels = RNG.integers(0, 4, 6)
+  p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  target = 0.9 * np.eye(4)[labels] + 0.1 / 4
+  expected = -(target * np.log(p)).sum(-1)
+  found = finetuning.cross_entropy(
+    jnp.asarray(logits), jnp.asarray(labels), 0.1
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
