@@ -187,11 +187,28 @@ _LINEAR: dict[str, Bound] = {
   "evaluate_every_steps": Whole(0),
 }
 
+# Of configs/semi_supervised.py.
+_SEMI_SUPERVISED: dict[str, Bound] = {
+  **_TRAINED,
+  "train_split": Text(),
+  "valid_split": Text(),
+  "test_split": Text(),
+  "shares": Several(Real(0, 1, above=True)),
+  "subset_seed": _SEED,
+  "subset_file": Path(optional=True),
+  "batch_size": Whole(1),
+  "epochs": Several(_POSITIVE),
+  "learning_rates": Several(Real(0, 1e30, above=True)),
+  "momentum": Real(0, 1, below=True),
+  "weight_decay": Real(0),
+}
+
 # By the name of the protocol.
 PROTOCOLS: dict[str, dict[str, Bound]] = {
   "few_label": _FEW_LABEL,
   "knn": _KNN,
   "linear": _LINEAR,
+  "semi_supervised": _SEMI_SUPERVISED,
 }
 
 

@@ -18,12 +18,18 @@ from input_pipeline.errors import UsageError
 
 def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
   """Name of a protocol -> its function: setting -> what was found, for JSON."""
-  from byol_flax.evaluation import knn, linear, representations
+  from byol_flax.evaluation import (
+    knn,
+    linear,
+    representations,
+    semi_supervised,
+  )
 
   return {
     "few_label": representations.run,
     "knn": knn.run,
     "linear": linear.run,
+    "semi_supervised": semi_supervised.run,
   }
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from byol_flax import sharding
-from byol_flax.evaluation import features, linear_heads, training
+from byol_flax.evaluation import features, linear_heads, splits, training
 from byol_flax.evaluation.encoder import Encoder, represent
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
@@ -58,27 +58,7 @@ def _check(config: Any, train: sources.Source, mesh: Mesh) -> None:
       "valid_split is empty; name a split to choose on, or give one learning "
       "rate."
     )
-  if config.batch_size > len(train):
-    raise UsageError(
-      f"batch_size is {config.batch_size}, more than the {len(train)} images "
-      f"of {train.split}; give a smaller one."
-    )
-  if config.batch_size % mesh.size:
-    below = config.batch_size // mesh.size * mesh.size
-    raise UsageError(
-      f"batch_size {config.batch_size} must be a multiple of {mesh.size}, such "
-      f"as {max(below, mesh.size)} or {below + mesh.size}, to be shared by the "
-      "devices."
-    )
-  if not _total_steps(config, train):
-    raise UsageError(
-      f"{config.epochs:g} epochs of {len(train)} images in batches of "
-      f"{config.batch_size} are 0 updates; take more epochs."
-    )
-
-
-def _total_steps(config: Any, train: sources.Source) -> int:
-  return int(config.epochs * len(train) / config.batch_size)
+  splits.check_batch(config.batch_size, config.epochs, train, mesh)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +108,8 @@ class _Sweep:
   def _measure(self, name: str) -> dict[str, Any]:
     """Trains, and measures once at the end, on valid and test."""
     state = training.run(self._training(name), self.setting)
-    splits = [split for split in (self.valid, self.test) if split]
-    guesses = self._guesses(state, splits)
+    counted = [split for split in (self.valid, self.test) if split]
+    guesses = self._guesses(state, counted)
     *valid, test = [
       linear_heads.accuracies(x["guesses"], x["label"]) for x in guesses
     ]
@@ -140,12 +120,12 @@ class _Sweep:
     }
 
   def _guesses(
-    self, state: linear_heads.LinearState, splits: Sequence[sources.Source]
+    self, state: linear_heads.LinearState, counted: Sequence[sources.Source]
   ) -> list[features.Features]:
     return features.extract_splits(
       linear_heads.make_guess_fn(self.encoder, self.setting.mesh),
       {"encoder": self.encoder.variables, "weights": state.weights},
-      splits,
+      counted,
       self.reader,
       mesh=self.setting.mesh,
       part_done=self.setting.processes.part_done,
@@ -153,7 +133,9 @@ class _Sweep:
 
   def _training(self, name: str) -> training.Training:
     config, mesh, encoder = self.setting.config, self.setting.mesh, self.encoder
-    total_steps = _total_steps(config, self.train)
+    total_steps = splits.total_steps(
+      config.epochs, self.train, config.batch_size
+    )
     step = linear_heads.make_step(
       encoder,
       self.heads,

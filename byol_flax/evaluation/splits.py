@@ -1,0 +1,34 @@
+"""Whether a split can be trained on as a config asks."""
+
+from jax.sharding import Mesh
+
+from input_pipeline import sources
+from input_pipeline.errors import UsageError
+
+
+def total_steps(epochs: float, train: sources.Source, batch_size: int) -> int:
+  """Updates of so many epochs."""
+  return int(epochs * len(train) / batch_size)
+
+
+def check_batch(
+  batch_size: int, epochs: float, train: sources.Source, mesh: Mesh
+) -> None:
+  """Raises UsageError for what would show in the middle of a training only."""
+  if batch_size > len(train):
+    raise UsageError(
+      f"batch_size is {batch_size}, more than the {len(train)} images of "
+      f"{train.split}; give a smaller one."
+    )
+  if batch_size % mesh.size:
+    below = batch_size // mesh.size * mesh.size
+    raise UsageError(
+      f"batch_size {batch_size} must be a multiple of {mesh.size}, such as "
+      f"{max(below, mesh.size)} or {below + mesh.size}, to be shared by the "
+      "devices."
+    )
+  if not total_steps(epochs, train, batch_size):
+    raise UsageError(
+      f"{epochs:g} epochs of {len(train)} images in batches of {batch_size} "
+      "are 0 updates; take more epochs."
+    )

@@ -1,0 +1,33 @@
+r"""Fine-tuning on a part of ImageNet's labels (paper §4, App. C.1; Table 2).
+
+Command: byol evaluate --config=configs/semi_supervised.py --encoder=RUN \
+  --workdir=DIR
+Paper, ResNet-50: 1 % top-1 53.2, top-5 78.4; 10 % 68.8, 89.0; all 77.7, 93.9.
+Measured: see BUILD_NOTES.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  """Returns the config; there are no arguments."""
+  common.parse_arg(arg)
+  config = common.trained_protocol("semi_supervised")
+  config.train_split = "train_without_valid"  # as in configs/linear.py
+  config.valid_split = "valid"
+  config.test_split = "test"
+  # Class-balanced parts of train_split, drawn by seed as the authors did for
+  # their figures; each is left as a list in the workdir.
+  config.shares = (0.01, 0.1)
+  config.subset_seed = 0
+  # A list of file names in place of them, such as SimCLR's, which Table 2 uses.
+  config.subset_file = ""
+
+  config.batch_size = 1024  # App. C.1, as all that follows
+  config.epochs = (30.0, 50.0)
+  config.learning_rates = (0.01, 0.02, 0.05, 0.1, 0.005)  # per 256 images
+  config.momentum = 0.9  # Nesterov
+  config.weight_decay = 0.0
+  return config

@@ -1,0 +1,115 @@
+"""Parts of a data set that are chosen example by example."""
+
+import concurrent.futures
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import loading, sources
+from input_pipeline.errors import UsageError
+
+
+class Chosen:
+  """Some examples of a source, in the order given, as a `Source`."""
+
+  def __init__(
+    self, source: sources.Source, split: str, indices: np.ndarray
+  ) -> None:
+    """Takes the examples' numbers in `source`, int [N], and a name."""
+    self.name = source.name
+    self.split = split
+    self.num_classes = source.num_classes
+    self.ignored = source.ignored
+    self.class_names = source.class_names
+    self._source = source
+    self.indices = indices
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    return self._source[int(self.indices[i])]
+
+  @property
+  def fingerprint(self) -> str:
+    """The source's."""
+    return self._source.fingerprint
+
+  def example_name(self, i: int) -> str:
+    """The source's name of the example."""
+    return self._source.example_name(int(self.indices[i]))
+
+  def file_of(self, i: int) -> tuple[str, int] | None:
+    """The source's file of the example."""
+    return self._source.file_of(int(self.indices[i]))
+
+  def unlabelled(self) -> np.ndarray:
+    """Those of the source that were chosen."""
+    return np.flatnonzero(np.isin(self.indices, self._source.unlabelled()))
+
+
+def labels_of(source: sources.Source) -> np.ndarray:
+  """Labels of all examples, int [N]; every record is read, none decoded."""
+  with concurrent.futures.ThreadPoolExecutor(
+    loading.available_cores()
+  ) as threads:
+    read = threads.map(lambda i: int(source[i]["label"]), range(len(source)))
+    return np.fromiter(read, np.int64, len(source))
+
+
+def balanced(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+  """Draws a share of every class, at least one example of each.
+
+  A smaller share of the same seed is a part of a larger one.
+
+  Args:
+    labels: int [N]; an example with -1 is never drawn.
+    share: in (0, 1]; of each class it is rounded to the nearest number.
+    seed: of the draw.
+
+  Returns:
+    int [M], in rising order.
+  """
+  drawn = []
+  for label in np.unique(labels[labels >= 0]):
+    members = np.flatnonzero(labels == label)
+    order = np.random.default_rng([seed, int(label)]).permutation(members)
+    drawn.append(order[: max(1, math.floor(share * len(members) + 0.5))])
+  return np.sort(np.concatenate(drawn))
+
+
+def listed(source: sources.Source, file: str) -> np.ndarray:
+  """The examples whose file names a list holds, int [M], in rising order.
+
+  Names are compared without their folders, so that a list serves whoever
+  prepared the set.
+
+  Raises:
+    UsageError: the list cannot be read, or names what the source lacks.
+  """
+  try:
+    lines = pathlib.Path(file).read_text().split("\n")
+  except (OSError, UnicodeDecodeError) as error:
+    raise UsageError(
+      f"The list of images {file} cannot be read ({error}); expected a text "
+      "file with one file name a line."
+    ) from None
+  wanted = {os.path.basename(line.strip()) for line in lines if line.strip()}
+  found = {
+    os.path.basename(source.example_name(i)): i for i in range(len(source))
+  }
+  if missing := sorted(wanted - found.keys()):
+    raise UsageError(
+      f"{len(missing)} of the {len(wanted)} images of {file} are not in "
+      f"{source.split} of {source.name}: {', '.join(missing[:3])}. Name the "
+      "split that they are of, or another list."
+    )
+  return np.sort(np.array([found[name] for name in wanted]))
+
+
+def write_list(source: sources.Source, indices: np.ndarray) -> str:
+  """The text of a list that `listed` reads."""
+  return "".join(f"{source.example_name(int(i))}\n" for i in indices)

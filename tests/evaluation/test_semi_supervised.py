@@ -1,0 +1,117 @@
+"""Few labels: which, and that fine-tuning on them is chosen and reported."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from byol_flax import sharding
+from byol_flax.evaluation import encoder, protocol, semi_supervised
+from byol_flax.runs.distributed import Processes
+from configs import byol_digits
+from configs import semi_supervised as semi_supervised_config
+from input_pipeline import sources, subsets
+from input_pipeline.errors import UsageError
+
+RNG = np.random.default_rng(8)
+
+
+def test_a_share_of_every_class_and_smaller_ones_within_larger():
+  labels = RNG.choice([-1, 0, 1, 2], 500, p=[0.1, 0.6, 0.28, 0.02])
+  counts = np.bincount(labels[labels >= 0])
+  drawn = {s: subsets.balanced(labels, s, 7) for s in (0.01, 0.1, 0.5, 1.0)}
+  for share, indices in drawn.items():
+    assert np.all(np.diff(indices) > 0)
+    found = np.bincount(labels[indices], minlength=3)
+    expected = np.maximum(1, np.floor(share * counts + 0.5))
+    np.testing.assert_array_equal(found, expected)
+  shares = sorted(drawn)
+  for less, more in zip(shares, shares[1:], strict=False):
+    assert set(drawn[less]) < set(drawn[more])
+  other = subsets.balanced(labels, 0.1, 8)
+  assert set(other) != set(drawn[0.1])
+  np.testing.assert_array_equal(other, subsets.balanced(labels, 0.1, 8))
+
+
+def test_a_list_is_read_back_whatever_the_folders(tmp_path):
+  source = sources.open_source("digits", "train[:50]")
+  indices = np.array([3, 7, 40])
+  text = subsets.write_list(source, indices)
+  moved = "".join(f"/elsewhere/{line}\n" for line in text.splitlines())
+  (tmp_path / "list.txt").write_text(moved + "\n")
+  found = subsets.listed(source, str(tmp_path / "list.txt"))
+  np.testing.assert_array_equal(found, indices)
+  chosen = subsets.Chosen(source, "listed", found)
+  assert [chosen.example_name(i) for i in range(3)] == text.splitlines()
+  assert chosen[1]["label"] == source[7]["label"]
+  with pytest.raises(UsageError, match=r"2 of the 3 images of .* are not in"):
+    part = sources.open_source("digits", "train[:7]")
+    subsets.listed(part, str(tmp_path / "list.txt"))
+  with pytest.raises(UsageError, match="cannot be read"):
+    subsets.listed(source, str(tmp_path / "none.txt"))
+
+
+def setting(workdir, **changes):
+  mesh = sharding.make_mesh(jax.devices()[:2])
+  config = semi_supervised_config.get_config()
+  model = byol_digits.get_config()
+  model.model.encoder.width = 0.25
+  config.update(
+    {
+      "train_split": "train[:60%]",
+      "valid_split": "train[60%:]",
+      "shares": (0.1,),
+      "batch_size": 16,
+      "epochs": (2.0, 8.0),
+      "learning_rates": (1e-4, 0.8),
+      "num_workers": 0,
+      **changes,
+    }
+  )
+  return protocol.Setting(
+    config=config,
+    encoder=encoder.open_encoder(
+      "random:x", mesh, read_config=lambda path: model
+    ),
+    workdir=str(workdir),
+    mesh=mesh,
+    processes=Processes(),
+    tell=lambda line: None,
+    console=io.StringIO(),
+  )
+
+
+@pytest.mark.slow
+def test_the_grid_is_tried_and_the_best_reported(tmp_path):
+  found = semi_supervised.run(setting(tmp_path))
+  (row,) = found["rows"]
+  assert row["examples"] == len(
+    (tmp_path / "labels-10-percent.txt").read_text().splitlines()
+  )
+  assert (row["learning_rate"], row["epochs"]) == (0.8, 8.0)
+  scores = row["valid_top1"]
+  assert set(scores) == {
+    f"{e:g} epochs, lr {r:g}" for e in (2, 8) for r in (1e-4, 0.8)
+  }
+  best = scores["8 epochs, lr 0.8"]
+  assert best == max(scores.values()) > 0.3 > scores["2 epochs, lr 0.0001"]
+  assert row["top5"] > row["top1"] > 0.3
+  # Nothing but figures and records is left of the trainings.
+  assert not list(tmp_path.glob("*/checkpoints"))
+  (tmp_path / "scores-10-percent.json").unlink()
+  again = semi_supervised.run(setting(tmp_path))
+  assert again == found
+
+
+def test_mistakes_are_told_before_anything_is_trained(tmp_path):
+  for changes, told in (
+    ({"shares": (0.01,)}, "batch_size is 16, more than the 10 images"),
+    ({"epochs": (0.1,)}, "are 0 updates"),
+    ({"valid_split": "train[:10]"}, "share 10 images"),
+  ):
+    with pytest.raises(UsageError, match=told):
+      semi_supervised.run(setting(tmp_path, **changes))
+  assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+  assert json.dumps(semi_supervised_config.get_config().to_dict())
