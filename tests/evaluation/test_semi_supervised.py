@@ -1,6 +1,7 @@
 """Few labels: which, and that fine-tuning on them is chosen and reported."""
 
 import io
+import itertools
 import json
 
 import jax
@@ -28,7 +29,7 @@ def test_a_share_of_every_class_and_smaller_ones_within_larger():
     expected = np.maximum(1, np.floor(share * counts + 0.5))
     np.testing.assert_array_equal(found, expected)
   shares = sorted(drawn)
-  for less, more in zip(shares, shares[1:], strict=False):
+  for less, more in itertools.pairwise(shares):
     assert set(drawn[less]) < set(drawn[more])
   other = subsets.balanced(labels, 0.1, 8)
   assert set(other) != set(drawn[0.1])
@@ -46,8 +47,8 @@ def test_a_list_is_read_back_whatever_the_folders(tmp_path):
   chosen = subsets.Chosen(source, "listed", found)
   assert [chosen.example_name(i) for i in range(3)] == text.splitlines()
   assert chosen[1]["label"] == source[7]["label"]
+  part = sources.open_source("digits", "train[:7]")
   with pytest.raises(UsageError, match=r"2 of the 3 images of .* are not in"):
-    part = sources.open_source("digits", "train[:7]")
     subsets.listed(part, str(tmp_path / "list.txt"))
   with pytest.raises(UsageError, match="cannot be read"):
     subsets.listed(source, str(tmp_path / "none.txt"))
