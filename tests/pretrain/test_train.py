@@ -149,7 +149,7 @@ def test_evaluate_prints_the_table_and_writes_the_summary(run):
   lines = result.stdout.splitlines()
   for split, line in zip(("train", "test"), lines[:2], strict=True):
     assert line.startswith(f"input of {split}: ")
-    assert line.endswith("would take longer than to read these")
+    assert line.endswith("to start than these take to read")
     assert "thread(s) of this process" in line
   rows = lines[2:]
   names = [row.split()[0] for row in rows[:4]]
