@@ -298,7 +298,7 @@ class OneView(grain.transforms.RandomMap):
 
 
 def crop_and_flip(view: View) -> View:
-  """`view` without colours and blur: random resized crop and mirroring."""
+  """Returns `view` with only its random resized crop and mirroring."""
   return dataclasses.replace(
     view,
     jitter_probability=0.0,

@@ -129,7 +129,7 @@ RUN: dict[str, Bound] = {
   "evaluation.crop_ratio": Real(0, 1, above=True),
 }
 
-# Of `common.protocol` in configs/.
+# For `common.protocol` in configs/.
 _EVALUATION: dict[str, Bound] = {
   "data_name": DataSet(optional=True),
   "data_dir": Path(optional=True),
@@ -137,7 +137,7 @@ _EVALUATION: dict[str, Bound] = {
   "num_threads": _THREADS,
   **_DEADLINES,
 }
-# Of `common.trained_protocol`.
+# For `common.trained_protocol`.
 _TRAINED: dict[str, Bound] = {
   **_EVALUATION,
   "seed": _SEED,
@@ -160,7 +160,7 @@ _FEW_LABEL: dict[str, Bound] = {
   "neighbours": Whole(1),
 }
 
-# Of configs/knn.py.
+# For configs/knn.py.
 _KNN: dict[str, Bound] = {
   **_EVALUATION,
   "train_split": Text(),
@@ -170,7 +170,7 @@ _KNN: dict[str, Bound] = {
   "temperature": _POSITIVE,
 }
 
-# Of configs/linear.py.
+# For configs/linear.py.
 _LINEAR: dict[str, Bound] = {
   **_TRAINED,
   "train_split": Text(),
@@ -187,7 +187,7 @@ _LINEAR: dict[str, Bound] = {
   "evaluate_every_steps": Whole(0),
 }
 
-# Of configs/semi_supervised.py.
+# For configs/semi_supervised.py.
 _SEMI_SUPERVISED: dict[str, Bound] = {
   **_TRAINED,
   "train_split": Text(),

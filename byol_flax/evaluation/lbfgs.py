@@ -1,22 +1,22 @@
 """L-BFGS for a loss that is a convex function of linear scores.
 
-Minimised, over params [F + 1, K] (weights W, and biases b in the last row), is
+It minimises, over params [F + 1, K] (weights W, and biases b in the last row),
 
   L(x W + b) + penalty / 2 · ‖W‖²,
 
-with L summed over rows. Two things are known here that a general L-BFGS does
-not know. Both save iterations, each of which reads all features twice.
+where L is summed over rows. It uses two facts that a general L-BFGS does not
+know. Both save iterations, each of which reads all features twice.
 
 - The columns of x are centred and orthogonal (see `logistic.Regression`), so
-  that the matrix of second derivatives is nearly diagonal: a[k] · Σ_i x[i, j]²
+  the matrix of second derivatives is nearly diagonal: a[k] · Σ_i x[i, j]²
   + penalty, where a[k] is the mean of the second derivatives of L. Every
   iteration starts from the inverse of this diagonal, where others start from a
   multiple of the identity.
 - Along a direction the scores change linearly. So a line search needs the
-  scores of the direction, once, and no features. It goes by the slope alone:
-  the loss is convex, so that the sign of the slope tells on which side the
-  minimum lies, and in float32 a slope stays exact where differences of losses
-  are rounding.
+  scores of the direction once, and no features. It uses the slope alone: as the
+  loss is convex, the sign of the slope tells on which side the minimum lies,
+  and in float32 a slope is still exact where the difference of two losses is
+  nothing but rounding.
 """
 
 import dataclasses
@@ -26,16 +26,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-MEMORY = 10  # pairs of a step and the change of gradient, as scikit-learn has
+MEMORY = 10  # pairs of a step and the change of gradient, as in scikit-learn
 
 _TRIALS = 30  # of one line search
-_SLOPE_LEFT = 0.5  # where a line search ends, as a share of the first slope
-_ROUNDING = 1e-6  # of a loss: that much may it seem to rise
-_TINY = 1e-30  # keeps a curvature that float32 rounds to 0 a divisor
+_SLOPE_LEFT = 0.5  # share of the first slope at which a line search ends
+_ROUNDING = 1e-6  # share of a loss by which it may seem to rise
+_TINY = 1e-30  # so that a curvature that float32 rounds to 0 can divide
 
 
-# Of scores [N, K] and labels: a loss summed over rows, [], and of each score
-# the first and the second derivative, [N, K]. Rows that do not count give 0.
+# (scores [N, K], labels) -> a loss summed over rows, [], and its first and its
+# second derivative by each score, [N, K]. Rows that do not count give 0.
 Terms = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
@@ -59,8 +59,8 @@ class Problem(NamedTuple):
 
   Attributes:
     features: x, [N, F].
-    squares: sums of the squares of its columns, and N: the biases belong to a
-      column of ones. [F + 1, 1].
+    squares: [F + 1, 1], sums of the squares of its columns, and N, because the
+      biases belong to a column of ones.
     labels: as the loss takes them.
   """
 
@@ -257,7 +257,7 @@ def _remember(
 
 
 class _Bracket(NamedTuple):
-  """The minimum lies between `low` and `high`; slopes as there."""
+  """The minimum lies between `low` and `high`, where the slopes are these."""
 
   trial: jax.Array
   low: jax.Array
@@ -294,7 +294,7 @@ def _search(
     slope = jnp.vdot(first, change) + flat + t * bend
     risen = ~(objective <= most)  # or not a number
     beyond = risen | ~(slope <= 0)
-    # Where the slope, were it straight from `low` to here, would be 0.
+    # Here the slope would be 0 if it were linear from `low` to `t` and beyond.
     straight = low - low_slope * (t - low) / (slope - low_slope)
     high = jnp.where(beyond, t, bracket.high)
     high_slope = jnp.where(beyond, slope, bracket.high_slope)

@@ -1,7 +1,7 @@
 """Logistic regression with an l2 penalty, fitted by L-BFGS on the devices.
 
-Minimised is the cross-entropy summed over examples + penalty / 2 · ‖W‖², with
-biases that are not penalised: scikit-learn's objective with C = 1 / penalty.
+It minimises the cross-entropy summed over examples + penalty / 2 · ‖W‖²; biases
+are not penalised. That is scikit-learn's objective with C = 1 / penalty.
 Features are not standardised (paper, App. D.2). Their rows are cut among the
 devices; weights are whole on each.
 """
@@ -20,8 +20,8 @@ from byol_flax import sharding
 from byol_flax.evaluation import lbfgs
 
 MOST_ITERATIONS = 1000
-# The most that may be left to be gained, as a share of the objective; see
-# `lbfgs.Solution.excess`.
+# A fit ends when no more than this share of the objective is left to be gained;
+# see `lbfgs.Solution.excess`.
 TOLERANCE = 1e-6
 
 
@@ -30,9 +30,9 @@ def multinomial_terms(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Cross-entropy of the softmax; labels int [N], of which -1 do not count.
 
-  See `lbfgs.Terms`. At a weak penalty the true class has nearly all of the
-  softmax. What it lacks is added up from the others, because float32 would
-  round 1 - share to 0.
+  See `lbfgs.Terms`. With a weak penalty the true class has nearly all of the
+  softmax. What it lacks is added up from the other classes, because float32
+  would round 1 - share to 0.
   """
   true = jax.nn.one_hot(labels, scores.shape[1], dtype=scores.dtype)
   highest = jnp.max(scores, axis=1, keepdims=True)
@@ -60,8 +60,8 @@ def binary_terms(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Cross-entropy of a sigmoid for each class by itself, added up.
 
-  Labels are int [N, K]: 1 has the class, 0 has it not, -1 does not count. See
-  `lbfgs.Terms`.
+  Labels are int [N, K]: 1 if an example has the class, 0 if not, and -1 if it
+  does not count. See `lbfgs.Terms`.
   """
   counted = labels >= 0
   sign = jnp.where(labels > 0, 1, -1).astype(scores.dtype)
@@ -82,7 +82,7 @@ class Fit(NamedTuple):
   """One regression, and how it was found.
 
   Attributes:
-    penalty: of it.
+    penalty: with which it was fitted.
     weights: float [F, K].
     biases: float [K].
     objective: at the end.
@@ -104,9 +104,9 @@ class Regression:
   """All regressions of one set of features, on the devices.
 
   The features are centred, and turned so that their columns are orthogonal.
-  That changes nothing that is minimised, because a rotation keeps ‖W‖ and the
-  biases, which cost nothing, take up the mean; but it takes L-BFGS a third of
-  the iterations or fewer (see `lbfgs`).
+  That leaves the minimum as it is: a rotation keeps ‖W‖, and the biases, which
+  cost nothing, take up the mean. But L-BFGS then needs a third of the
+  iterations or fewer (see `lbfgs`).
   """
 
   def __init__(
@@ -138,9 +138,9 @@ class Regression:
     )
 
   def path(self, penalties: Sequence[float]) -> Iterator[Fit]:
-    """Yields the fit of each penalty, begun where the one before ended.
+    """Yields the fit for each penalty, begun where the one before ended.
 
-    The strongest should come first: its fit is near to zero weights.
+    The strongest should come first, because its fit is near to zero weights.
     """
     params = self._zero
     for penalty in penalties:
@@ -183,7 +183,7 @@ def put_rows(mesh: Mesh, rows: np.ndarray, filling: int) -> jax.Array:
 
 
 def penalties(least: float, most: float, count: int) -> list[float]:
-  """Evenly spaced in their logarithms, the strongest first."""
+  """Penalties evenly spaced in their logarithms, the strongest first."""
   return [float(x) for x in np.geomspace(most, least, count)]
 
 
@@ -204,8 +204,8 @@ def _solver(mesh: Mesh, loss: lbfgs.Loss) -> Callable[..., lbfgs.Solution]:
 def _rotator(mesh: Mesh, rank: int) -> Callable[..., tuple[jax.Array, ...]]:
   """(features, count) -> rotated features, squares, mean, basis.
 
-  Of the features [N, F] the first `count` rows count, and these have no more
-  than `rank` directions. The basis is [F, rank].
+  Only the first `count` rows of the features [N, F] count, and these span no
+  more than `rank` directions. The basis is [F, rank].
   """
 
   def rotate(features: jax.Array, count: int) -> tuple[jax.Array, ...]:

@@ -40,7 +40,7 @@ def claim(
 
 
 def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
-  """Process 0's part."""
+  """What process 0 does."""
   workdir = path.parent
   now = json.loads(json.dumps(identity))
   if not path.exists():
