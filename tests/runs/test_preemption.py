@@ -131,13 +131,13 @@ def test_a_run_goes_on_elsewhere_as_if_it_had_stayed(tmp_path):
 
   go_on(stayed, 1, 2).finish()
   shutil.copytree(stayed, moved)
-  for step in trainers.saves(moved)[1:]:
+  first, *later = trainers.saves(moved)
+  for step in later:
     shutil.rmtree(moved / "checkpoints" / str(step))
   (moved / "view_hashes-0.jsonl").unlink()
   assert go_on(moved, 2, 2, places={1: "10:saved"}).wait(300) == [75, 75]
   # What is restored has the digest of what was saved, or it is refused.
   go_on(moved, 1, 1).finish()
-  assert 10 in trainers.saves(moved)
 
   state, reference = (trainers.state_of(x, UPDATES) for x in (moved, stayed))
   assert sum(value.dtype == np.float64 for value in reference.values()) > 100
@@ -146,7 +146,7 @@ def test_a_run_goes_on_elsewhere_as_if_it_had_stayed(tmp_path):
   print(f"largest relative difference {difference:.2g}")
   assert difference < soak.BOUND
   seen = trainers.views_seen(moved, UPDATES)
-  assert sorted(seen) == list(range(6, UPDATES + 1))
+  assert sorted(seen) == list(range(first + 1, UPDATES + 1))
   assert seen.items() < trainers.views_seen(stayed, UPDATES).items()
 
 
