@@ -203,12 +203,27 @@ _SEMI_SUPERVISED: dict[str, Bound] = {
   "weight_decay": Real(0),
 }
 
+# Of configs/supervised.py.
+_SUPERVISED: dict[str, Bound] = {
+  **_TRAINED,
+  "train_split": Text(),
+  "test_split": Text(),
+  "epochs": _POSITIVE,
+  "warmup_epochs": Real(0),
+  "batch_size": Whole(1),
+  "base_learning_rate": Real(0, 1e30, above=True),
+  "momentum": Real(0, 1, below=True),
+  "weight_decay": Real(0),
+  "label_smoothing": Real(0, 1, below=True),
+}
+
 # By the name of the protocol.
 PROTOCOLS: dict[str, dict[str, Bound]] = {
   "few_label": _FEW_LABEL,
   "knn": _KNN,
   "linear": _LINEAR,
   "semi_supervised": _SEMI_SUPERVISED,
+  "supervised": _SUPERVISED,
 }
 
 

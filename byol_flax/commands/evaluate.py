@@ -23,6 +23,7 @@ def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
     linear,
     representations,
     semi_supervised,
+    supervised,
   )
 
   return {
@@ -30,6 +31,7 @@ def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
     "knn": knn.run,
     "linear": linear.run,
     "semi_supervised": semi_supervised.run,
+    "supervised": supervised.run,
   }
 
 

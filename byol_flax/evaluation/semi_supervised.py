@@ -7,21 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 
-from byol_flax import sharding
 from byol_flax.evaluation import (
   features,
-  finetuning,
-  linear_heads,
   splits,
   training,
+  whole_network,
 )
-from byol_flax.evaluation.encoder import Encoder, represent
+from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
-from input_pipeline import augment, sources, subsets, whole_files
+from input_pipeline import sources, subsets, whole_files
 
 
 def run(setting: Setting) -> dict[str, Any]:
@@ -126,68 +123,29 @@ class _Grid:
     self, point: tuple[float, float], counted: Sequence[sources.Source]
   ) -> dict[str, Any]:
     """Top-1 and top-5 on splits, of a training that is done or done now."""
-    state = training.run(self._training(point), self.setting)
-    guesses = features.extract_splits(
-      finetuning.make_guess_fn(self.encoder.module, self.setting.mesh),
-      {"params": state.params, "batch_stats": state.batch_stats},
-      counted,
-      self.setting.make_reader(),
-      mesh=self.setting.mesh,
-      part_done=self.setting.processes.part_done,
-    )
-    return {
-      "scores": [
-        linear_heads.accuracies(x["guesses"], x["label"])[0].tolist()
-        for x in guesses
-      ]
-    }
-
-  def _training(self, point: tuple[float, float]) -> training.Training:
-    config, mesh, encoder = self.setting.config, self.setting.mesh, self.encoder
+    config = self.setting.config
     epochs, rate = point
     total_steps = splits.total_steps(epochs, self.part, config.batch_size)
-    step = finetuning.make_step(
-      encoder.module,
-      learning_rate=schedules.learning_rate_schedule(
-        base_learning_rate=rate,
-        batch_size=config.batch_size,
-        warmup_steps=0,
+    state = training.run(
+      whole_network.make_training(
+        self.setting,
+        self.encoder,
+        name=self._folder(point),
+        source=self.part,
         total_steps=total_steps,
+        learning_rate=schedules.learning_rate_schedule(
+          base_learning_rate=rate,
+          batch_size=config.batch_size,
+          warmup_steps=0,
+          total_steps=total_steps,
+        ),
+        weight_decay=config.weight_decay,
       ),
-      momentum=config.momentum,
-      weight_decay=config.weight_decay,
-      smoothing=0.0,
+      self.setting,
     )
-    whole = sharding.replicated(mesh)
-    size = encoder.crop.size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
-    y = jax.eval_shape(
-      functools.partial(represent, encoder.module), encoder.variables, images
-    )
-    create = jax.jit(
-      functools.partial(
-        finetuning.create_state,
-        width=y.shape[-1],
-        num_classes=self.part.num_classes,
-        seed=config.seed,
-        dtype=y.dtype,
-      ),
-      out_shardings=whole,
-    )
-    view = augment.View(**encoder.config["augment"]["view1"])
-    return training.Training(
-      name=self._folder(point),
-      source=self.part,
-      transform=augment.OneView(size=size, view=augment.crop_and_flip(view)),
-      batch_size=config.batch_size,
-      total_steps=total_steps,
-      seed=config.seed,
-      create_state=lambda: create(encoder.variables),
-      step_fn=jax.jit(step, donate_argnums=0, out_shardings=(whole, whole)),
-      evaluate=lambda state: {},
-      evaluate_every=0,
-      headline=("loss", "train/loss"),
-    )
+    return {
+      "scores": whole_network.scores(self.setting, self.encoder, state, counted)
+    }
 
 
 def _line(row: dict[str, Any]) -> str:

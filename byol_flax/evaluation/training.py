@@ -21,8 +21,10 @@ from byol_flax.runs import (
   metrics_log,
   out_files,
   progress_line,
+  records,
 )
 from byol_flax.runs.start_clock import StartClock
+from byol_flax.runs.version import code_version
 from input_pipeline import augment, loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 
@@ -138,7 +140,7 @@ def _train(
         outlets=loop.Outlets(
           checkpoints=checkpoints,
           make_record=lambda step, seconds: {
-            "training": training.name,
+            **_record(setting),
             "seconds": seconds,
           },
           evaluate=training.evaluate,
@@ -159,6 +161,21 @@ def _train(
   if unreadable.indices:
     progress.note(unreadable.sentence())
   return state
+
+
+def _record(setting: Setting) -> checkpoint.Record:
+  """What `encoder.open_encoder` asks of a checkpoint.
+
+  The config is that of the encoder, for it describes the network.
+  """
+  config = setting.encoder.config
+  plain = config.to_dict() if hasattr(config, "to_dict") else config
+  return {
+    "format": records.FORMAT,
+    "config": json.loads(json.dumps(plain)),
+    "init": None,
+    "code_version": code_version(),
+  }
 
 
 def _open_batches(

@@ -1,0 +1,76 @@
+"""A network trained with labels from the start (paper App. C.2, Table 9).
+
+Its folder is an encoder for every other protocol.
+"""
+
+from typing import Any
+
+from byol_flax.evaluation import splits, training, whole_network
+from byol_flax.evaluation.protocol import Setting
+from byol_flax.pretrain import schedules
+from input_pipeline.errors import UsageError
+
+_FOLDER = "network"
+
+
+def run(setting: Setting) -> dict[str, Any]:
+  """The protocol of configs/supervised.py."""
+  config, encoder = setting.config, setting.encoder
+  if encoder.has_averages:
+    raise UsageError(
+      f"--encoder={encoder.provenance['encoder']} was trained already; "
+      "expected random:CONFIG, which names the network to train from the start."
+    )
+  train, test = (
+    setting.open_split("train_split"),
+    setting.open_split("test_split"),
+  )
+  setting.check_splits(train, test)
+  splits.check_batch(config.batch_size, config.epochs, train, setting.mesh)
+  total_steps = splits.total_steps(config.epochs, train, config.batch_size)
+  warmup_steps = splits.total_steps(
+    config.warmup_epochs, train, config.batch_size
+  )
+  if warmup_steps >= total_steps:
+    raise UsageError(
+      f"warmup_epochs is {config.warmup_epochs:g} of {config.epochs:g} epochs; "
+      "expected less."
+    )
+  what = whole_network.make_training(
+    setting,
+    encoder,
+    name=_FOLDER,
+    source=train,
+    total_steps=total_steps,
+    learning_rate=schedules.learning_rate_schedule(
+      base_learning_rate=config.base_learning_rate,
+      batch_size=config.batch_size,
+      warmup_steps=warmup_steps,
+      total_steps=total_steps,
+    ),
+    weight_decay=config.weight_decay,
+    smoothing=config.label_smoothing,
+  )
+  found = training.once(
+    setting,
+    "scores",
+    lambda: {
+      "test": whole_network.scores(
+        setting, encoder, training.run(what, setting), [test]
+      )[0]
+    },
+  )
+  top1, top5 = found["test"]
+  setting.tell(
+    f"supervised: top-1 {top1:.3f}, top-5 {top5:.3f} on test; --encoder="
+    f"{setting.workdir}/{_FOLDER} opens it for other protocols"
+  )
+  return {
+    "top1": top1,
+    "top5": top5,
+    "splits": setting.describe(train, test),
+    "choices": [
+      "The paper states neither learning rate nor batch size (App. C.2).",
+      "RandAugment, which the authors use for large networks, is left out.",
+    ],
+  }

@@ -1,0 +1,102 @@
+"""Trainings of a whole network on labels, as protocols put them together."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from byol_flax import sharding
+from byol_flax.evaluation import (
+  features,
+  finetuning,
+  linear_heads,
+  training,
+)
+from byol_flax.evaluation.encoder import Encoder, represent
+from byol_flax.evaluation.protocol import Setting
+from byol_flax.pretrain import schedules
+from input_pipeline import augment, sources
+
+
+def make_training(
+  setting: Setting,
+  encoder: Encoder,
+  *,
+  name: str,
+  source: sources.Source,
+  total_steps: int,
+  learning_rate: schedules.Schedule,
+  weight_decay: float,
+  smoothing: float = 0.0,
+) -> training.Training:
+  """Random resized crop and flip, and `finetuning`'s update.
+
+  Args:
+    setting: of the evaluation; its config has `batch_size`, `momentum`, `seed`.
+    encoder: what the training begins with; its classifier is new.
+    name: of the training's folder.
+    source: labelled images.
+    total_steps: updates.
+    learning_rate: step -> rate.
+    weight_decay: see `finetuning.make_step`.
+    smoothing: see `finetuning.make_step`.
+  """
+  config, whole = setting.config, sharding.replicated(setting.mesh)
+  step = finetuning.make_step(
+    encoder.module,
+    learning_rate=learning_rate,
+    momentum=config.momentum,
+    weight_decay=weight_decay,
+    smoothing=smoothing,
+  )
+  size = encoder.crop.size
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+  y = jax.eval_shape(
+    functools.partial(represent, encoder.module), encoder.variables, images
+  )
+  create = jax.jit(
+    functools.partial(
+      finetuning.create_state,
+      width=y.shape[-1],
+      num_classes=source.num_classes,
+      seed=config.seed,
+      dtype=y.dtype,
+    ),
+    out_shardings=whole,
+  )
+  view = augment.View(**encoder.config["augment"]["view1"])
+  return training.Training(
+    name=name,
+    source=source,
+    transform=augment.OneView(size=size, view=augment.crop_and_flip(view)),
+    batch_size=config.batch_size,
+    total_steps=total_steps,
+    seed=config.seed,
+    create_state=lambda: create(encoder.variables),
+    step_fn=jax.jit(step, donate_argnums=0, out_shardings=(whole, whole)),
+    evaluate=lambda state: {},
+    evaluate_every=0,
+    headline=("loss", "train/loss"),
+  )
+
+
+def scores(
+  setting: Setting,
+  encoder: Encoder,
+  state: finetuning.FinetuneState,
+  counted: Sequence[sources.Source],
+) -> list[list[float]]:
+  """Top-1 and top-5 of a trained network on each split."""
+  found = features.extract_splits(
+    finetuning.make_guess_fn(encoder.module, setting.mesh),
+    {"params": state.params, "batch_stats": state.batch_stats},
+    counted,
+    setting.make_reader(),
+    mesh=setting.mesh,
+    part_done=setting.processes.part_done,
+  )
+  return [
+    linear_heads.accuracies(split["guesses"], split["label"])[0].tolist()
+    for split in found
+  ]
