@@ -1,9 +1,9 @@
 """Classification of a test split by its nearest neighbours in a training split.
 
 Command: byol evaluate --config=configs/knn.py --encoder=RUN --workdir=DIR
-Not a protocol of the paper. Exact, by the cosine of representations; the
-scheme, the numbers of neighbours and the temperature are those of DINOv2
-(facebookresearch/dinov2, dinov2/eval/knn.py).
+This is no protocol of the paper. The search is exact, by the cosine of
+representations. The scheme, the numbers of neighbours and the temperature are
+those of DINOv2 (facebookresearch/dinov2, dinov2/eval/knn.py).
 """
 
 from ml_collections import ConfigDict
@@ -12,14 +12,14 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-  """Returns the config; there is nothing to say after a colon."""
+  """Returns the config; there are no arguments."""
   common.parse_arg(arg)
   config = common.protocol("knn")
-  config.train_split = "train"  # the bank, of which only labelled images count
+  config.train_split = "train"  # the bank; only its labelled images count
   config.test_split = "test"
   config.batch_size = 512
   config.neighbours = (10, 20, 100, 200)  # all from one search
-  # Two votes: the majority, of tied classes the closer one; and the sum of
-  # exp(cosine / temperature) over the neighbours of a class.
+  # There are two votes: the majority, where the closest of tied classes wins,
+  # and the sum of exp(cosine / temperature) over the neighbours of a class.
   config.temperature = 0.07
   return config

@@ -19,13 +19,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.valid_split = "valid"
   config.test_split = "test"
   # Class-balanced parts of train_split, drawn by seed as the authors did for
-  # their figures; each is left as a list in the workdir.
+  # their figures. A list of each is written to the workdir.
   config.shares = (0.01, 0.1)
   config.subset_seed = 0
-  # A list of file names in place of them, such as SimCLR's, which Table 2 uses.
+  # A list of file names instead, such as SimCLR's, which Table 2 uses.
   config.subset_file = ""
 
-  config.batch_size = 1024  # App. C.1, as all that follows
+  config.batch_size = 1024  # App. C.1, like all that follows
   config.epochs = (30.0, 50.0)
   config.learning_rates = (0.01, 0.02, 0.05, 0.1, 0.005)  # per 256 images
   config.momentum = 0.9  # Nesterov

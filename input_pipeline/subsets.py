@@ -47,7 +47,7 @@ class Chosen:
     return self._source.file_of(int(self.indices[i]))
 
   def unlabelled(self) -> np.ndarray:
-    """Those of the source that were chosen."""
+    """Those chosen examples that have no label."""
     return np.flatnonzero(np.isin(self.indices, self._source.unlabelled()))
 
 
@@ -84,8 +84,8 @@ def balanced(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 def listed(source: sources.Source, file: str) -> np.ndarray:
   """The examples whose file names a list holds, int [M], in rising order.
 
-  Names are compared without their folders, so that a list serves whoever
-  prepared the set.
+  Names are compared without their folders, so that a list fits the set however
+  it was prepared.
 
   Raises:
     UsageError: the list cannot be read, or names what the source lacks.
@@ -105,7 +105,7 @@ def listed(source: sources.Source, file: str) -> np.ndarray:
     raise UsageError(
       f"{len(missing)} of the {len(wanted)} images of {file} are not in "
       f"{source.split} of {source.name}: {', '.join(missing[:3])}. Name the "
-      "split that they are of, or another list."
+      "split that has them, or another list."
     )
   return np.sort(np.array([found[name] for name in wanted]))
 

@@ -16,7 +16,7 @@ from byol_flax.models import byol
 from input_pipeline import augment, pipeline, sources
 
 # (variables, uint8 [B, S, S, 3]) -> arrays [B, ...] by name. Each row stays on
-# the device that its image is on.
+# the device of its image.
 FeatureFn = Callable[[Any, jax.Array], dict[str, jax.Array]]
 # The same of all N examples, and "label", int32 [N], -1 without label.
 Features = dict[str, np.ndarray]
@@ -76,7 +76,7 @@ def of_batches(
   batches: Iterable[Mapping[str, np.ndarray]],
   mesh: Mesh,
 ) -> Iterator[dict[str, jax.Array]]:
-  """Yields what the network says of each batch, with "label" and "mask".
+  """Yields what the network computes for each batch, with "label" and "mask".
 
   All arrays are cut along the batch. Rows whose mask is False do not count.
   """
@@ -110,7 +110,7 @@ def open_splits(
   reader: pipeline.EvalReader,
   part_done: Callable[[], None] = lambda: None,
 ) -> Iterator[list[Iterator[pipeline.Batch]]]:
-  """The batches of each split, to be read to the end one after another.
+  """Yields the batches of each split, to be read to the end in turn.
 
   Args:
     splits: what is read, by the same workers.

@@ -1,4 +1,4 @@
-"""Encoder and classifier trained together on labels (paper App. C.1, D.3)."""
+"""Trains encoder and classifier together on labels (paper App. C.1, D.3)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ class FinetuneState:
     step: completed updates.
     params: "encoder", and "classifier" with "kernel" [F, K] and "bias" [K].
     batch_stats: "encoder", BatchNorm's averages.
-    momentum: of the shapes of `params`.
+    momentum: has the shapes of `params`.
   """
 
   step: jax.Array
@@ -34,7 +34,7 @@ class FinetuneState:
 def create_state(
   variables: Any, width: int, num_classes: int, *, seed: int, dtype: Any
 ) -> FinetuneState:
-  """A trained encoder with a new classifier.
+  """Puts a new classifier on a trained encoder.
 
   Args:
     variables: "params" and "batch_stats" of the encoder.
@@ -85,12 +85,12 @@ def forward(
 def cross_entropy(
   logits: jax.Array, labels: jax.Array, smoothing: float
 ) -> jax.Array:
-  """Loss [B] against labels [B], of which a share goes to all classes alike.
+  """Loss [B] against labels that are smoothed over the classes.
 
   Args:
     logits: [B, K].
-    labels: int [B]; of an example with -1 the loss means nothing.
-    smoothing: that share, in [0, 1).
+    labels: int [B]; the loss of an example with -1 means nothing.
+    smoothing: share of a label that goes to all classes alike, in [0, 1).
   """
   log_p = jax.nn.log_softmax(logits)
   own = jnp.take_along_axis(log_p, jnp.maximum(labels, 0)[:, None], axis=-1)
@@ -110,8 +110,8 @@ def make_step(
   Args:
     module: the encoder.
     learning_rate: step -> rate.
-    momentum: of Nesterov.
-    weight_decay: times a weight is added to its gradient, for all weights.
+    momentum: Nesterov's.
+    weight_decay: the factor with which each weight is added to its gradient.
     smoothing: of `cross_entropy`.
   """
 
@@ -157,8 +157,9 @@ def make_step(
 
 
 def make_guess_fn(module: resnet.ResNet, mesh: Mesh) -> features.FeatureFn:
-  """Gives "guesses", int32 [B, 1, 5], as `linear_heads.make_guess_fn` does.
+  """Returns a function that gives "guesses", int32 [B, 1, 5].
 
+  They are those of `linear_heads.make_guess_fn`.
   The variables are "params" and "batch_stats" of a state.
   """
 

@@ -1,4 +1,4 @@
-"""Classification by the nearest neighbours: votes, and what they come to.
+"""Classifies by the votes of nearest neighbours.
 
 One search with the largest k serves every k and both votes.
 """
@@ -18,7 +18,7 @@ from byol_flax.evaluation.protocol import Setting
 from input_pipeline import sources
 from input_pipeline.errors import RunError, UsageError
 
-# Queries handled at once, where they do not come in batches.
+# Queries handled at once, if they do not come in batches.
 _TILE = 256
 
 # (similarity [Q, k], label [Q, k], K) -> class [Q]. Labels of -1 do not vote.
@@ -28,8 +28,8 @@ Vote = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 def majority(
   similarity: np.ndarray, label: np.ndarray, num_classes: int
 ) -> np.ndarray:
-  """The most frequent class; of tied ones the closer one, int [Q]."""
-  # Cosines lie in [-1, 1], so that all closeness stays below one vote.
+  """The most frequent class; among tied ones the closest wins, int [Q]."""
+  # Cosines lie in [-1, 1], so all closeness together is less than one vote.
   closeness = (similarity.astype(np.float64) + 1) / (2 * label.shape[1] + 1)
   return _largest(1 + closeness, label, num_classes)
 
@@ -40,7 +40,7 @@ def weighted(temperature: float) -> Vote:
   def vote(
     similarity: np.ndarray, label: np.ndarray, num_classes: int
   ) -> np.ndarray:
-    # Relative to the nearest, so that some weight is never too small.
+    # Relative to the nearest, so that the largest weight is always 1.
     farther = similarity.astype(np.float64) - similarity[:, :1]
     return _largest(np.exp(farther / temperature), label, num_classes)
 
@@ -50,7 +50,7 @@ def weighted(temperature: float) -> Vote:
 def _largest(
   weight: np.ndarray, label: np.ndarray, num_classes: int
 ) -> np.ndarray:
-  """The class of the largest sum of weights, [Q]; of tied ones the first."""
+  """The class with the largest sum of weights, [Q]; the first of tied ones."""
   count = len(label)
   voting = label >= 0
   place = np.arange(count)[:, None] * num_classes + label
@@ -76,7 +76,7 @@ class Hits:
     votes: Mapping[str, Vote],
     num_classes: int,
   ) -> None:
-    """Takes the bank, every k, the votes by name, and K."""
+    """Takes the bank, all values of k, the votes by name, and K."""
     self._bank = bank
     self._neighbours = tuple(neighbours)
     self._votes = dict(votes)
@@ -126,7 +126,7 @@ def top1(
     query_labels: int [Q]; rows with -1 do not count.
     k: neighbours; more than the bank holds counts as all of it.
     num_classes: K.
-    mesh: that searches.
+    mesh: the devices that search.
   """
   hits = Hits(
     make_bank(rows.put(bank, bank_labels, mesh), mesh),
@@ -188,7 +188,7 @@ def run(setting: Setting) -> dict[str, Any]:
 
 
 def labels_of(batch: Mapping[str, jax.Array], mesh: Mesh) -> np.ndarray:
-  """Labels int [B] of the rows of all processes; -1 for those not to count."""
+  """Labels int [B] of all processes' rows; -1 for rows that do not count."""
   label, mask = jax.device_get(
     sharding.gather(mesh, (batch["label"], batch["mask"]))
   )
@@ -200,9 +200,9 @@ def _check_enough(
 ) -> None:
   if max(neighbours) > count:
     raise UsageError(
-      f"neighbours asks for {max(neighbours):,}, and {split.split} of "
-      f"{split.name} has {count:,} images with a class to look among; expected "
-      "no more than that."
+      f"neighbours asks for {max(neighbours):,}, but {split.split} of "
+      f"{split.name} has only {count:,} images with a class to look among; "
+      "ask for no more than that."
     )
 
 

@@ -1,12 +1,12 @@
 """Exact nearest neighbours by cosine, in a bank that is never gathered.
 
 Every device looks through its own rows of the bank, tile by tile, and keeps the
-best k that it has met; then the best k of all devices are merged. So what moves
-between devices is the queries and k candidates of each, never the bank, and the
+best k that it has met; then the best k of all devices are merged. So only the
+queries and k candidates for each move between devices, never the bank, and the
 table of similarities is bounded whatever the bank holds.
 
-Of equal similarities the row that comes first in its split is the nearer one.
-That does not depend on how many devices there are.
+If similarities are equal, the row that comes first in its split counts as the
+nearer one, whatever the number of devices.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from jax.sharding import Mesh, PartitionSpec
 from byol_flax.evaluation.rows import SPLIT, Rows
 from byol_flax.pretrain import losses
 
-# At most so many numbers, 128 MiB of float32, are in a tile of the bank and in
-# the similarities of a tile to the queries.
+# A tile of the bank, and its similarities to the queries, have at most so many
+# numbers each, 128 MiB of float32.
 _MOST_NUMBERS = 2**25
 
 
@@ -29,10 +29,10 @@ class Nearest(NamedTuple):
   """The k rows that are nearest to each of Q queries, nearest first.
 
   Attributes:
-    similarity: float32 [Q, k], cosines; -inf where the bank has no row left,
-      NaN for a query that is not finite.
-    label: int32 [Q, k]; -1 where there is no row.
-    place: int32 [Q, k], its place in the split; -1 where there is none.
+    similarity: float32 [Q, k], cosines; -inf if the bank has no row left, NaN
+      for a query that is not finite.
+    label: int32 [Q, k]; -1 if there is no row.
+    place: int32 [Q, k], the row's place in the split; -1 if there is none.
   """
 
   similarity: jax.Array
@@ -45,10 +45,11 @@ class Bank:
   """Rows to look among; those without a label are never found.
 
   Attributes:
-    rows: whose values have length one.
+    rows: their values have length one.
     size: how many have a label.
-    broken: how many of these are not finite; then all neighbours are in doubt.
-    mesh: where they lie.
+    broken: how many of these are not finite; if any, all neighbours are in
+      doubt.
+    mesh: where the rows lie.
   """
 
   rows: Rows
@@ -57,7 +58,7 @@ class Bank:
   mesh: Mesh
 
   def nearest(self, queries: jax.Array, k: int) -> Nearest:
-    """Looks for the k nearest of each query, which every process then has.
+    """Finds the k nearest rows of each query, for every process.
 
     Args:
       queries: float [Q, F], on the devices of the mesh in any way. Only their
@@ -115,7 +116,7 @@ def nearest(
     mesh=mesh,
     in_specs=(SPLIT, everywhere),
     out_specs=everywhere,
-    check_vma=False,  # it does not see that gathered candidates are the same
+    check_vma=False,  # it cannot tell that all gather the same candidates
   )(rows, queries)
   finite = jnp.all(jnp.isfinite(queries), axis=1, keepdims=True)
   return found._replace(similarity=jnp.where(finite, found.similarity, jnp.nan))
@@ -130,19 +131,19 @@ def _search_own_rows(
 
   def look(i: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple:
     similarity, position = best
-    # The last tile reaches back into the one before, and those rows are left
-    # out: to fill the bank up would copy it.
+    # The last tile reaches back into the one before, and the rows they share
+    # are left out this time: filling up the bank would copy it.
     start = jnp.minimum(i * tile, count - tile)
     values, label = (
       jax.lax.dynamic_slice_in_dim(x, start, tile)
       for x in (rows.values, rows.label)
     )
-    # The highest precision: TPUs would otherwise round both to bfloat16.
+    # By default TPUs would round both to bfloat16.
     cosine = jnp.matmul(queries, values.T, precision="highest")
     new = start + jnp.arange(tile, dtype=jnp.int32) >= i * tile
     cosine = jnp.where((new & (label >= 0))[None], cosine, -jnp.inf)
-    # Of equal values top_k takes the first, which is the lower index: those of
-    # earlier tiles stand before those of this one.
+    # Among equal values top_k takes the first. That is the lower index, because
+    # earlier tiles stand before this one.
     cosine, column = jax.lax.top_k(cosine, min(k, tile))
     similarity = jnp.concatenate([similarity, cosine], axis=1)
     position = jnp.concatenate([position, start + column], axis=1)
@@ -160,7 +161,7 @@ def _merge(best: Nearest, axis: str, k: int) -> Nearest:
   candidates = jax.tree.map(
     lambda x: jax.lax.all_gather(x, axis, axis=1, tiled=True), best
   )
-  # Not top_k: a device that stands later may hold the row with a lower index.
+  # top_k will not do: a later device may hold the row with the lower index.
   farness, place, label = jax.lax.sort(
     (-candidates.similarity, candidates.place, candidates.label),
     dimension=1,

@@ -151,7 +151,7 @@ def make_evaluation(
 def _count_in_top(
   logits: jax.Array, label: jax.Array, mask: jax.Array
 ) -> jax.Array:
-  """For each k of `_TOP` the rows whose label is among the k largest, [2]."""
+  """For each k of `_TOP`, how many labels are among the k largest, [2]."""
   counted = jnp.where(mask, label, -1)
   return jnp.stack(
     [jnp.sum(metrics.in_top_k(logits, counted, k)) for k in _TOP]

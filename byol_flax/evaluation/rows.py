@@ -22,12 +22,12 @@ SPLIT = PartitionSpec(_ALL)
 
 
 class Rows(NamedTuple):
-  """N' rows, cut among the devices; N' is N and whatever fills the last batch.
+  """N' rows, cut among the devices: N, and those that fill the last batch.
 
   Attributes:
     values: float32 [N', F].
     label: int32 [N'], -1 for a row that does not count.
-    place: int32 [N'], its place in the split. It grows along the rows of
+    place: int32 [N'], the row's place in the split. It rises along the rows of
       a device, but not along the whole array.
   """
 
@@ -39,14 +39,14 @@ class Rows(NamedTuple):
 def collect(
   batches: Iterable[Mapping[str, jax.Array]], count: int, mesh: Mesh
 ) -> Rows:
-  """Keeps "representation" of all batches of a split.
+  """Keeps the "representation" of all batches of a split.
 
-  The rows are written into one buffer that is never copied, so that the memory
-  of a device need not hold them twice.
+  The rows are written into one buffer that is never copied, so that a device
+  need not hold them twice.
 
   Args:
     batches: as `features.of_batches` yields them, all of one size.
-    count: how many there are, one at least.
+    count: how many batches there are, at least one.
     mesh: where they lie.
   """
   rows = None
@@ -86,7 +86,7 @@ def write(
   *,
   mesh: Mesh,
 ) -> Rows:
-  """Writes batch number `step`: each device its part, behind the one before."""
+  """Writes batch number `step`; each device appends its part to its rows."""
   batch_size = len(label)
   part = Rows(
     values.astype(jnp.float32),
@@ -112,12 +112,12 @@ def write(
 
 
 def put(values: np.ndarray, label: np.ndarray, mesh: Mesh) -> Rows:
-  """Cuts features that every process has whole.
+  """Cuts features that every process has whole among the devices.
 
   Args:
     values: float [N, F].
     label: int [N].
-    mesh: where they shall lie.
+    mesh: where they will lie.
   """
   count = len(values)
   filled = -(-count // mesh.size) * mesh.size

@@ -47,7 +47,7 @@ def run(setting: Setting) -> dict[str, Any]:
 def _parts(
   setting: Setting, train: sources.Source
 ) -> dict[str, subsets.Chosen]:
-  """The labelled images of each row, and leaves a list of each."""
+  """Chooses the labelled images of each row, and writes a list of each."""
   config = setting.config
   if config.subset_file:
     indices = subsets.listed(train, config.subset_file)
@@ -85,7 +85,7 @@ class _Grid:
         functools.partial(self._score, point, [valid]),
       )
       found[point] = kept["scores"][0][0]
-      # Of equal ones the first. Those that lost leave their disk to the others.
+      # The first of equal ones. The others make room on the disk.
       best = max(found, key=found.__getitem__)
       for lost in found.keys() - {best}:
         self._forget(lost)
@@ -122,7 +122,7 @@ class _Grid:
   def _score(
     self, point: tuple[float, float], counted: Sequence[sources.Source]
   ) -> dict[str, Any]:
-    """Top-1 and top-5 on splits, of a training that is done or done now."""
+    """Top-1 and top-5 on splits; trains first, unless that is done already."""
     config = self.setting.config
     epochs, rate = point
     total_steps = splits.total_steps(epochs, self.part, config.batch_size)

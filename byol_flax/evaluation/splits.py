@@ -1,4 +1,4 @@
-"""Whether a split can be trained on as a config asks."""
+"""Checks that a split can be trained on as a config asks."""
 
 from jax.sharding import Mesh
 
@@ -14,7 +14,7 @@ def total_steps(epochs: float, train: sources.Source, batch_size: int) -> int:
 def check_batch(
   batch_size: int, epochs: float, train: sources.Source, mesh: Mesh
 ) -> None:
-  """Raises UsageError for what would show in the middle of a training only."""
+  """Raises UsageError for mistakes that would show only during a training."""
   if batch_size > len(train):
     raise UsageError(
       f"batch_size is {batch_size}, more than the {len(train)} images of "

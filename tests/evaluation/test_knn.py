@@ -253,7 +253,7 @@ def spoilt(opened):
 
 def test_bad_input_is_told():
   with pytest.raises(
-    UsageError, match=r"neighbours asks for 1,438, and .*1,437"
+    UsageError, match=r"neighbours asks for 1,438, but .*1,437"
   ):
     knn.run(setting_of(1, neighbours=(1, 1438)))
   with pytest.raises(UsageError, match="share 360 images"):
