@@ -50,7 +50,10 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
     from byol_flax.commands import prepare
 
     return prepare.run(options)
-  shared = options.command in ("train", "evaluate")  # by several processes
+  shared = options.command in (
+    "train",
+    "evaluate",
+  )  # several processes may run it
   if shared:
     sigterms = together.keep_sigterms()
   libraries.settle()
@@ -77,7 +80,7 @@ def run() -> None:
   except (UsageError, RunError) as error:
     sys.stderr.write(f"byol: {error}\n")
     if isinstance(error, DiskFullError):
-      # An orderly end would wait for threads that still try to write.
+      # In an orderly end, threads would go on trying to write.
       sys.stderr.flush()
       os._exit(1)
     status = 2 if isinstance(error, UsageError) else 1

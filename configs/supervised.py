@@ -2,7 +2,7 @@ r"""A ResNet trained with labels from the start (paper App. C.2, Table 9).
 
 Command: byol evaluate --config=configs/supervised.py \\
   --encoder=random:configs/byol_r50x1.py --workdir=DIR
-The encoder is then DIR/network, for every other protocol.
+Every other protocol can then take DIR/network as its encoder.
 Paper, ResNet-50: top-1 76.4, top-5 92.9. Measured: not yet run.
 """
 

@@ -115,8 +115,8 @@ def open_splits(
   Args:
     splits: what is read, by the same workers.
     reader: how it is read.
-    part_done: called before each batch, equally often on every process. What
-      it raises ends the workers, too.
+    part_done: called before each batch, equally often on every process. If it
+      raises, the workers end too.
   """
 
   def announced(batches: Iterable[pipeline.Batch]) -> Iterator[pipeline.Batch]:
@@ -140,7 +140,7 @@ def extract_splits(
   mesh: Mesh,
   part_done: Callable[[], None] = lambda: None,
 ) -> list[Features]:
-  """`extract` over all of each split; the others are those of `open_splits`."""
+  """Extracts all of each split in turn; other arguments as in `open_splits`."""
   with open_splits(splits, reader, part_done) as batches_of:
     return [
       extract(feature_fn, variables, batches, mesh) for batches in batches_of

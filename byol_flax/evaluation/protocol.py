@@ -102,10 +102,10 @@ class Setting:
     ]
 
   def progress(self, batches: int, batch_size: int) -> Callable[[], None]:
-    """What to call before each of so many batches; see `features.open_splits`.
+    """Returns what to call before each of so many batches.
 
-    It tells on the console how far they are, and ends where a preemption asks
-    for that.
+    It tells on the console how many are done, and raises PreemptedError after a
+    preemption; see `part_done` of `features.open_splits`.
     """
     began = told = time.monotonic()
     done = 0

@@ -1,6 +1,6 @@
-"""A network trained with labels from the start (paper App. C.2, Table 9).
+"""Trains a network with labels from the start (paper App. C.2, Table 9).
 
-Its folder is an encoder for every other protocol.
+Other protocols can evaluate the folder of its training as an encoder.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ def run(setting: Setting) -> dict[str, Any]:
   if warmup_steps >= total_steps:
     raise UsageError(
       f"warmup_epochs is {config.warmup_epochs:g} of {config.epochs:g} epochs; "
-      "expected less."
+      "expected fewer."
     )
   what = whole_network.make_training(
     setting,

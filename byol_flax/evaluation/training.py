@@ -164,9 +164,9 @@ def _train(
 
 
 def _record(setting: Setting) -> checkpoint.Record:
-  """What `encoder.open_encoder` asks of a checkpoint.
+  """The record that `encoder.open_encoder` needs in a checkpoint.
 
-  The config is that of the encoder, for it describes the network.
+  Its config is the encoder's, because that describes the network.
   """
   config = setting.encoder.config
   plain = config.to_dict() if hasattr(config, "to_dict") else config

@@ -1,4 +1,4 @@
-"""Trainings of a whole network on labels, as protocols put them together."""
+"""Trains and scores a whole network on labels, for several protocols."""
 
 import functools
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ def make_training(
   weight_decay: float,
   smoothing: float = 0.0,
 ) -> training.Training:
-  """Random resized crop and flip, and `finetuning`'s update.
+  """Makes a training by `finetuning`'s update, on random crops and flips.
 
   Args:
     setting: of the evaluation; its config has `batch_size`, `momentum`, `seed`.
-    encoder: what the training begins with; its classifier is new.
+    encoder: what the training begins with; the classifier is new.
     name: of the training's folder.
     source: labelled images.
     total_steps: updates.

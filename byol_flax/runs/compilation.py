@@ -26,7 +26,7 @@ def keep_programs(folder: str | None) -> str | None:
   if folder == "none":
     jax.config.update("jax_compilation_cache_dir", None)
     return None
-  # JAX has read these variables by itself, and those that bound the cache.
+  # JAX has read this variable by itself, and those that bound the cache.
   if folder is None and (given := os.environ.get("JAX_COMPILATION_CACHE_DIR")):
     return given
   folder = folder or _folder_of_user()
