@@ -50,10 +50,8 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
     from byol_flax.commands import prepare
 
     return prepare.run(options)
-  shared = options.command in (
-    "train",
-    "evaluate",
-  )  # several processes may run it
+  # Several processes may run these together.
+  shared = options.command in ("train", "evaluate")
   if shared:
     sigterms = together.keep_sigterms()
   libraries.settle()
