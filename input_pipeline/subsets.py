@@ -51,6 +51,52 @@ class Chosen:
     return np.flatnonzero(np.isin(self.indices, self._source.unlabelled()))
 
 
+class Joined:
+  """Two sources of the same classes, one after the other, as a `Source`."""
+
+  def __init__(self, first: sources.Source, second: sources.Source) -> None:
+    """Takes both."""
+    self.name = first.name
+    self.split = f"{first.split}+{second.split}"
+    self.num_classes = first.num_classes
+    self.ignored = first.ignored
+    self.class_names = first.class_names
+    self._first, self._second = first, second
+
+  def __len__(self) -> int:
+    return len(self._first) + len(self._second)
+
+  def _at(self, i: int) -> tuple[sources.Source, int]:
+    """The source that example `i` is of, and its number there."""
+    if i < len(self._first):
+      return self._first, i
+    return self._second, i - len(self._first)
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    source, number = self._at(i)
+    return source[number]
+
+  @property
+  def fingerprint(self) -> str:
+    """Those of both."""
+    return f"{self._first.fingerprint}+{self._second.fingerprint}"
+
+  def example_name(self, i: int) -> str:
+    """The source's name of the example."""
+    source, number = self._at(i)
+    return source.example_name(number)
+
+  def file_of(self, i: int) -> tuple[str, int] | None:
+    """The source's file of the example."""
+    source, number = self._at(i)
+    return source.file_of(number)
+
+  def unlabelled(self) -> np.ndarray:
+    """Those of both sources."""
+    second = self._second.unlabelled() + len(self._first)
+    return np.concatenate([self._first.unlabelled(), second])
+
+
 def labels_of(source: sources.Source) -> np.ndarray:
   """Labels of all examples, int [N]; every record is read, none decoded."""
   with concurrent.futures.ThreadPoolExecutor(

@@ -203,6 +203,21 @@ _SEMI_SUPERVISED: dict[str, Bound] = {
   "weight_decay": Real(0),
 }
 
+# Of configs/finetune.py.
+_FINETUNE: dict[str, Bound] = {
+  **_TRAINED,
+  "train_split": Text(),
+  "valid_split": Text(),
+  "test_split": Text(),
+  "metric": OneOf("top1", "mean_per_class"),
+  "batch_size": Whole(1),
+  "steps": Whole(1),
+  "learning_rates": Several(Real(0, 1e30, above=True)),
+  "weight_decays": Several(Real(0)),
+  "momentum": Real(0, 1, below=True),
+  "budget": Whole(0),
+}
+
 # Of configs/supervised.py.
 _SUPERVISED: dict[str, Bound] = {
   **_TRAINED,
@@ -222,6 +237,7 @@ PROTOCOLS: dict[str, dict[str, Bound]] = {
   "few_label": _FEW_LABEL,
   "knn": _KNN,
   "linear": _LINEAR,
+  "finetune": _FINETUNE,
   "semi_supervised": _SEMI_SUPERVISED,
   "supervised": _SUPERVISED,
 }

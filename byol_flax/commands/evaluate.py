@@ -19,6 +19,7 @@ from input_pipeline.errors import UsageError
 def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
   """Name of a protocol -> its function: setting -> what was found, for JSON."""
   from byol_flax.evaluation import (
+    finetune,
     knn,
     linear,
     representations,
@@ -28,6 +29,7 @@ def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
 
   return {
     "few_label": representations.run,
+    "finetune": finetune.run,
     "knn": knn.run,
     "linear": linear.run,
     "semi_supervised": semi_supervised.run,

@@ -58,7 +58,8 @@ def _check(config: Any, train: sources.Source, mesh: Mesh) -> None:
       "valid_split is empty; name a split to choose on, or give one learning "
       "rate."
     )
-  splits.check_batch(config.batch_size, config.epochs, train, mesh)
+  splits.check_batch(config.batch_size, train, mesh)
+  splits.check_epochs(config.epochs, train, config.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)

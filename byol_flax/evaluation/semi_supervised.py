@@ -1,9 +1,7 @@
 """Fine-tuning on a part of the labels (paper §4, App. C.1; Tables 2 and 8)."""
 
-import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +9,7 @@ from etils import epath
 
 from byol_flax.evaluation import (
   features,
+  grid,
   splits,
   training,
   whole_network,
@@ -33,13 +32,11 @@ def run(setting: Setting) -> dict[str, Any]:
   encoder = features.calibrate(setting.encoder, train, reader, setting.mesh)
   parts = _parts(setting, train)
   for part in parts.values():
-    splits.check_batch(
-      config.batch_size, max(config.epochs), part, setting.mesh
-    )
+    splits.check_batch(config.batch_size, part, setting.mesh)
+    splits.check_epochs(min(config.epochs), part, config.batch_size)
   rows = []
   for name, part in parts.items():
-    grid = _Grid(setting, encoder, name, part)
-    rows.append(grid.best(valid, test))
+    rows.append(_row(setting, encoder, name, part, valid, test))
     setting.tell(_line(rows[-1]))
   return {"rows": rows, "splits": setting.describe(train, valid, test)}
 
@@ -47,7 +44,7 @@ def run(setting: Setting) -> dict[str, Any]:
 def _parts(
   setting: Setting, train: sources.Source
 ) -> dict[str, subsets.Chosen]:
-  """Chooses the labelled images of each row, and writes a list of each."""
+  """The labelled images of each row; a list of each is left in the workdir."""
   config = setting.config
   if config.subset_file:
     indices = subsets.listed(train, config.subset_file)
@@ -64,88 +61,65 @@ def _parts(
   return parts
 
 
-@dataclasses.dataclass(frozen=True)
-class _Grid:
-  """Learning rates and lengths, tried on the same labelled images."""
+def _row(
+  setting: Setting,
+  encoder: Encoder,
+  name: str,
+  part: sources.Source,
+  valid: sources.Source,
+  test: sources.Source,
+) -> dict[str, Any]:
+  """Tries the grid on `part`, chooses on `valid`, reports once on `test`."""
+  config = setting.config
 
-  setting: Setting
-  encoder: Encoder
-  name: str
-  part: sources.Source
-
-  def best(self, valid: sources.Source, test: sources.Source) -> dict[str, Any]:
-    """Trains each point, chooses on `valid`, reports once on `test`."""
-    config = self.setting.config
-    points = list(itertools.product(config.epochs, config.learning_rates))
-    found: dict[tuple[float, float], float] = {}
-    for point in points:
-      kept = training.once(
-        self.setting,
-        f"scores-{self._folder(point)}",
-        functools.partial(self._score, point, [valid]),
-      )
-      found[point] = kept["scores"][0][0]
-      # The first of equal ones. The others make room on the disk.
-      best = max(found, key=found.__getitem__)
-      for lost in found.keys() - {best}:
-        self._forget(lost)
-    kept = training.once(
-      self.setting,
-      f"scores-{self.name}",
-      functools.partial(self._score, best, [test]),
-    )
-    self._forget(best)
-    epochs, rate = best
-    return {
-      "labels": self.name,
-      "examples": len(self.part),
-      "learning_rate": rate,
-      "epochs": epochs,
-      "valid_top1": {
-        f"{e:g} epochs, lr {r:g}": score for (e, r), score in found.items()
-      },
-      "top1": kept["scores"][0][0],
-      "top5": kept["scores"][0][1],
-    }
-
-  def _folder(self, point: tuple[float, float]) -> str:
-    epochs, rate = point
-    return f"{self.name}-lr{rate:g}-{epochs:g}epochs"
-
-  def _forget(self, point: tuple[float, float]) -> None:
-    """Removes the checkpoints of a training that nobody needs any more."""
-    self.setting.processes.wait(f"forget {self._folder(point)}")
-    folder = epath.Path(self.setting.workdir, self._folder(point))
-    if jax.process_index() == 0 and (folder / "checkpoints").exists():
-      (folder / "checkpoints").rmtree()
-
-  def _score(
-    self, point: tuple[float, float], counted: Sequence[sources.Source]
-  ) -> dict[str, Any]:
-    """Top-1 and top-5 on splits; trains first, unless that is done already."""
-    config = self.setting.config
-    epochs, rate = point
-    total_steps = splits.total_steps(epochs, self.part, config.batch_size)
-    state = training.run(
-      whole_network.make_training(
-        self.setting,
-        self.encoder,
-        name=self._folder(point),
-        source=self.part,
+  def make(epochs: float, rate: float, folder: str) -> training.Training:
+    total_steps = splits.total_steps(epochs, part, config.batch_size)
+    return whole_network.make_training(
+      setting,
+      encoder,
+      name=folder,
+      source=part,
+      total_steps=total_steps,
+      learning_rate=schedules.learning_rate_schedule(
+        base_learning_rate=rate,
+        batch_size=config.batch_size,
+        warmup_steps=0,
         total_steps=total_steps,
-        learning_rate=schedules.learning_rate_schedule(
-          base_learning_rate=rate,
-          batch_size=config.batch_size,
-          warmup_steps=0,
-          total_steps=total_steps,
-        ),
-        weight_decay=config.weight_decay,
       ),
-      self.setting,
+      weight_decay=config.weight_decay,
     )
-    return {
-      "scores": whole_network.scores(self.setting, self.encoder, state, counted)
-    }
+
+  points = {}
+  chosen = {}
+  for epochs, rate in itertools.product(config.epochs, config.learning_rates):
+    folder = f"{name}-lr{rate:g}-{epochs:g}epochs"
+    points[folder] = functools.partial(make, epochs, rate, folder)
+    chosen[folder] = {"learning_rate": rate, "epochs": epochs}
+  found = grid.scores(
+    setting,
+    points,
+    lambda state: whole_network.scores(setting, encoder, state, [valid])[0][0],
+  )
+  best = grid.best(found)
+  kept = training.once(
+    setting,
+    f"scores-{name}",
+    lambda: {
+      "test": whole_network.scores(
+        setting, encoder, training.run(points[best](), setting), [test]
+      )[0]
+    },
+  )
+  grid.forget(setting, best)
+  top1, top5 = kept["test"]
+  return {
+    "labels": name,
+    "examples": len(part),
+    **chosen[best],
+    "valid_top1": found,
+    "top1": top1,
+    "top5": top5,
+  }
 
 
 def _line(row: dict[str, Any]) -> str:

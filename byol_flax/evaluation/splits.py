@@ -11,9 +11,7 @@ def total_steps(epochs: float, train: sources.Source, batch_size: int) -> int:
   return int(epochs * len(train) / batch_size)
 
 
-def check_batch(
-  batch_size: int, epochs: float, train: sources.Source, mesh: Mesh
-) -> None:
+def check_batch(batch_size: int, train: sources.Source, mesh: Mesh) -> None:
   """Raises UsageError for mistakes that would show only during a training."""
   if batch_size > len(train):
     raise UsageError(
@@ -27,6 +25,10 @@ def check_batch(
       f"{max(below, mesh.size)} or {below + mesh.size}, to be shared by the "
       "devices."
     )
+
+
+def check_epochs(epochs: float, train: sources.Source, batch_size: int) -> None:
+  """Raises UsageError unless so many epochs are an update at least."""
   if not total_steps(epochs, train, batch_size):
     raise UsageError(
       f"{epochs:g} epochs of {len(train)} images in batches of {batch_size} "

@@ -26,7 +26,8 @@ def run(setting: Setting) -> dict[str, Any]:
     setting.open_split("test_split"),
   )
   setting.check_splits(train, test)
-  splits.check_batch(config.batch_size, config.epochs, train, setting.mesh)
+  splits.check_batch(config.batch_size, train, setting.mesh)
+  splits.check_epochs(config.epochs, train, config.batch_size)
   total_steps = splits.total_steps(config.epochs, train, config.batch_size)
   warmup_steps = splits.total_steps(
     config.warmup_epochs, train, config.batch_size

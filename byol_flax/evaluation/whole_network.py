@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from byol_flax import sharding
 from byol_flax.evaluation import (
@@ -81,13 +82,13 @@ def make_training(
   )
 
 
-def scores(
+def guesses(
   setting: Setting,
   encoder: Encoder,
   state: finetuning.FinetuneState,
   counted: Sequence[sources.Source],
-) -> list[list[float]]:
-  """Top-1 and top-5 of a trained network on each split."""
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Classes by falling logits, int [N, 1, 5], and labels [N] of each split."""
   found = features.extract_splits(
     finetuning.make_guess_fn(encoder.module, setting.mesh),
     {"params": state.params, "batch_stats": state.batch_stats},
@@ -96,7 +97,17 @@ def scores(
     mesh=setting.mesh,
     part_done=setting.processes.part_done,
   )
+  return [(split["guesses"], split["label"]) for split in found]
+
+
+def scores(
+  setting: Setting,
+  encoder: Encoder,
+  state: finetuning.FinetuneState,
+  counted: Sequence[sources.Source],
+) -> list[list[float]]:
+  """Top-1 and top-5 of a trained network on each split."""
   return [
-    linear_heads.accuracies(split["guesses"], split["label"])[0].tolist()
-    for split in found
+    linear_heads.accuracies(*split)[0].tolist()
+    for split in guesses(setting, encoder, state, counted)
   ]

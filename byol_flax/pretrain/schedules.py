@@ -9,6 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+IMAGES_OF_A_RATE = 256  # of a batch, to which a base learning rate refers
+
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
@@ -38,7 +40,7 @@ def learning_rate_schedule(
       f"The warm-up ({warmup_steps} steps) must be shorter than the run "
       f"({total_steps} steps)."
     )
-  peak = base_learning_rate * batch_size / 256
+  peak = base_learning_rate * batch_size / IMAGES_OF_A_RATE
 
   def learning_rate(step: jax.typing.ArrayLike) -> jax.Array:
     step = jnp.asarray(step, float)

@@ -94,10 +94,12 @@ def test_the_grid_is_tried_and_the_best_reported(tmp_path):
   assert (row["learning_rate"], row["epochs"]) == (0.8, 8.0)
   scores = row["valid_top1"]
   assert set(scores) == {
-    f"{e:g} epochs, lr {r:g}" for e in (2, 8) for r in (1e-4, 0.8)
+    f"10-percent-lr{r:g}-{e}epochs" for e in (2, 8) for r in (1e-4, 0.8)
   }
-  best = scores["8 epochs, lr 0.8"]
-  assert best == max(scores.values()) > 0.3 > scores["2 epochs, lr 0.0001"]
+  best = scores["10-percent-lr0.8-8epochs"]
+  assert (
+    best == max(scores.values()) > 0.3 > scores["10-percent-lr0.0001-2epochs"]
+  )
   assert row["top5"] > row["top1"] > 0.3
   # Nothing but figures and records is left of the trainings.
   assert not list(tmp_path.glob("*/checkpoints"))
