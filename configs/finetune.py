@@ -1,7 +1,7 @@
 r"""Transfer by fine-tuning on another data set (paper App. D.3, Table 3).
 
-Command: byol evaluate --config=configs/finetune.py --encoder=RUN --workdir=DIR \
-  --config.data_name=cifar10
+Command: byol evaluate --config=configs/finetune.py --encoder=RUN \
+  --workdir=DIR --config.data_name=cifar10
 Argument after the colon: `random=1` for the steps and grids of the baseline
 that begins with random weights (`--encoder=random:CONFIG`).
 Paper, ResNet-50 on CIFAR-10: 97.8. Measured: not yet run.

@@ -1,6 +1,7 @@
 """Splits without labels where labels are needed, told at the start."""
 
 import re
+import sys
 
 import pytest
 
@@ -66,6 +67,7 @@ def test_evaluate_says_so_when_it_opens_its_splits(flat):
     mesh=None,
     processes=distributed.Processes(),
     tell=print,
+    console=sys.stderr,
   )
   with pytest.raises(UsageError, match=r"test_split=test needs .*/test/0\.png"):
     setting.open_split("test_split")
