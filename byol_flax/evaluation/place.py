@@ -15,7 +15,15 @@ from input_pipeline.errors import UsageError
 RESULT = "result.json"
 _IDENTITY = "evaluation.json"
 # These may change when an evaluation goes on.
-_MAY_CHANGE = ("config.num_workers", "config.num_threads", "config.data_dir")
+_MAY_CHANGE = (
+  "config.num_workers",
+  "config.num_threads",
+  "config.data_dir",
+  "config.checkpoint.",
+  "config.deadlines.",
+  "config.report_every_steps",
+  "encoder.code_version",  # of random weights it is that of the evaluation
+)
 
 
 def claim(

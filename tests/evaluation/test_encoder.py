@@ -211,6 +211,8 @@ def test_a_folder_holds_one_evaluation(tmp_path):
   place.claim(
     str(mine), {**identity, "config": {"k": 5, "num_workers": 2}}, ALONE
   )
+  newer = {"step": 3, "code_version": "c0de"}
+  place.claim(str(mine), {**identity, "encoder": newer}, ALONE)
   with pytest.raises(UsageError, match=r"another evaluation \(config.k: 5 th"):
     place.claim(str(mine), {**identity, "config": {"k": 6}}, ALONE)
   (run / run_files.METRICS).write_text("{}\n")
