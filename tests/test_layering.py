@@ -62,6 +62,7 @@ DISTRIBUTIONS = {
   "PIL": "pillow",
   "absl": "absl-py",
   "cv2": "opencv-python-headless",
+  "faiss": "faiss-cpu",
   "orbax": "orbax-checkpoint",
   "sklearn": "scikit-learn",
   "tensorflow": "tensorflow-cpu",

@@ -71,7 +71,7 @@ class Bank:
 def make_bank(rows: Rows, mesh: Mesh) -> Bank:
   """Makes `rows` a bank; they are consumed, so that memory holds them once."""
   size, broken = (int(count) for count in _count(rows))
-  return Bank(_directions(rows), size, broken, mesh)
+  return Bank(scale(rows), size, broken, mesh)
 
 
 @jax.jit
@@ -83,7 +83,8 @@ def _count(rows: Rows) -> tuple[jax.Array, jax.Array]:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _directions(rows: Rows) -> Rows:
+def scale(rows: Rows) -> Rows:
+  """Makes the values directions, of length one; `rows` is consumed."""
   return rows._replace(values=losses.unit_length(rows.values))
 
 
@@ -127,7 +128,8 @@ def _search_own_rows(
 ) -> Nearest:
   """The k best rows of one device: a running best, merged tile by tile."""
   count = len(rows.label)
-  tile = min(count, tile)
+  tiles = -(-count // tile)
+  tile = -(-count // tiles)  # all alike, so that hardly a row is seen twice
 
   def look(i: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple:
     similarity, position = best
@@ -152,7 +154,7 @@ def _search_own_rows(
 
   shape = (len(queries), k)
   none = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
-  similarity, position = jax.lax.fori_loop(0, -(-count // tile), look, none)
+  similarity, position = jax.lax.fori_loop(0, tiles, look, none)
   return Nearest(similarity, rows.label[position], rows.place[position])
 
 
