@@ -1,4 +1,4 @@
-"""An evaluation in two processes, killed on the way, is that of one."""
+"""An evaluation in two processes, killed or not, is that of one."""
 
 import json
 import os
@@ -23,7 +23,16 @@ FLAGS = (
 )
 
 
-def start(workdir, log):
+KNN = (
+  "--config=configs/knn.py",
+  "--encoder=random:configs/byol_digits.py",
+  "--config.batch_size=50",  # of 1,437 and 360 images, and of four devices
+  "--config.neighbours=(1,20)",
+  "--config.num_workers=0",
+)
+
+
+def start(workdir, log, flags=FLAGS):
   """Two processes with two devices each."""
   port = trainers.free_ports()
   environment = {
@@ -34,7 +43,7 @@ def start(workdir, log):
   return [
     subprocess.Popen(
       [
-        *(sys.executable, "-m", "byol_flax.main", "evaluate", *FLAGS),
+        *(sys.executable, "-m", "byol_flax.main", "evaluate", *flags),
         f"--workdir={workdir}",
         f"--coordinator=127.0.0.1:{port}",
         "--process-count=2",
@@ -83,3 +92,24 @@ def test_two_processes_that_were_killed_find_what_one_finds(tmp_path):
   ]
   assert updates == sorted(set(updates))
   assert updates[-1] == 53
+
+
+@pytest.mark.slow
+def test_the_neighbours_in_two_processes_are_those_in_one(tmp_path):
+  with (tmp_path / "log").open("wb") as log:
+    together = start(tmp_path / "two", log, KNN)
+    codes = [process.wait(300) for process in together]
+  assert codes == [0, 0], (tmp_path / "log").read_text()
+  done = forks.byol("evaluate", *KNN, f"--workdir={tmp_path}/one")
+  assert done.returncode == 0, done.stderr
+  one, two = (
+    json.loads((tmp_path / name / "result.json").read_text())
+    for name in ("one", "two")
+  )
+  assert two["devices"] == "4 cpu devices of 2 processes"
+  assert two["counted"] == one["counted"] == {"bank": 1437, "queries": 360}
+  for vote in ("majority", "weighted"):
+    for k in ("1", "20"):  # rounding may turn one of 360
+      found = one["top1"][vote][k], two["top1"][vote][k]
+      assert found[0] == pytest.approx(found[1], abs=0.003)
+      assert found[0] > 0.5
