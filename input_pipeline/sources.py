@@ -52,7 +52,9 @@ class Source(Protocol):
     """Example `i`, 0 <= i < N.
 
     {"image": bytes of an image file or uint8 [H, W, 3] RGB, "label": int32,
-    from 0 to K - 1, or -1 for none}.
+    from 0 to K - 1, or -1 for none}. Where an image may have several classes,
+    its label is -1, and there is "classes", int8 [K]: 1 has the class, 0 has it
+    not, and -1 does not count.
     """
 
   def example_name(self, i: int) -> str:

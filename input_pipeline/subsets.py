@@ -4,6 +4,7 @@ import concurrent.futures
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,20 @@ class Chosen:
   def unlabelled(self) -> np.ndarray:
     """Those chosen examples that have no label."""
     return np.flatnonzero(np.isin(self.indices, self._source.unlabelled()))
+
+
+class Numbered(Chosen):
+  """All examples of a source, with their numbers for labels.
+
+  After a reading that leaves out what is unreadable they tell what is left.
+  """
+
+  def __init__(self, source: sources.Source) -> None:
+    """Takes the source."""
+    super().__init__(source, source.split, np.arange(len(source)))
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    return {**super().__getitem__(i), "label": np.int32(i)}
 
 
 class Joined:
@@ -98,12 +113,20 @@ class Joined:
 
 
 def labels_of(source: sources.Source) -> np.ndarray:
-  """Labels of all examples, int [N]; every record is read, none decoded."""
+  """Labels of all examples, int [N]; every record is read, none decoded.
+
+  Where an image may have several classes they are "classes" of `Source`,
+  int [N, K].
+  """
+
+  def label_of(i: int) -> np.ndarray:
+    example = source[i]
+    return example.get("classes", example["label"])
+
   with concurrent.futures.ThreadPoolExecutor(
     loading.available_cores()
   ) as threads:
-    read = threads.map(lambda i: int(source[i]["label"]), range(len(source)))
-    return np.fromiter(read, np.int64, len(source))
+    return np.stack([*threads.map(label_of, range(len(source)))]).astype(int)
 
 
 def balanced(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -125,6 +148,36 @@ def balanced(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     order = np.random.default_rng([seed, int(label)]).permutation(members)
     drawn.append(order[: max(1, math.floor(share * len(members) + 0.5))])
   return np.sort(np.concatenate(drawn))
+
+
+def hold_out(
+  labels: np.ndarray, per_class: Sequence[int], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws a number of examples of each class, without return.
+
+  Args:
+    labels: int [N]; an example with -1 is in neither part.
+    per_class: how many of each of the K classes are held out.
+    seed: of the draw.
+
+  Returns:
+    What is left and what is held out, int [.] each, in rising order.
+
+  Raises:
+    UsageError: nothing would be left of a class.
+  """
+  drawn = []
+  for label, count in enumerate(per_class):
+    members = np.flatnonzero(labels == label)
+    if count and count >= len(members):
+      raise UsageError(
+        f"Class number {label} has {len(members)} images, from which {count} "
+        "should be held out; expected more, so that some are left to train on."
+      )
+    order = np.random.default_rng([seed, label]).permutation(members)
+    drawn.append(order[:count])
+  held = np.sort(np.concatenate(drawn))
+  return np.setdiff1d(np.flatnonzero(labels >= 0), held), held
 
 
 def listed(source: sources.Source, file: str) -> np.ndarray:

@@ -85,6 +85,11 @@ _SAMPLE = 8  # records that tell whether a split's labels were published
 _NAME = re.compile(r"(\w+)((?:/[\w.+-]+)?)((?::[\d.*]+)?)")
 
 
+# Features of VOC: the classes of all objects in an image, and of those that are
+# not difficult.
+_ALL, _NOT_DIFFICULT = "labels", "labels_no_difficult"
+
+
 class TfdsSource:
   """One split of a TFDS data set; see `sources.Source`.
 
@@ -103,8 +108,13 @@ class TfdsSource:
     label_key: str | None,
     class_names: Sequence[str],
     fingerprint: str,
+    several: int,
   ) -> None:
-    """Takes TFDS's `records`, and the keys to read in each of them."""
+    """Takes TFDS's `records`, and the keys to read in each of them.
+
+    `several` is the number of classes of which an image may have several, as in
+    VOC, and 0 for other data sets. Then there are no `class_names`.
+    """
     self.fingerprint = fingerprint
     self.name = name
     self.split = split
@@ -113,6 +123,7 @@ class TfdsSource:
     self._records = records
     self._image_key = image_key
     self._label_key = label_key
+    self._several = several
 
   def __len__(self) -> int:
     return len(self._records)
@@ -129,7 +140,14 @@ class TfdsSource:
         f"{self.num_classes - 1}, but {self.example_name(i)} has {label}. Was "
         "the data set prepared with other classes?"
       )
-    return {"image": image, "label": np.int32(label)}
+    if not self._several:
+      return {"image": image, "label": np.int32(label)}
+    # A class whose objects are all difficult does not count: it may be found
+    # and need not be (VOC2007).
+    classes = np.zeros(self._several, np.int8)
+    classes[record[_ALL]] = -1
+    classes[record[_NOT_DIFFICULT]] = 1
+    return {"image": image, "label": np.int32(label), "classes": classes}
 
   def example_name(self, i: int) -> str:
     """The place of record `i` in the data set."""
@@ -204,6 +222,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
     label_key,
     class_names,
     _fingerprint(builder, names[split]),
+    several=features[_ALL].num_classes if _NOT_DIFFICULT in features else 0,
   )
 
 

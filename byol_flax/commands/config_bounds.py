@@ -232,6 +232,26 @@ _SUPERVISED: dict[str, Bound] = {
   "label_smoothing": Real(0, 1, below=True),
 }
 
+# For configs/transfer.py.
+_TRANSFER: dict[str, Bound] = {
+  **_EVALUATION,
+  "train_split": Text(),
+  "valid_split": Text(optional=True),
+  "test_split": Text(),
+  "valid_per_class": Whole(-1),
+  "seed": _SEED,
+  "train_size": Whole(0),
+  "valid_size": Whole(0),
+  "test_size": Whole(0),
+  "layout": Text(optional=True),
+  "metric": OneOf("top1", "mean_per_class", "map11"),
+  "crop_ratio": Real(0, 1, above=True),
+  "batch_size": Whole(1),
+  "penalties.least": _POSITIVE,
+  "penalties.most": _POSITIVE,
+  "penalties.count": Whole(1),
+}
+
 # By the name of the protocol.
 PROTOCOLS: dict[str, dict[str, Bound]] = {
   "few_label": _FEW_LABEL,
@@ -240,6 +260,7 @@ PROTOCOLS: dict[str, dict[str, Bound]] = {
   "finetune": _FINETUNE,
   "semi_supervised": _SEMI_SUPERVISED,
   "supervised": _SUPERVISED,
+  "transfer": _TRANSFER,
 }
 
 

@@ -25,11 +25,13 @@ def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
     representations,
     semi_supervised,
     supervised,
+    transfer,
   )
 
   return {
     "few_label": representations.run,
     "finetune": finetune.run,
+    "transfer": transfer.run,
     "knn": knn.run,
     "linear": linear.run,
     "semi_supervised": semi_supervised.run,

@@ -40,14 +40,14 @@ class Setting:
   tell: Callable[[str], None]
   console: TextIO
 
-  def open_split(self, name: str) -> sources.Source:
-    """Opens the labelled split that a key of the config names.
+  def open_source(self, name: str) -> sources.Source:
+    """Opens the split that a key of the config names, labelled or not.
 
     If the config names no data set, the split is one of the set that the
     encoder was trained on.
 
     Raises:
-      UsageError: it cannot be opened, or has no labels.
+      UsageError: it cannot be opened.
     """
     name_of_set = self.config.data_name
     folder = self.config.data_dir
@@ -55,9 +55,17 @@ class Setting:
       name_of_set = paths.of_data_set(self.encoder.config["data"]["name"])
     if folder is None:
       folder = self.encoder.config["loader"]["data_dir"]
-    source = sources.open_source(
+    return sources.open_source(
       name_of_set, self.config[name], folder and paths.absolute(folder)
     )
+
+  def open_split(self, name: str) -> sources.Source:
+    """Opens a split as `open_source` does, whose images have a class each.
+
+    Raises:
+      UsageError: it cannot be opened, or has no labels.
+    """
+    source = self.open_source(name)
     if not source.num_classes:
       raise UsageError(
         f"{source.name} has no labels to evaluate with; name a labelled set, "

@@ -1,0 +1,225 @@
+"""Linear transfer: logistic regressions on frozen features (paper App. D.2).
+
+A sweep of penalties on train, one of them chosen on valid, fitted again on
+train and valid together, and reported once on test.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from byol_flax.evaluation import features, logistic, scores, training
+from byol_flax.evaluation.encoder import Encoder
+from byol_flax.evaluation.protocol import Setting
+from byol_flax.evaluation.transfer_splits import open_splits
+from input_pipeline import pipeline, sources, subsets, whole_files
+from input_pipeline.errors import RunError
+
+# By the name that a config gives it: (scores [N, K], labels) -> value.
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], scores.Mean]] = {
+  "top1": lambda s, y: scores.Mean(scores.top_k(s, y), left_out=()),
+  "mean_per_class": scores.mean_per_class,
+  "map11": scores.mean_average_precision,
+}
+
+# What the paper leaves open, and what is done here.
+CHOICES = (
+  "The loss is summed over images; the penalty is half of its value times the "
+  "sum of squared weights; biases are not penalised.",
+  "L-BFGS starts from zero weights at the strongest penalty, from the fit "
+  "before at the next ones, and from zero again for the last fit. It ends when "
+  f"{logistic.TOLERANCE:g} of the objective is left to be gained, by a "
+  f"quadratic estimate, or after {logistic.MOST_ITERATIONS:,} iterations.",
+  "Of penalties that are equally good on valid the strongest is chosen.",
+  "Shorter side to the encoder's size and centre crop are one bicubic resize, "
+  "not antialiased.",
+)
+CHOICE_OF_DIFFICULT = (
+  "Classes whose objects in an image are all difficult do not count for that "
+  "image, neither in fits nor in average precision."
+)
+
+# Features of one split, [N, F], and their labels, [N] or [N, K].
+Rows = tuple[np.ndarray, np.ndarray]
+
+
+def run(setting: Setting) -> dict[str, Any]:
+  """The protocol of configs/transfer.py."""
+  config = setting.config
+  splits = open_splits(setting)
+  crop = dataclasses.replace(setting.encoder.crop, ratio=config.crop_ratio)
+  reader = features.make_reader(
+    crop,
+    setting.mesh,
+    batch_size=config.batch_size,
+    num_workers=config.num_workers,
+    num_threads=config.num_threads,
+  )
+  encoder = features.calibrate(
+    setting.encoder, splits.train, reader, setting.mesh
+  )
+  train, valid, test = (
+    _rows(setting, encoder, reader, name, split, splits.labels[name])
+    for name, split in splits.named.items()
+  )
+  found = training.once(
+    setting,
+    "penalties",
+    lambda: _found(setting, train, valid, test, splits.num_classes),
+  )
+  left_out = [splits.class_name(k) for k in found.pop("left_out")]
+  setting.tell(
+    f"transfer, {splits.test.name}: {config.metric} {found[config.metric]:.3f} "
+    f"on test, {found['valid']:.3f} on valid (penalty {found['penalty']:.3g})"
+  )
+  if left_out:
+    setting.tell(
+      f"Classes that test has no image of do not count: {', '.join(left_out)}"
+    )
+  if found["penalty"] in (config.penalties.least, config.penalties.most):
+    setting.tell(
+      f"The best penalty, {found['penalty']:.3g}, is at the end of the sweep; "
+      "one beyond it may be better."
+    )
+  several = config.metric == "map11"
+  return {
+    **found,
+    "left_out": left_out,
+    "splits": setting.describe(*splits.named.values()),
+    "choices": [
+      splits.how_valid_is_made,
+      *CHOICES,
+      *([CHOICE_OF_DIFFICULT] if several else []),
+    ],
+  }
+
+
+def _rows(
+  setting: Setting,
+  encoder: Encoder,
+  reader: pipeline.EvalReader,
+  name: str,
+  split: sources.Source,
+  labels: np.ndarray,
+) -> Rows:
+  """Features and labels of a split, computed now or by an earlier start.
+
+  They are kept in the workdir, because they cost more than all that follows.
+  """
+  path = epath.Path(setting.workdir, f"features-{name}.npz")
+  if kept := _kept(setting, path, split.fingerprint):
+    numbers, found = kept
+  else:
+    setting.console.write(f"features of {reader.describe(split)}\n")
+    (read,) = features.extract_splits(
+      features.make_feature_fn(encoder, setting.mesh),
+      encoder.variables,
+      [subsets.Numbered(split)],
+      reader,
+      mesh=setting.mesh,
+      part_done=setting.progress(
+        reader.count_batches(split), reader.batch_size
+      ),
+    )
+    numbers, found = read["label"], read["representation"]
+    if jax.process_index() == 0:
+      whole_files.write_arrays(
+        path,
+        {
+          "numbers": numbers,
+          "features": found,
+          "fingerprint": np.array(split.fingerprint),
+        },
+      )
+  if unread := len(split) - len(numbers):
+    setting.tell(
+      f"{unread} images of {split.split} are unreadable and left out"
+    )
+  if not np.isfinite(found).all():
+    raise RunError(
+      f"The encoder gives features of {split.split} that are not finite "
+      "numbers; no classifier can be fitted. Evaluate another checkpoint."
+    )
+  return found, labels[numbers]
+
+
+def _kept(
+  setting: Setting, path: epath.Path, fingerprint: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """What an earlier start kept, unless the images have changed since.
+
+  All processes must see it: what process 0 wrote others may see later.
+  """
+  if setting.processes.any(not path.exists()):
+    return None
+  kept = whole_files.read_arrays(str(path))
+  if setting.processes.any(str(kept["fingerprint"]) != fingerprint):
+    return None
+  return kept["numbers"], kept["features"]
+
+
+def _found(
+  setting: Setting, train: Rows, valid: Rows, test: Rows, num_classes: int
+) -> dict[str, Any]:
+  """The sweep, the choice, and the report."""
+  config = setting.config
+  measure = METRICS[config.metric]
+  path = _sweep(setting, train, valid, num_classes)
+  chosen = max(path, key=lambda row: row["valid"])  # of equal ones the first
+  both = logistic.Regression(
+    np.concatenate([train[0], valid[0]]),
+    np.concatenate([train[1], valid[1]]),
+    num_classes=num_classes,
+    mesh=setting.mesh,
+  )
+  (fit,) = both.path([chosen["penalty"]])
+  result = measure(logistic.Scorer.of(test[0], setting.mesh)(fit), test[1])
+  return {
+    config.metric: result.value,
+    "valid": chosen["valid"],
+    "penalty": chosen["penalty"],
+    "path": path,
+    "last_fit": _facts(fit),
+    "left_out": list(result.left_out),
+  }
+
+
+def _sweep(
+  setting: Setting, train: Rows, valid: Rows, num_classes: int
+) -> list[dict[str, Any]]:
+  """A row for each penalty, the strongest first."""
+  measure = METRICS[setting.config.metric]
+  score = logistic.Scorer.of(valid[0], setting.mesh)
+  regression = logistic.Regression(
+    *train, num_classes=num_classes, mesh=setting.mesh
+  )
+  penalties = logistic.penalties(**setting.config.penalties)
+  rows: list[dict[str, Any]] = []
+  for fit in regression.path(penalties):
+    rows.append(
+      {
+        "penalty": fit.penalty,
+        "valid": measure(score(fit), valid[1]).value,
+        **_facts(fit),
+      }
+    )
+    setting.console.write(
+      f"penalty {len(rows)} of {len(penalties)}, {fit.penalty:.1e}: "
+      f"{rows[-1]['valid']:.3f} on valid after {fit.iterations} iterations\n"
+    )
+    setting.processes.part_done()
+  return rows
+
+
+def _facts(fit: logistic.Fit) -> dict[str, Any]:
+  """How a fit ended."""
+  return {
+    "objective": fit.objective,
+    "excess": fit.excess,
+    "iterations": fit.iterations,
+    "stalled": fit.stalled,
+  }
