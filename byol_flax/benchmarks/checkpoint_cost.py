@@ -11,7 +11,7 @@ import jax
 from byol_flax import sharding
 from byol_flax.benchmarks import memory
 from byol_flax.pretrain import build
-from byol_flax.runs import checkpoint, data_sets, interrupts
+from byol_flax.runs import checkpoint, data_sets, digest, interrupts
 from byol_flax.runs.distributed import Processes
 from byol_flax.slices import GIB
 
@@ -27,18 +27,23 @@ def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
     stream: console.
 
   Returns:
-    Seconds until `save` returns, seconds until the checkpoint is committed, and
-    seconds of the restore; bytes of the state, and how many bytes the state and
-    what saving adds to it take on the host at most.
+    Seconds to compile the digest's programs, until `save` returns, until the
+    checkpoint is committed, and of the restore; bytes of the state, and how
+    many bytes the state and what saving adds to it take on the host at most.
   """
   examples, classes = data_sets.size_of(config)
   mesh = sharding.make_mesh()
   built = build.build(config, mesh, num_examples=examples, num_classes=classes)
   state = jax.block_until_ready(built.create_state())
+  # A run does this while it trains, long before its first save.
+  begun = time.perf_counter()
+  digest.compile_ahead(built.abstract_state).join()
+  compiling = time.perf_counter() - begun
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
   found: dict[str, Any] = {
     "devices": sharding.describe(mesh),
     "state_bytes": size,
+    "digest_compiling_seconds": compiling,
     "blocking_seconds": [],
     "committed_seconds": [],
   }
@@ -71,6 +76,7 @@ def benchmark(config: Any, *, folder: str, stream: TextIO) -> dict[str, Any]:
     found["restored"] = restored is not None
   stream.write(
     f"{found['devices']}; a state of {size / GIB:.2f} GiB\n"
+    f"the digest's programs compile in {compiling:.1f} s, while a run trains; "
     f"save returns after {_listing(found['blocking_seconds'])} s, is committed "
     f"after {_listing(found['committed_seconds'])} s; restored in "
     f"{found['restore_seconds']:.1f} s\n"

@@ -71,13 +71,16 @@ def tree_digest(tree: Any) -> str:
   return whole(leaf_sums(tree))
 
 
-def compile_ahead(abstract_tree: Any) -> None:
+def compile_ahead(abstract_tree: Any) -> threading.Thread:
   """Compiles in a thread what `leaf_sums` of such a tree needs.
 
   Otherwise the first save would wait for the compilation.
 
   Args:
     abstract_tree: of `jax.ShapeDtypeStruct` with shardings.
+
+  Returns:
+    The thread, which was started.
   """
   kinds = dict.fromkeys(map(_kind, jax.tree.leaves(abstract_tree)))
 
@@ -88,7 +91,9 @@ def compile_ahead(abstract_tree: Any) -> None:
       _program(kind)
 
   # No daemon: an interpreter that ended while XLA compiles would crash.
-  threading.Thread(target=compile_all, name="digest").start()
+  thread = threading.Thread(target=compile_all, name="digest")
+  thread.start()
+  return thread
 
 
 _Kind = tuple[tuple[int, ...], Any, Any]
