@@ -1,17 +1,18 @@
 """How long a sweep of logistic regressions takes, beside scikit-learn's.
 
 Command: python -m tests.logistic_benchmark [--rows=5000 --width=1024
-  --classes=50] [--theirs=float64] [--only=sweep|growth|side_by_side]
-Where other programs run, too, give scikit-learn one thread
-(OPENBLAS_NUM_THREADS=1): two that wait for each other can take 70 times as
-long.
+  --classes=50] [--theirs=float64] [--gradient=G]
+  [--only=sweep|growth|side_by_side]
+Where other programs run, too, let both have one core and look at the CPU time:
+  OPENBLAS_NUM_THREADS=1 taskset -c 0 python -m tests.logistic_benchmark
+Two threads of scikit-learn that wait for each other can take 70 times as long.
 
 sweep: 45 penalties from 1e5 to 1e-6, each begun where the one before ended, on
 both sides. Scikit-learn stops where its gradient is as small as ours was at
-that penalty, or after 1,000 iterations. In float32 (--theirs=float32) it ends
-many searches before, because it goes by differences of losses. Losses and
-gradients are computed in float64 for both.
-growth: the seconds of an iteration of ours, with N, F and K doubled in turn.
+that penalty (or --gradient, if that is less), or after 1,000 iterations. In
+float32 (--theirs=float32) it ends many searches before that, because it goes by
+differences of losses. Losses and gradients are computed in float64 for both.
+growth: the CPU time of an iteration of ours, with N, F and K doubled in turn.
 side_by_side: all penalties at once from zero weights, for the choice between
 that and beginning where the one before ended.
 """
@@ -57,39 +58,48 @@ def objective(x, labels, weights, biases, penalty):
   return value, largest / len(labels)
 
 
+def told(seconds):
+  return f"{seconds[0]:.1f} s ({seconds[1]:.1f} s of CPU)"
+
+
 def accuracy(x, labels, weights, biases):
   return np.mean((x @ weights + biases).argmax(axis=1) == labels)
 
 
+def times():
+  """Now, and the CPU time so far of all threads: both in seconds."""
+  return np.array([time.monotonic(), time.process_time()])
+
+
 def ours(train, classes):
-  """(seconds, fits), once compiled."""
+  """(seconds and CPU seconds, fits), once compiled."""
   regression = logistic.Regression(
     *train, num_classes=classes, mesh=sharding.make_mesh()
   )
   list(regression.path(PENALTIES[:1]))
-  begun = time.monotonic()
+  begun = times()
   regression = logistic.Regression(
     *train, num_classes=classes, mesh=sharding.make_mesh()
   )
   fits = list(regression.path(PENALTIES))
-  return time.monotonic() - begun, fits
+  return times() - begun, fits
 
 
 def scikit_learns(train, slopes):
-  """Yields (seconds, weights, biases, iterations) of each penalty."""
+  """Yields (times, weights, biases, iterations) of each penalty."""
   model = LogisticRegression(warm_start=True, max_iter=1000)
   for penalty, slope in zip(PENALTIES, slopes, strict=True):
     model.set_params(C=1 / penalty, tol=slope)
-    begun = time.monotonic()
+    begun = times()
     with warnings.catch_warnings():
       warnings.simplefilter("ignore", ConvergenceWarning)
       model.fit(*train)
-    seconds = time.monotonic() - begun
+    seconds = times() - begun
     weights, biases = model.coef_.T.astype(float), model.intercept_
     yield seconds, weights, biases.astype(float), int(model.n_iter_[0])
 
 
-def sweep(shape, theirs):
+def sweep(shape, theirs, gradient):
   rows, width, classes = shape
   train = examples(rows, width, classes, seed=0)
   test = examples(10_000, width, classes, seed=1)
@@ -97,35 +107,44 @@ def sweep(shape, theirs):
   seconds, fits = ours(train, classes)
   iterations = sum(fit.iterations for fit in fits)
   print(
-    f"ours: {seconds:.1f} s, {iterations:,} iterations, "
+    f"ours: {told(seconds)}, {iterations:,} iterations, "
     f"{sum(fit.stalled for fit in fits)} of {len(fits)} stalled",
     flush=True,
   )
   mine = [objective(*wide, f.weights, f.biases, f.penalty) for f in fits]
   given = train[0].astype(theirs), train[1]
-  found = scikit_learns(given, [slope for _, slope in mine])
-  total, steps = 0.0, 0
+  found = scikit_learns(given, [min(slope, gradient) for _, slope in mine])
+  total, steps, losses, accuracies = np.zeros(2), 0, [], []
   print("penalty; iterations, loss, largest gradient, accuracy: ours | theirs")
   for fit, (value, slope), other in zip(fits, mine, found, strict=True):
     their_seconds, weights, biases, count = other
     total, steps = total + their_seconds, steps + count
     loss, other_slope = objective(*wide, weights, biases, fit.penalty)
     reached = "" if other_slope <= 2 * slope else " (not reached)"
+    right = [
+      accuracy(*test, fit.weights, fit.biases),
+      accuracy(*test, weights, biases),
+    ]
+    losses.append(value / loss - 1)
+    accuracies.append(abs(right[0] - right[1]))
     print(
       f"{fit.penalty:9.2e}; {fit.iterations:4d} {value:.6e} {slope:.1e} "
-      f"{accuracy(*test, fit.weights, fit.biases):.4f} | {count:4d} "
-      f"{loss:.6e} {other_slope:.1e} {accuracy(*test, weights, biases):.4f}; "
-      f"ours - theirs {value / loss - 1:+.1e}{reached}",
+      f"{right[0]:.4f} | {count:4d} "
+      f"{loss:.6e} {other_slope:.1e} {right[1]:.4f}; "
+      f"ours - theirs {losses[-1]:+.1e}{reached}",
       flush=True,
     )
   print(
-    f"scikit-learn: {total:.1f} s, {steps:,} iterations; "
-    f"ours is {total / seconds:.1f} times as fast"
+    f"scikit-learn: {told(total)}, {steps:,} iterations; ours takes "
+    f"1/{total[0] / seconds[0]:.1f} of the time and "
+    f"1/{total[1] / seconds[1]:.1f} of the CPU time; losses differ by "
+    f"{min(losses):+.1e} to {max(losses):+.1e}, accuracies by at most "
+    f"{max(accuracies):.4f}"
   )
 
 
 def growth(shape):
-  print("rows, width, classes: iterations of a sweep, seconds, ms an iteration")
+  print("rows, width, classes: iterations of a sweep, time, CPU ms each")
   for factors in ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 2)):
     rows, width, classes = (
       size * factor for size, factor in zip(shape, factors, strict=True)
@@ -134,8 +153,8 @@ def growth(shape):
     seconds, fits = ours(train, classes)
     iterations = sum(fit.iterations for fit in fits)
     print(
-      f"{rows:6d} {width:5d} {classes:4d}: {iterations:5d} {seconds:6.1f} s "
-      f"{1e3 * seconds / iterations:6.1f} ms",
+      f"{rows:6d} {width:5d} {classes:4d}: {iterations:5d} {told(seconds)}, "
+      f"{1e3 * seconds[1] / iterations:6.1f} ms",
       flush=True,
     )
 
@@ -159,13 +178,13 @@ def side_by_side(shape):
 
   arguments = regression._problem, regression._zero, jnp.array(PENALTIES)
   compiled = solve.lower(*arguments).compile()
-  begun = time.monotonic()
+  begun = times()
   found = jax.block_until_ready(compiled(*arguments))
-  together = time.monotonic() - begun
+  together = times() - begun
   print(
-    f"one after another: {seconds:.1f} s, "
+    f"one after another: {told(seconds)}, "
     f"{sum(fit.iterations for fit in fits):,} iterations; side by side: "
-    f"{together:.1f} s, {int(found.iterations.sum()):,} iterations, at most "
+    f"{told(together)}, {int(found.iterations.sum()):,} iterations, at most "
     f"{int(found.iterations.max())} of one penalty"
   )
 
@@ -181,11 +200,12 @@ def main():
   parser.add_argument(
     "--theirs", choices=("float32", "float64"), default="float64"
   )
+  parser.add_argument("--gradient", type=float, default=float("inf"))
   parser.add_argument("--only", choices=("sweep", *OTHERS), default="sweep")
   options = parser.parse_args()
   shape = (options.rows, options.width, options.classes)
   if options.only == "sweep":
-    sweep(shape, options.theirs)
+    sweep(shape, options.theirs, options.gradient)
   else:
     OTHERS[options.only](shape)
 

@@ -32,6 +32,16 @@ KNN = (
 )
 
 
+TRANSFER = (
+  "--config=configs/transfer.py",
+  "--encoder=random:configs/byol_digits.py",
+  "--config.train_split=train[:60%]",
+  "--config.valid_split=train[60%:]",
+  "--config.batch_size=48",  # calibrates alike on one device and on four
+  "--config.num_workers=0",
+)
+
+
 def start(workdir, log, flags=FLAGS):
   """Two processes with two devices each."""
   port = trainers.free_ports()
@@ -113,3 +123,33 @@ def test_the_neighbours_in_two_processes_are_those_in_one(tmp_path):
       found = one["top1"][vote][k], two["top1"][vote][k]
       assert found[0] == pytest.approx(found[1], abs=0.003)
       assert found[0] > 0.5
+
+
+@pytest.mark.slow
+def test_a_transfer_of_two_processes_that_were_killed_is_that_of_one(tmp_path):
+  two = tmp_path / "two"
+  with (tmp_path / "log").open("wb") as log:
+    killed = start(two, log, TRANSFER)
+    deadline = time.monotonic() + 200
+    while not (two / "features-valid.npz").exists():
+      assert time.monotonic() < deadline
+      time.sleep(0.02)
+    for process in killed:
+      process.kill()
+      process.wait()
+    assert not (two / "result.json").exists()
+    again = start(two, log, TRANSFER)
+    codes = [process.wait(300) for process in again]
+  assert codes == [0, 0], (tmp_path / "log").read_text()
+  done = forks.byol("evaluate", *TRANSFER, f"--workdir={tmp_path}/one")
+  assert done.returncode == 0, done.stderr
+  one, other = (
+    json.loads((tmp_path / name / "result.json").read_text())
+    for name in ("one", "two")
+  )
+  assert other["devices"] == "4 cpu devices of 2 processes"
+  assert other["top1"] == pytest.approx(one["top1"], abs=0.003)
+  assert len(one["path"]) == len(other["path"]) == 45
+  for a, b in zip(one["path"], other["path"], strict=True):
+    assert a["objective"] == pytest.approx(b["objective"], rel=1e-5)
+    assert a["valid"] == pytest.approx(b["valid"], abs=0.004)  # 2 of 575
