@@ -8,14 +8,16 @@ each operation of the compiled program come closer. BUILD_NOTES.md compares both
 with published runs (Results, Preflight).
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from byol_flax import sharding, trees
 from byol_flax.preflight import hlo
@@ -104,6 +106,23 @@ def devices_of(slice_: Slice) -> list[Any]:
   return list(found.devices)
 
 
+@contextlib.contextmanager
+def _nothing_kept() -> Iterator[None]:
+  """Compiles without JAX's cache, which may be on for other programs.
+
+  A program for devices that are absent cannot be read back from it.
+  """
+  before = jax.config.values["jax_enable_compilation_cache"]
+  jax.config.update("jax_enable_compilation_cache", False)
+  # JAX looks at the option once, and again after this.
+  compilation_cache.reset_cache()
+  try:
+    yield
+  finally:
+    jax.config.update("jax_enable_compilation_cache", before)
+    compilation_cache.reset_cache()
+
+
 def compile_step(
   config: Any,
   slice_: Slice,
@@ -143,7 +162,8 @@ def compile_step(
   lowered = built.step_fn.lower(built.abstract_state, built.abstract_batch)
   tell("compiling")
   try:
-    compiled = lowered.compile()
+    with _nothing_kept():
+      compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     # Its beginning differs between versions of libtpu.
     if "RESOURCE_EXHAUSTED" not in str(error):
@@ -158,7 +178,8 @@ def compile_step(
   if on_devices:
     tell("compiling the augmentation")
     views = jax.jit(built.make_views, out_shardings=sharding.split(mesh))
-    views_cost = cost_of(views.lower(built.abstract_batch).compile(), slice_)
+    with _nothing_kept():
+      views_cost = cost_of(views.lower(built.abstract_batch).compile(), slice_)
   memory = compiled.memory_analysis()
   return Compiled(
     fits=True,

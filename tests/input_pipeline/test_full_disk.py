@@ -195,7 +195,7 @@ def train(workdir):
 
 @pytest.mark.slow
 def test_a_run_on_a_full_disk_ends_in_a_sentence_and_goes_on(small_disk):
-  disk = small_disk("size=900k")  # of which a run with its checkpoints has 1300
+  disk = small_disk("size=700k")  # of which a run with its checkpoints has 1300
   workdir = disk / "run"
   first, again = train(workdir), train(workdir)
   for ended in (first, again):
