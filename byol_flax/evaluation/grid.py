@@ -31,13 +31,16 @@ def scores(
     return {"score": count(training.run(points[name](), setting))}
 
   found: dict[str, float] = {}
+  leader = ""
   for name in points:
     kept = training.once(
       setting, f"scores-{name}", functools.partial(score, name)
     )
     found[name] = kept["score"]
-    for lost in found.keys() - {best(found)}:
-      forget(setting, lost)
+    if leader:
+      # One name at a time, the same on every process: they wait for each other.
+      forget(setting, name if best(found) == leader else leader)
+    leader = best(found)
   return found
 
 
