@@ -115,7 +115,7 @@ def open_source(
   except UnreadableError as error:
     raise UsageError(f"{name} cannot be opened: {error}.") from error
   examples = _range(name, split, first, last, len(source))
-  return Part(source, split, examples.start, examples.stop)
+  return Part(source, split, examples)
 
 
 def size_of(
@@ -169,73 +169,69 @@ def _position(bound: str, length: int) -> int:
 
 
 class Part:
-  """Examples `start`, ..., `stop` - 1 of a source, as a `Source`."""
+  """Some examples of a source, in the order given, as a `Source`.
 
-  def __init__(self, source: Source, split: str, start: int, stop: int) -> None:
-    """Takes the ends of a range within `source`, and the name of the part."""
+  Attributes:
+    source: what it is a part of.
+    examples: their numbers in `source`.
+  """
+
+  def __init__(
+    self, source: Source, split: str, examples: Sequence[int] | np.ndarray
+  ) -> None:
+    """Takes a range, or an int array [N]; `split` is the name of the part."""
     self.name = source.name
     self.split = split
     self.num_classes = source.num_classes
     self.ignored = source.ignored
     self.class_names = source.class_names
-    self._source = source
-    self._range = range(start, stop)
-
-  @property
-  def examples(self) -> range:
-    """Its examples, as numbers of `whole`."""
-    return self._range
-
-  @property
-  def whole(self) -> str:
-    """The split that it is a part of."""
-    return self._source.split
+    self.source = source
+    self.examples = examples
 
   def __len__(self) -> int:
-    return len(self._range)
+    return len(self.examples)
 
   def __getitem__(self, i: int) -> dict[str, Any]:
-    return self._source[self._range[i]]
+    return self.source[int(self.examples[i])]
 
   @property
   def fingerprint(self) -> str:
     """The source's."""
-    return self._source.fingerprint
+    return self.source.fingerprint
 
   def example_name(self, i: int) -> str:
     """The source's name of the example."""
-    return self._source.example_name(self._range[i])
+    return self.source.example_name(int(self.examples[i]))
 
   def file_of(self, i: int) -> tuple[str, int] | None:
     """The source's file of the example."""
-    return self._source.file_of(self._range[i])
+    return self.source.file_of(int(self.examples[i]))
 
   def unlabelled(self) -> np.ndarray:
     """Those examples without a label that lie in this part."""
-    found = self._source.unlabelled() - self._range.start
-    return found[(found >= 0) & (found < len(self))]
+    return np.flatnonzero(np.isin(self.examples, self.source.unlabelled()))
 
 
 def shared_examples(one: Source, other: Source) -> int:
   """How many images two splits of `open_source` share, by their positions."""
-  if not (isinstance(one, Part) and isinstance(other, Part)):
-    return 0
   (whole, first), (second_whole, second) = _place(one), _place(other)
   if (one.name, whole) != (other.name, second_whole):
     return 0
-  return max(0, min(first.stop, second.stop) - max(first.start, second.start))
+  return len(np.intersect1d(first, second))
 
 
-def _place(part: Part) -> tuple[str, range]:
-  """The split that `part` lies in, and its range there."""
-  facts = known_facts(part.name)
-  if not facts or part.whole not in facts.splits:
-    return part.whole, part.examples
-  # Our split may be a part of one of TFDS's, as valid is of train.
-  theirs, _ = facts.splits[part.whole]
+def _place(source: Source) -> tuple[str, np.ndarray]:
+  """The split that all examples of `source` lie in, and their numbers there."""
+  examples = np.arange(len(source))
+  while isinstance(source, Part):
+    examples, source = np.asarray(source.examples)[examples], source.source
+  facts = known_facts(source.name)
+  if not facts or source.split not in facts.splits:
+    return source.split, examples
+  # Ours may be a part of one of TFDS's, as valid is of train.
+  theirs, _ = facts.splits[source.split]
   base, first, _ = _parse_split(theirs)
-  start = int(first or 0)
-  return base, range(part.examples.start + start, part.examples.stop + start)
+  return base, examples + int(first or 0)
 
 
 def read_example(

@@ -13,46 +13,7 @@ from input_pipeline import loading, sources
 from input_pipeline.errors import UsageError
 
 
-class Chosen:
-  """Some examples of a source, in the order given, as a `Source`."""
-
-  def __init__(
-    self, source: sources.Source, split: str, indices: np.ndarray
-  ) -> None:
-    """Takes the examples' numbers in `source`, int [N], and a name."""
-    self.name = source.name
-    self.split = split
-    self.num_classes = source.num_classes
-    self.ignored = source.ignored
-    self.class_names = source.class_names
-    self._source = source
-    self.indices = indices
-
-  def __len__(self) -> int:
-    return len(self.indices)
-
-  def __getitem__(self, i: int) -> dict[str, Any]:
-    return self._source[int(self.indices[i])]
-
-  @property
-  def fingerprint(self) -> str:
-    """The source's."""
-    return self._source.fingerprint
-
-  def example_name(self, i: int) -> str:
-    """The source's name of the example."""
-    return self._source.example_name(int(self.indices[i]))
-
-  def file_of(self, i: int) -> tuple[str, int] | None:
-    """The source's file of the example."""
-    return self._source.file_of(int(self.indices[i]))
-
-  def unlabelled(self) -> np.ndarray:
-    """Those chosen examples that have no label."""
-    return np.flatnonzero(np.isin(self.indices, self._source.unlabelled()))
-
-
-class Numbered(Chosen):
+class Numbered(sources.Part):
   """All examples of a source, with their numbers for labels.
 
   After a reading that leaves out what is unreadable they tell what is left.
@@ -60,7 +21,7 @@ class Numbered(Chosen):
 
   def __init__(self, source: sources.Source) -> None:
     """Takes the source."""
-    super().__init__(source, source.split, np.arange(len(source)))
+    super().__init__(source, source.split, range(len(source)))
 
   def __getitem__(self, i: int) -> dict[str, Any]:
     return {**super().__getitem__(i), "label": np.int32(i)}

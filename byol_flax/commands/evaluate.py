@@ -10,7 +10,6 @@ from typing import Any, TextIO
 
 from byol_flax.commands import config_bounds, config_file, together
 from byol_flax.runs.distributed import Processes
-from input_pipeline import full_disk
 from input_pipeline.errors import UsageError
 
 # JAX is imported within the functions, so that SIGTERM has a handler before.
@@ -129,10 +128,7 @@ def _result_file(
     yield str(epath.Path(options.workdir, "summary.json"))
     return
   identity = {"config": config.to_dict(), "encoder": encoder.provenance}
-  with (
-    full_disk.told(options.workdir, lambda: "the same command then goes on"),
-    workdir_lib.taken(options.workdir),
-  ):
+  with workdir_lib.taken(options.workdir):
     place.claim(options.workdir, identity, processes)
     yield str(epath.Path(options.workdir, place.RESULT))
 

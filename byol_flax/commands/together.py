@@ -45,8 +45,13 @@ def started(
   cluster = distributed.find_cluster(
     options.coordinator, options.process_count, options.process_index
   )
-  # The processes compare this, so that all of them do the same.
-  said = {**vars(options), "process_index": None, "config": config.to_json()}
+  # The processes compare this, so that all of them do the same. How each one
+  # finds the others, and where it keeps programs, is its own affair.
+  own = ("coordinator", "process_index", "compilation_cache")
+  said = {
+    **{name: x for name, x in vars(options).items() if name not in own},
+    "config": config.to_json(),
+  }
   with distributed.start(
     cluster,
     watch.Deadlines(**config.deadlines),

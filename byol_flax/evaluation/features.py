@@ -164,7 +164,7 @@ def calibrate(
     return encoder
   alone = dataclasses.replace(reader, process_index=0, process_count=1)
   count = min(len(source), _CALIBRATION_BATCHES * reader.batch_size)
-  first = sources.Part(source, source.split, 0, count)
+  first = sources.Part(source, source.split, range(count))
 
   @jax.jit
   def update(variables: Any, images: jax.Array) -> Any:

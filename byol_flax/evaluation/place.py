@@ -7,8 +7,9 @@ from typing import Any
 import jax
 from etils import epath
 
-from byol_flax.runs import metrics_log, run_files
+from byol_flax.runs import run_files
 from byol_flax.runs.distributed import Processes
+from byol_flax.runs.workdir import differences
 from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 
@@ -16,13 +17,13 @@ RESULT = "result.json"
 _IDENTITY = "evaluation.json"
 # These may change when an evaluation goes on.
 _MAY_CHANGE = (
-  "config.num_workers",
-  "config.num_threads",
-  "config.data_dir",
+  "config.num_workers.",
+  "config.num_threads.",
+  "config.data_dir.",
   "config.checkpoint.",
   "config.deadlines.",
-  "config.report_every_steps",
-  "encoder.code_version",  # of random weights it is that of the evaluation
+  "config.report_every_steps.",
+  "encoder.code_version.",  # of random weights it is that of the evaluation
 )
 
 
@@ -60,13 +61,7 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
     whole_files.write_text(path, json.dumps(now, indent=2) + "\n")
     return
   before = json.loads(path.read_text())
-  there, here = metrics_log.flatten(before), metrics_log.flatten(now)
-  different = [
-    f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} now"
-    for key in sorted(there.keys() | here.keys())
-    if there.get(key) != here.get(key) and not key.startswith(_MAY_CHANGE)
-  ]
-  if different:
+  if different := differences(before, now, _MAY_CHANGE):
     raise UsageError(
       f"{workdir} holds another evaluation ({'; '.join(different)}). Give "
       "another --workdir."

@@ -41,20 +41,18 @@ def run(setting: Setting) -> dict[str, Any]:
   return {"rows": rows, "splits": setting.describe(train, valid, test)}
 
 
-def _parts(
-  setting: Setting, train: sources.Source
-) -> dict[str, subsets.Chosen]:
+def _parts(setting: Setting, train: sources.Source) -> dict[str, sources.Part]:
   """The labelled images of each row; a list of each is left in the workdir."""
   config = setting.config
   if config.subset_file:
     indices = subsets.listed(train, config.subset_file)
-    return {"listed": subsets.Chosen(train, "listed", indices)}
+    return {"listed": sources.Part(train, "listed", indices)}
   labels = subsets.labels_of(train)
   parts = {}
   for share in config.shares:
     name = f"{100 * share:g}-percent"
     indices = subsets.balanced(labels, share, config.subset_seed)
-    parts[name] = subsets.Chosen(train, name, indices)
+    parts[name] = sources.Part(train, name, indices)
     if jax.process_index() == 0:
       path = epath.Path(setting.workdir, f"labels-{name}.txt")
       whole_files.write_text(path, subsets.write_list(train, indices))

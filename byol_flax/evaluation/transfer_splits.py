@@ -79,8 +79,8 @@ def open_splits(setting: Setting) -> Splits:
     counts = _counts(setting, train, labels["test"])
     kept, held = subsets.hold_out(labels["train"], counts, config.seed)
     whole, seed = train, config.seed
-    train = subsets.Chosen(whole, f"{whole.split} without valid", kept)
-    valid = subsets.Chosen(
+    train = sources.Part(whole, f"{whole.split} without valid", kept)
+    valid = sources.Part(
       whole, f"{len(held):,} of {whole.split}, drawn with seed {seed}", held
     )
     labels["train"] = labels["train"][kept]

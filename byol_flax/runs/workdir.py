@@ -1,7 +1,7 @@
 """The folder of a run: may it be written to, and does it hold the same run?"""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -92,6 +92,27 @@ def to_train_longer(workdir: str) -> str:
   )
 
 
+def differences(
+  before: Mapping[str, Any], after: Mapping[str, Any], may_change: Sequence[str]
+) -> list[str]:
+  """Says of each dotted name what it was there and is now, where they differ.
+
+  Args:
+    before: a nested JSON object.
+    after: another one.
+    may_change: names, and beginnings of names, that make no difference; each
+      ends with a dot.
+  """
+  there, here = metrics_log.flatten(before), metrics_log.flatten(after)
+  absent = "not a key"
+  return [
+    f"{name}: {there.get(name, absent)} there, {here.get(name, absent)} now"
+    for name in sorted(there.keys() | here.keys())
+    if there.get(name, absent) != here.get(name, absent)
+    and not f"{name}.".startswith(tuple(may_change))
+  ]
+
+
 def check_same_run(
   saved: checkpoint.Record | None, now: checkpoint.Record, workdir: str
 ) -> None:
@@ -106,29 +127,11 @@ def check_same_run(
   """
   if saved is None:
     return
-  saved = records.completed(saved)
-
-  def meaning(run: checkpoint.Record) -> dict[str, Any]:
-    return {
-      name: value
-      for name, value in metrics_log.flatten(run["config"]).items()
-      if not f"{name}.".startswith(MAY_CHANGE)
-    }
-
-  before, after = meaning(saved), meaning(now)
-  absent = "not a key"
-  pairs = {
-    name: (before.get(name, absent), after.get(name, absent))
-    for name in sorted(before.keys() | after.keys())
-  }
-  different = [
-    f"{name}: {there} there, {here} now"
-    for name, (there, here) in pairs.items()
-    if there != here
-  ]
+  before, after = records.completed(saved)["config"], now["config"]
+  different = differences(before, after, MAY_CHANGE)
   if different:
-    there, here = pairs["epochs"]
-    longer = f" {to_train_longer(workdir)}" if here > there else ""
+    more = after["epochs"] > before["epochs"]
+    longer = f" {to_train_longer(workdir)}" if more else ""
     raise UsageError(
       f"The run in {workdir} was made with another config ("
       + "; ".join(different)

@@ -44,7 +44,7 @@ def test_a_list_is_read_back_whatever_the_folders(tmp_path):
   (tmp_path / "list.txt").write_text(moved + "\n")
   found = subsets.listed(source, str(tmp_path / "list.txt"))
   np.testing.assert_array_equal(found, indices)
-  chosen = subsets.Chosen(source, "listed", found)
+  chosen = sources.Part(source, "listed", found)
   assert [chosen.example_name(i) for i in range(3)] == text.splitlines()
   assert chosen[1]["label"] == source[7]["label"]
   part = sources.open_source("digits", "train[:7]")

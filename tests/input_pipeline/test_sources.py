@@ -230,8 +230,29 @@ class FakeSet:
 )
 def test_images_that_splits_share_are_counted(one, other, shared):
   parts = [
-    sources.Part(FakeSet(name, whole), whole, start, stop)
+    sources.Part(FakeSet(name, whole), whole, range(start, stop))
     for name, whole, start, stop in (one, other)
   ]
   assert sources.shared_examples(*parts) == shared
   assert sources.shared_examples(*reversed(parts)) == shared
+
+
+class FakeSetOf(FakeSet):
+  """Of another split, by itself."""
+
+  def __init__(self, count):
+    super().__init__("digits", "test")
+    self._count = count
+
+  def __len__(self):
+    return self._count
+
+
+def test_parts_of_parts_are_found_where_they_lie():
+  whole = FakeSet("digits", "train")
+  half = sources.Part(whole, "train[:50]", range(50))
+  chosen = sources.Part(half, "chosen", np.array([3, 49, 7]))
+  assert sources.shared_examples(chosen, half) == 3
+  later = sources.Part(whole, "train[5:8]", range(5, 8))
+  assert sources.shared_examples(chosen, later) == 1
+  assert sources.shared_examples(chosen, FakeSetOf(50)) == 0
