@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from byol_flax import sharding
-from byol_flax.evaluation import features
+from byol_flax.evaluation import features, linear_heads
 from byol_flax.models import byol, resnet
 from byol_flax.pretrain import metrics, schedules
 
@@ -171,7 +171,6 @@ def make_guess_fn(module: resnet.ResNet, mesh: Mesh) -> features.FeatureFn:
       images,
       train=False,
     )
-    _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-    return {"guesses": best[:, None].astype(jnp.int32)}
+    return {"guesses": linear_heads.best_of(logits)[:, None]}
 
-  return jax.jit(guess, out_shardings=sharding.replicated(mesh))
+  return jax.jit(guess, out_shardings=sharding.split(mesh))

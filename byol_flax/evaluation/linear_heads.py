@@ -174,6 +174,16 @@ def name_of(head: Head) -> str:
   return f"lr{head.learning_rate:g}" + "-regularised" * head.regularised
 
 
+def best_of(logits: jax.Array) -> jax.Array:
+  """Classes by falling logits, int32 [..., 5], of logits [..., K].
+
+  There are fewer if there are fewer classes. If logits tie, the class with the
+  smaller number comes first.
+  """
+  _, best = jax.lax.top_k(logits, min(_TOP, logits.shape[-1]))
+  return best.astype(jnp.int32)
+
+
 def make_guess_fn(encoder: Encoder, mesh: Mesh) -> features.FeatureFn:
   """Returns a function that gives "guesses", int32 [B, H, 5].
 
@@ -185,10 +195,9 @@ def make_guess_fn(encoder: Encoder, mesh: Mesh) -> features.FeatureFn:
   def guess(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     y = represent(encoder.module, variables["encoder"], images)
     logits = logits_of(variables["weights"], y)
-    _, best = jax.lax.top_k(logits, min(_TOP, logits.shape[-1]))
-    return {"guesses": jnp.swapaxes(best, 0, 1).astype(jnp.int32)}
+    return {"guesses": jnp.swapaxes(best_of(logits), 0, 1)}
 
-  return jax.jit(guess, out_shardings=sharding.replicated(mesh))
+  return jax.jit(guess, out_shardings=sharding.split(mesh))
 
 
 def accuracies(guesses: np.ndarray, label: np.ndarray) -> np.ndarray:
