@@ -14,8 +14,9 @@ from byol_flax.models import byol, precision
 from byol_flax.pretrain import train_state
 from byol_flax.runs import checkpoint, distributed, run_files
 from byol_flax.runs.distributed import Processes
-from configs import byol_digits, few_label
+from configs import few_label
 from input_pipeline.errors import RunError, UsageError
+from tests.evaluation import settings
 
 RNG = np.random.default_rng(3)
 ALONE = Processes()
@@ -27,8 +28,7 @@ def mesh_of(devices):
 
 
 def small_config():
-  config = byol_digits.get_config()
-  config.model.encoder.width = 0.25
+  config = settings.small_config()
   for head in ("projector", "predictor"):
     config.model[head].update({"hidden_size": 16, "output_size": 8})
   return config

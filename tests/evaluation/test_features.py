@@ -1,6 +1,6 @@
 """Features of whole splits, on any devices, and what ends them."""
 
-import io
+import dataclasses
 import threading
 
 import jax
@@ -9,17 +9,15 @@ import pytest
 
 from byol_flax import sharding
 from byol_flax.evaluation import (
-  encoder,
   features,
   online,
-  protocol,
   representations,
 )
-from byol_flax.runs.distributed import Processes
-from configs import byol_digits, few_label
+from configs import few_label
 from input_pipeline import augment, sources
 from input_pipeline.errors import PreemptedError
 from tests import tiny
+from tests.evaluation import settings
 
 
 @pytest.fixture(scope="module")
@@ -102,36 +100,16 @@ def test_what_ends_an_evaluation_ends_its_input(network):
   assert not [t for t in threading.enumerate() if t.name == "input"]
 
 
-def small_config():
-  config = byol_digits.get_config()
-  config.model.encoder.width = 0.25
-  config.model.projector.hidden_size = 16
-  config.model.predictor.hidden_size = 16
-  return config
-
-
 def few_label_table(devices, representations_=("raw_pixels", "byol")):
   """The protocol, on an encoder that was never trained."""
-  mesh, console = mesh_of(devices), io.StringIO()
+  lines = []
   config = few_label.get_config()
-  config.representations = representations_
-  config.num_workers = 0
-  config.few_label.per_class = (1, 10)
-  config.few_label.draws = 3
-  found = representations.run(
-    protocol.Setting(
-      config=config,
-      encoder=encoder.open_encoder(
-        "random:x", mesh, read_config=lambda path: small_config()
-      ),
-      workdir="",
-      mesh=mesh,
-      processes=Processes(),
-      tell=lambda line: console.write(f"{line}\n"),
-      console=io.StringIO(),
-    )
+  config.few_label.update({"per_class": (1, 10), "draws": 3})
+  mine = settings.setting(
+    config, "", devices=devices, representations=representations_
   )
-  return found["table"], console.getvalue().splitlines()
+  found = representations.run(dataclasses.replace(mine, tell=lines.append))
+  return found["table"], "\n".join(lines).splitlines()
 
 
 def test_table_of_raw_pixels_and_a_random_encoder():

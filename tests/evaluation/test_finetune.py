@@ -1,46 +1,26 @@
 """Fine-tuning on another set: the grid, a part of it, and both splits."""
 
-import io
-
-import jax
 import numpy as np
 import pytest
 
-from byol_flax import sharding
-from byol_flax.evaluation import encoder, finetune, protocol
-from byol_flax.runs.distributed import Processes
-from configs import byol_digits
+from byol_flax.evaluation import finetune
 from configs import finetune as finetune_config
 from input_pipeline import sources, subsets
+from tests.evaluation import settings
 
 
 def setting(workdir, **changes):
-  mesh = sharding.make_mesh(jax.devices()[:2])
-  config = finetune_config.get_config()
-  model = byol_digits.get_config()
-  model.model.encoder.width = 0.25
-  config.update(
-    {
-      "train_split": "train[:60%]",
-      "valid_split": "train[60%:]",
+  return settings.setting(
+    finetune_config.get_config(),
+    workdir,
+    **{
+      **settings.PARTS,
       "batch_size": 32,
       "steps": 60,
       "learning_rates": (1e-5, 0.1),
       "weight_decays": (0.0, 1e-4),
-      "num_workers": 0,
       **changes,
-    }
-  )
-  return protocol.Setting(
-    config=config,
-    encoder=encoder.open_encoder(
-      "random:x", mesh, read_config=lambda path: model
-    ),
-    workdir=str(workdir),
-    mesh=mesh,
-    processes=Processes(),
-    tell=lambda line: None,
-    console=io.StringIO(),
+    },
   )
 
 

@@ -6,24 +6,9 @@ import numpy as np
 import pytest
 
 from byol_flax.evaluation import finetuning
-from byol_flax.models import resnet
 from tests.pretrain import test_golden_step as golden_step
 
 RNG = np.random.default_rng(5)
-
-
-def module_of(name, dtype):
-  types = {"dtype": dtype, "param_dtype": dtype}
-  return resnet.ResNet(
-    architecture=golden_step.NETWORKS[name],
-    width=1,
-    stem="imagenet",
-    shortcut="projection",
-    zero_init_last=False,
-    recompute=False,
-    norm=resnet.make_norm(decay=0.9, epsilon=1e-5, **types),
-    **types,
-  )
 
 
 def golden_at(golden, t):
@@ -41,7 +26,7 @@ def golden_at(golden, t):
 def test_six_updates_are_those_of_the_authors(name):
   golden = np.load(golden_step.GOLDENS / f"linear_step_{name}.npz")
   with jax.enable_x64(True):
-    module = module_of(name, jnp.float64)
+    module = golden_step.encoder_of(name)
     params, averages = jax.tree.map(jnp.asarray, golden_at(golden, 0))
     state = finetuning.FinetuneState(
       step=jnp.zeros((), jnp.int32),

@@ -1,6 +1,5 @@
 """Linear evaluation: the authors' updates, sweeps in one pass, the protocol."""
 
-import io
 import json
 
 import jax
@@ -9,14 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from byol_flax import sharding
-from byol_flax.evaluation import encoder, linear, linear_heads, protocol
-from byol_flax.models import resnet
+from byol_flax.evaluation import encoder, linear, linear_heads
 from byol_flax.runs.distributed import Processes
 from configs import byol_digits
 from configs import linear as linear_config
 from input_pipeline import augment
 from input_pipeline.errors import PreemptedError, UsageError
+from tests.evaluation import settings
 from tests.pretrain import test_golden_step as golden_step
 
 RNG = np.random.default_rng(11)
@@ -38,17 +36,7 @@ def test_six_updates_are_those_of_the_authors(name):
   """A sweep of three, whose second head has the golden's learning rates."""
   golden = np.load(golden_step.GOLDENS / f"linear_step_{name}.npz")
   with jax.enable_x64(True):
-    types = {"dtype": jnp.float64, "param_dtype": jnp.float64}
-    module = resnet.ResNet(
-      architecture=golden_step.NETWORKS[name],
-      width=1,
-      stem="imagenet",
-      shortcut="projection",
-      zero_init_last=False,
-      recompute=False,
-      norm=resnet.make_norm(decay=0.9, epsilon=1e-5, **types),
-      **types,
-    )
+    module = golden_step.encoder_of(name)
     variables = {
       "params": golden_step.golden_tree(golden, "frozen|encoder_0"),
       "batch_stats": golden_step.with_counts(
@@ -199,36 +187,18 @@ def test_accuracies_count_labelled_examples_only():
   np.testing.assert_array_equal(found, [[0.5, 0.5], [0.0, 1.0]])
 
 
-def small_config():
-  config = byol_digits.get_config()
-  config.model.encoder.width = 0.25
-  return config
-
-
 def setting(workdir, devices=8, **changes):
-  mesh = sharding.make_mesh(jax.devices()[:devices])
-  config = linear_config.get_config("table7=1")
-  config.update(
-    {
-      "train_split": "train[:60%]",
-      "valid_split": "train[60%:]",
+  return settings.setting(
+    linear_config.get_config("table7=1"),
+    workdir,
+    devices=devices,
+    **{
+      **settings.PARTS,
       "epochs": 6.0,
       "batch_size": 64,
       "learning_rates": (0.8, 1e-4),
-      "num_workers": 0,
       **changes,
-    }
-  )
-  return protocol.Setting(
-    config=config,
-    encoder=encoder.open_encoder(
-      "random:x", mesh, read_config=lambda path: small_config()
-    ),
-    workdir=str(workdir),
-    mesh=mesh,
-    processes=Processes(),
-    tell=lambda line: None,
-    console=io.StringIO(),
+    },
   )
 
 

@@ -1,20 +1,16 @@
 """Few labels: which, and that fine-tuning on them is chosen and reported."""
 
-import io
 import itertools
 import json
 
-import jax
 import numpy as np
 import pytest
 
-from byol_flax import sharding
-from byol_flax.evaluation import encoder, protocol, semi_supervised
-from byol_flax.runs.distributed import Processes
-from configs import byol_digits
+from byol_flax.evaluation import semi_supervised
 from configs import semi_supervised as semi_supervised_config
 from input_pipeline import sources, subsets
 from input_pipeline.errors import UsageError
+from tests.evaluation import settings
 
 RNG = np.random.default_rng(8)
 
@@ -55,32 +51,17 @@ def test_a_list_is_read_back_whatever_the_folders(tmp_path):
 
 
 def setting(workdir, **changes):
-  mesh = sharding.make_mesh(jax.devices()[:2])
-  config = semi_supervised_config.get_config()
-  model = byol_digits.get_config()
-  model.model.encoder.width = 0.25
-  config.update(
-    {
-      "train_split": "train[:60%]",
-      "valid_split": "train[60%:]",
+  return settings.setting(
+    semi_supervised_config.get_config(),
+    workdir,
+    **{
+      **settings.PARTS,
       "shares": (0.1,),
       "batch_size": 16,
       "epochs": (2.0, 8.0),
       "learning_rates": (1e-4, 0.8),
-      "num_workers": 0,
       **changes,
-    }
-  )
-  return protocol.Setting(
-    config=config,
-    encoder=encoder.open_encoder(
-      "random:x", mesh, read_config=lambda path: model
-    ),
-    workdir=str(workdir),
-    mesh=mesh,
-    processes=Processes(),
-    tell=lambda line: None,
-    console=io.StringIO(),
+    },
   )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests import forks, trainers
 
-FLAGS = (
+LINEAR = (
   "--config=configs/linear.py",
   "--encoder=random:configs/byol_digits.py",
   "--config.train_split=train[:60%]",
@@ -32,6 +32,19 @@ KNN = (
 )
 
 
+GRID = (
+  "--config=configs/semi_supervised.py",
+  "--encoder=random:configs/byol_digits.py",
+  "--config.train_split=train[:60%]",
+  "--config.valid_split=train[60%:]",
+  "--config.shares=(0.1,)",
+  "--config.batch_size=16",
+  "--config.epochs=(2.0,)",
+  "--config.learning_rates=(0.1,0.2,0.4,0.05)",
+  "--config.num_workers=0",
+)
+
+
 TRANSFER = (
   "--config=configs/transfer.py",
   "--encoder=random:configs/byol_digits.py",
@@ -42,7 +55,7 @@ TRANSFER = (
 )
 
 
-def start(workdir, log, flags=FLAGS):
+def start(workdir, log, flags):
   """Two processes with two devices each."""
   port = trainers.free_ports()
   environment = {
@@ -68,36 +81,50 @@ def start(workdir, log, flags=FLAGS):
   ]
 
 
-@pytest.mark.slow
-def test_two_processes_that_were_killed_find_what_one_finds(tmp_path):
+def both(tmp_path, flags, killed_at=None):
+  """Results of one process, and of two.
+
+  Those two are killed once `killed_at` finds something in their workdir, and
+  started again.
+  """
   two = tmp_path / "two"
   with (tmp_path / "log").open("wb") as log:
-    killed = start(two, log)
-    deadline = time.monotonic() + 200
-    while not trainers.saves(two / "crop_flip"):
-      assert time.monotonic() < deadline
-      time.sleep(0.02)
-    for process in killed:
-      process.kill()
-      process.wait()
-    assert not (two / "result.json").exists()
-    again = start(two, log)
-    codes = [process.wait(300) for process in again]
+    if killed_at:
+      killed = start(two, log, flags)
+      deadline = time.monotonic() + 200
+      while not killed_at(two):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+      for process in killed:
+        process.kill()
+        process.wait()
+      assert not (two / "result.json").exists()
+    codes = [process.wait(300) for process in start(two, log, flags)]
   assert codes == [0, 0], (tmp_path / "log").read_text()
-
-  done = forks.byol("evaluate", *FLAGS, f"--workdir={tmp_path}/one")
+  done = forks.byol("evaluate", *flags, f"--workdir={tmp_path}/one")
   assert done.returncode == 0, done.stderr
-  results = [
+  one, other = (
     json.loads((tmp_path / name / "result.json").read_text())
     for name in ("one", "two")
-  ]
+  )
+  assert other["devices"] == "4 cpu devices of 2 processes"
+  return one, other
+
+
+@pytest.mark.slow
+def test_linear_evaluation_killed_in_two_processes_finds_what_one_finds(
+  tmp_path,
+):
+  results = both(
+    tmp_path, LINEAR, lambda two: trainers.saves(two / "crop_flip")
+  )
   (one,), (other,) = (result["rows"] for result in results)
   assert one["learning_rate"] == other["learning_rate"] == 0.8
   for name in ("top1", "top5"):  # rounding may turn one of 360
     assert one[name] == pytest.approx(other[name], abs=0.004)
   updates = [
     line["step"]
-    for line in trainers.lines(two / "crop_flip" / "metrics.jsonl")
+    for line in trainers.lines(tmp_path / "two/crop_flip/metrics.jsonl")
     if line["kind"] == "update"
   ]
   assert updates == sorted(set(updates))
@@ -106,17 +133,7 @@ def test_two_processes_that_were_killed_find_what_one_finds(tmp_path):
 
 @pytest.mark.slow
 def test_the_neighbours_in_two_processes_are_those_in_one(tmp_path):
-  with (tmp_path / "log").open("wb") as log:
-    together = start(tmp_path / "two", log, KNN)
-    codes = [process.wait(300) for process in together]
-  assert codes == [0, 0], (tmp_path / "log").read_text()
-  done = forks.byol("evaluate", *KNN, f"--workdir={tmp_path}/one")
-  assert done.returncode == 0, done.stderr
-  one, two = (
-    json.loads((tmp_path / name / "result.json").read_text())
-    for name in ("one", "two")
-  )
-  assert two["devices"] == "4 cpu devices of 2 processes"
+  one, two = both(tmp_path, KNN)
   assert two["counted"] == one["counted"] == {"bank": 1437, "queries": 360}
   for vote in ("majority", "weighted"):
     for k in ("1", "20"):  # rounding may turn one of 360
@@ -126,28 +143,27 @@ def test_the_neighbours_in_two_processes_are_those_in_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_transfer_of_two_processes_that_were_killed_is_that_of_one(tmp_path):
-  two = tmp_path / "two"
-  with (tmp_path / "log").open("wb") as log:
-    killed = start(two, log, TRANSFER)
-    deadline = time.monotonic() + 200
-    while not (two / "features-valid.npz").exists():
-      assert time.monotonic() < deadline
-      time.sleep(0.02)
-    for process in killed:
-      process.kill()
-      process.wait()
-    assert not (two / "result.json").exists()
-    again = start(two, log, TRANSFER)
-    codes = [process.wait(300) for process in again]
-  assert codes == [0, 0], (tmp_path / "log").read_text()
-  done = forks.byol("evaluate", *TRANSFER, f"--workdir={tmp_path}/one")
-  assert done.returncode == 0, done.stderr
-  one, other = (
-    json.loads((tmp_path / name / "result.json").read_text())
-    for name in ("one", "two")
+def test_a_grid_in_two_processes_that_were_killed_is_that_of_one(tmp_path):
+  """Both forget the same trainings, in the same order."""
+  (one,), (other,) = (
+    result["rows"]
+    for result in both(
+      tmp_path, GRID, lambda two: list(two.glob("scores-*lr0.4*.json"))
+    )
   )
-  assert other["devices"] == "4 cpu devices of 2 processes"
+  for name in ("learning_rate", "epochs", "examples"):
+    assert one[name] == other[name]
+  assert len(one["valid_top1"]) == 4
+  for point, score in one["valid_top1"].items():  # rounding may turn 6 of 575
+    assert other["valid_top1"][point] == pytest.approx(score, abs=0.0105)
+  assert not list(tmp_path.glob("two/*/checkpoints"))
+
+
+@pytest.mark.slow
+def test_a_transfer_of_two_processes_that_were_killed_is_that_of_one(tmp_path):
+  one, other = both(
+    tmp_path, TRANSFER, lambda two: (two / "features-valid.npz").exists()
+  )
   assert other["top1"] == pytest.approx(one["top1"], abs=0.003)
   assert len(one["path"]) == len(other["path"]) == 45
   for a, b in zip(one["path"], other["path"], strict=True):

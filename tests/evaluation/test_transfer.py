@@ -1,51 +1,40 @@
 """Linear transfer on digits: kept parts, devices, mistakes, and the sets."""
 
+import dataclasses
 import importlib
-import io
 
-import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from byol_flax import sharding
 from byol_flax.commands import config_bounds
-from byol_flax.evaluation import encoder, protocol, transfer
-from byol_flax.runs.distributed import Processes
+from byol_flax.evaluation import transfer
 from configs import transfer as transfer_config
 from input_pipeline import sources, subsets
 from input_pipeline.errors import PreemptedError, RunError, UsageError
-from tests.evaluation.test_linear import Preempted, small_config
+from tests.evaluation import settings
+from tests.evaluation.test_linear import Preempted
 from tests.input_pipeline.test_folders import make_folder
 from tests.input_pipeline.test_tfds_sources import store
 
 
 def setting(workdir, devices=8, processes=None, **changes):
-  """On digits, with the encoder of tests/evaluation/test_linear.py."""
-  mesh = sharding.make_mesh(jax.devices()[:devices])
-  config = transfer_config.get_config()
-  config.update(
-    {
-      "train_split": "train[:60%]",
-      "valid_split": "train[60%:]",
-      "num_workers": 0,
+  """On parts of the digits; with the lines that it tells."""
+  lines = []
+  mine = settings.setting(
+    transfer_config.get_config(),
+    workdir,
+    devices=devices,
+    **{
+      **settings.PARTS,
       "penalties": {"least": 1e-4, "most": 1e4, "count": 9},
       **changes,
-    }
+    },
   )
-  config_bounds.check(config)
-  opened = encoder.open_encoder(
-    "random:x", mesh, read_config=lambda path: small_config()
-  )
-  lines = []
-  return protocol.Setting(
-    config=config,
-    encoder=opened,
-    workdir=str(workdir),
-    mesh=mesh,
-    processes=processes or Processes(),
-    tell=lines.append,
-    console=io.StringIO(),
+  config_bounds.check(mine.config)
+  processes = processes or mine.processes
+  return dataclasses.replace(
+    mine, processes=processes, tell=lines.append
   ), lines
 
 

@@ -114,6 +114,21 @@ def assert_close(ours, golden, learning_rate_sum):
       assert worst <= 1e-8 * np.max(np.abs(expected)), (name, worst)
 
 
+def encoder_of(name, dtype=jnp.float64):
+  """The encoder that a golden file was made with."""
+  types = {"dtype": dtype, "param_dtype": dtype}
+  return resnet.ResNet(
+    architecture=NETWORKS[name],
+    width=1,
+    stem="imagenet",
+    shortcut="projection",
+    zero_init_last=False,
+    recompute=False,
+    norm=resnet.make_norm(decay=0.9, epsilon=1e-5, **types),
+    **types,
+  )
+
+
 @pytest.fixture(params=NETWORKS)
 def golden(request):
   """One golden file and the network it was made with."""
@@ -121,16 +136,7 @@ def golden(request):
   norm = resnet.make_norm(decay=0.9, epsilon=1e-5, **types)
   mlp = {"hidden_size": 32, "output_size": 16, "final_bias": False}
   network = byol.ByolNetwork(
-    encoder=resnet.ResNet(
-      architecture=NETWORKS[request.param],
-      width=1,
-      stem="imagenet",
-      shortcut="projection",
-      zero_init_last=False,
-      recompute=False,
-      norm=norm,
-      **types,
-    ),
+    encoder=encoder_of(request.param),
     projector=heads.MLP(**mlp, norm=norm, **types),
     predictor=heads.MLP(**mlp, norm=norm, **types),
     num_classes=10,
