@@ -213,7 +213,7 @@ def test_data_sets_without_one_image(tmp_path):
 def test_labels_out_of_range(cifar10_dir):
   source = open_source("cifar10", "train", cifar10_dir)
   highest = max(range(40), key=lambda i: source[i]["label"])
-  source._source.num_classes = int(source[highest]["label"])
+  source.source.num_classes = int(source[highest]["label"])
   message = f"from 0 to .*cifar10 train record {highest} has"
   with pytest.raises(UsageError, match=message):
     source[highest]

@@ -104,16 +104,18 @@ def test_workers_of_prepare_say_nothing(tmp_path):
 
 
 HALF_TOLD = """
-import multiprocessing, signal
+import multiprocessing, signal, time
 from byol_flax.runs import interrupts
 from input_pipeline import parents
+def stay(told):
+  time.sleep(60)  # so that whoever is late to look still finds it
 if __name__ == "__main__":
   interrupts.listen("interrupted.")
   print("ready", flush=True)
   told = bytes(10_000_000)  # more than a pipe holds: it waits for the child
   context = multiprocessing.get_context("spawn")
   with parents.born_deaf(signal.SIGINT):
-    context.Process(target=len, args=[told]).start()
+    context.Process(target=stay, args=[told]).start()
 """
 
 
