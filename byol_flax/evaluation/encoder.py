@@ -7,6 +7,7 @@ the optimizer, and works on any devices.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,6 +49,15 @@ class Encoder:
   has_averages: bool
   config: Config
   provenance: dict[str, Any]
+
+  @property
+  def representation(self) -> jax.ShapeDtypeStruct:
+    """Shape [1, F] and type of the representation of an image."""
+    images = jax.ShapeDtypeStruct((1, *[self.crop.size] * 2, 3), jnp.uint8)
+    y: jax.ShapeDtypeStruct = jax.eval_shape(
+      functools.partial(represent, self.module), self.variables, images
+    )
+    return y
 
 
 def represent(

@@ -5,18 +5,16 @@ each representation only once for all of them.
 """
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.evaluation import features, linear_heads, splits, training
-from byol_flax.evaluation.encoder import Encoder, represent
+from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
 from input_pipeline import augment, pipeline, sources
@@ -35,12 +33,7 @@ def run(setting: Setting) -> dict[str, Any]:
   _check(config, train, setting.mesh)
   reader = setting.make_reader()
   encoder = features.calibrate(setting.encoder, train, reader, setting.mesh)
-  heads = [
-    linear_heads.Head(rate, regularised)
-    for regularised, rate in itertools.product(
-      config.logit_regularisation, config.learning_rates
-    )
-  ]
+  heads = heads_of(config)
   rows = []
   for name in config.augmentations:
     sweep = _Sweep(setting, encoder, heads, reader, train, valid, test)
@@ -60,6 +53,63 @@ def _check(config: Any, train: sources.Source, mesh: Mesh) -> None:
     )
   splits.check_batch(config.batch_size, train, mesh)
   splits.check_epochs(config.epochs, train, config.batch_size)
+
+
+def heads_of(config: Any) -> list[linear_heads.Head]:
+  """The classifiers that are trained together."""
+  return [
+    linear_heads.Head(rate, regularised)
+    for regularised, rate in itertools.product(
+      config.logit_regularisation, config.learning_rates
+    )
+  ]
+
+
+def make_functions(
+  config: Any,
+  encoder: Encoder,
+  mesh: Mesh,
+  *,
+  num_classes: int,
+  total_steps: int,
+) -> tuple[Callable[[], linear_heads.LinearState], Any]:
+  """What a sweep computes, apart from what it reads.
+
+  Args:
+    config: of configs/linear.py.
+    encoder: its variables may be shapes only.
+    mesh: where the sweep runs.
+    num_classes: K.
+    total_steps: updates.
+
+  Returns:
+    () -> state before the first update, and `linear_heads.make_step`, jitted.
+  """
+  heads = heads_of(config)
+  step = linear_heads.make_step(
+    encoder,
+    heads,
+    decay=schedules.learning_rate_schedule(
+      base_learning_rate=1.0,
+      batch_size=config.batch_size,
+      warmup_steps=0,
+      total_steps=total_steps,
+    ),
+    momentum=config.momentum,
+    alpha=config.logit_clip,
+    beta=config.logit_penalty,
+  )
+  whole = sharding.replicated(mesh)
+  y = encoder.representation
+  create_state = jax.jit(
+    lambda: linear_heads.create_state(
+      len(heads), y.shape[-1], num_classes, seed=config.seed, dtype=y.dtype
+    ),
+    out_shardings=whole,
+  )
+  return create_state, jax.jit(
+    step, donate_argnums=0, out_shardings=(whole, whole)
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,28 +183,16 @@ class _Sweep:
     )
 
   def _training(self, name: str) -> training.Training:
-    config, mesh, encoder = self.setting.config, self.setting.mesh, self.encoder
+    config, encoder = self.setting.config, self.encoder
     total_steps = splits.total_steps(
       config.epochs, self.train, config.batch_size
     )
-    step = linear_heads.make_step(
+    create_state, update = make_functions(
+      config,
       encoder,
-      self.heads,
-      decay=schedules.learning_rate_schedule(
-        base_learning_rate=1.0,
-        batch_size=config.batch_size,
-        warmup_steps=0,
-        total_steps=total_steps,
-      ),
-      momentum=config.momentum,
-      alpha=config.logit_clip,
-      beta=config.logit_penalty,
-    )
-    whole = sharding.replicated(mesh)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
-    images = jax.ShapeDtypeStruct((1, *[encoder.crop.size] * 2, 3), jnp.uint8)
-    y = jax.eval_shape(
-      functools.partial(represent, encoder.module), encoder.variables, images
+      self.setting.mesh,
+      num_classes=self.train.num_classes,
+      total_steps=total_steps,
     )
 
     def evaluate(state: linear_heads.LinearState) -> dict[str, float]:
@@ -170,28 +208,19 @@ class _Sweep:
     return training.Training(
       name=name,
       source=self.train,
-      transform=_transform(name, encoder),
+      transform=transform(name, encoder),
       batch_size=config.batch_size,
       total_steps=total_steps,
       seed=config.seed,
-      create_state=jax.jit(
-        lambda: linear_heads.create_state(
-          len(self.heads),
-          y.shape[-1],
-          self.train.num_classes,
-          seed=config.seed,
-          dtype=y.dtype,
-        ),
-        out_shardings=whole,
-      ),
-      step_fn=lambda state, batch: jitted(state, encoder.variables, batch),
+      create_state=create_state,
+      step_fn=lambda state, batch: update(state, encoder.variables, batch),
       evaluate=evaluate,
       evaluate_every=config.evaluate_every_steps,
       headline=("loss", "train/loss"),
     )
 
 
-def _transform(name: str, encoder: Encoder) -> augment.OneView:
+def transform(name: str, encoder: Encoder) -> augment.OneView:
   """Crop and flip, or pre-training's view1: the paper names neither view."""
   view = augment.View(**encoder.config["augment"]["view1"])
   if name == "crop_flip":

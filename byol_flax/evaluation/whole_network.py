@@ -1,11 +1,12 @@
 """Trains and scores a whole network on labels, for several protocols."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.evaluation import (
@@ -14,10 +15,59 @@ from byol_flax.evaluation import (
   linear_heads,
   training,
 )
-from byol_flax.evaluation.encoder import Encoder, represent
+from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
 from input_pipeline import augment, sources
+
+
+def make_functions(
+  config: Any,
+  encoder: Encoder,
+  mesh: Mesh,
+  *,
+  num_classes: int,
+  learning_rate: schedules.Schedule,
+  weight_decay: float,
+  smoothing: float = 0.0,
+) -> tuple[Callable[[Any], finetuning.FinetuneState], Any]:
+  """What a training computes, apart from what it reads.
+
+  Args:
+    config: of an evaluation; it has `momentum` and `seed`.
+    encoder: its variables may be shapes only.
+    mesh: where the training runs.
+    num_classes: K.
+    learning_rate: step -> rate.
+    weight_decay: see `finetuning.make_step`.
+    smoothing: see `finetuning.make_step`.
+
+  Returns:
+    Variables of the encoder -> state before the first update, and
+    `finetuning.make_step`; both jitted.
+  """
+  whole = sharding.replicated(mesh)
+  step = finetuning.make_step(
+    encoder.module,
+    learning_rate=learning_rate,
+    momentum=config.momentum,
+    weight_decay=weight_decay,
+    smoothing=smoothing,
+  )
+  y = encoder.representation
+  create_state = jax.jit(
+    functools.partial(
+      finetuning.create_state,
+      width=y.shape[-1],
+      num_classes=num_classes,
+      seed=config.seed,
+      dtype=y.dtype,
+    ),
+    out_shardings=whole,
+  )
+  return create_state, jax.jit(
+    step, donate_argnums=0, out_shardings=(whole, whole)
+  )
 
 
 def make_training(
@@ -43,39 +93,28 @@ def make_training(
     weight_decay: see `finetuning.make_step`.
     smoothing: see `finetuning.make_step`.
   """
-  config, whole = setting.config, sharding.replicated(setting.mesh)
-  step = finetuning.make_step(
-    encoder.module,
+  config = setting.config
+  create_state, update = make_functions(
+    config,
+    encoder,
+    setting.mesh,
+    num_classes=source.num_classes,
     learning_rate=learning_rate,
-    momentum=config.momentum,
     weight_decay=weight_decay,
     smoothing=smoothing,
-  )
-  size = encoder.crop.size
-  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
-  y = jax.eval_shape(
-    functools.partial(represent, encoder.module), encoder.variables, images
-  )
-  create = jax.jit(
-    functools.partial(
-      finetuning.create_state,
-      width=y.shape[-1],
-      num_classes=source.num_classes,
-      seed=config.seed,
-      dtype=y.dtype,
-    ),
-    out_shardings=whole,
   )
   view = augment.View(**encoder.config["augment"]["view1"])
   return training.Training(
     name=name,
     source=source,
-    transform=augment.OneView(size=size, view=augment.crop_and_flip(view)),
+    transform=augment.OneView(
+      size=encoder.crop.size, view=augment.crop_and_flip(view)
+    ),
     batch_size=config.batch_size,
     total_steps=total_steps,
     seed=config.seed,
-    create_state=lambda: create(encoder.variables),
-    step_fn=jax.jit(step, donate_argnums=0, out_shardings=(whole, whole)),
+    create_state=lambda: create_state(encoder.variables),
+    step_fn=update,
     evaluate=lambda state: {},
     evaluate_every=0,
     headline=("loss", "train/loss"),
