@@ -76,7 +76,13 @@ def cut(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
 
 
 def gather(mesh: Mesh, tree: Any) -> Any:
-  """The same arrays, whole on every device."""
+  """The same arrays, whole on every device; not copied if all are already."""
+  whole = replicated(mesh)
+  if all(
+    isinstance(x, jax.Array) and x.sharding.is_equivalent_to(whole, x.ndim)
+    for x in jax.tree.leaves(tree)
+  ):
+    return tree
   return _gatherer(mesh)(tree)
 
 

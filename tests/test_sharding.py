@@ -61,3 +61,4 @@ def test_a_digest_does_not_depend_on_the_cut():
   whole = sharding.gather(mesh, cut)
   assert whole["a"].sharding.is_fully_replicated
   np.testing.assert_array_equal(whole["a"], tree["a"])
+  assert sharding.gather(mesh, whole)["a"] is whole["a"]  # no second copy
