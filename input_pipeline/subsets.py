@@ -141,6 +141,22 @@ def hold_out(
   return np.setdiff1d(np.flatnonzero(labels >= 0), held), held
 
 
+def names_in(file: str) -> set[str]:
+  """The file names in a list, without their folders.
+
+  Raises:
+    UsageError: the list cannot be read.
+  """
+  try:
+    lines = pathlib.Path(file).read_text().split("\n")
+  except (OSError, UnicodeDecodeError) as error:
+    raise UsageError(
+      f"The list of images {file} cannot be read ({error}); expected a text "
+      "file with one file name a line."
+    ) from None
+  return {os.path.basename(line.strip()) for line in lines if line.strip()}
+
+
 def listed(source: sources.Source, file: str) -> np.ndarray:
   """The examples whose file names a list holds, int [M], in rising order.
 
@@ -150,14 +166,7 @@ def listed(source: sources.Source, file: str) -> np.ndarray:
   Raises:
     UsageError: the list cannot be read, or names what the source lacks.
   """
-  try:
-    lines = pathlib.Path(file).read_text().split("\n")
-  except (OSError, UnicodeDecodeError) as error:
-    raise UsageError(
-      f"The list of images {file} cannot be read ({error}); expected a text "
-      "file with one file name a line."
-    ) from None
-  wanted = {os.path.basename(line.strip()) for line in lines if line.strip()}
+  wanted = names_in(file)
   found = {
     os.path.basename(source.example_name(i)): i for i in range(len(source))
   }

@@ -100,16 +100,55 @@ def open_encoder(
       has_averages=False,
       provenance={"encoder": where, "code_version": code_version()},
     )
+  _refuse_unnamed(where)
+  return _open_run(where, mesh)
+
+
+def config_of(where: str, read_config: Callable[[str], Config]) -> Config:
+  """The config of the encoder that `open_encoder` would open; reads no weights.
+
+  Arguments and errors are those of `open_encoder`.
+  """
+  if where.startswith(RANDOM):
+    return read_config(where.removeprefix(RANDOM))
+  _refuse_unnamed(where)
+  named = address.Address.parse(where)
+  step, _ = named.find("--encoder")
+  checkpoints = checkpoint.Checkpoints.reader(named.workdir)
+  try:
+    config: Config = records.completed(checkpoints.record(step))["config"]
+    return config
+  except checkpoint.DamagedError as error:
+    raise RunError(f"--encoder={where}: {error}") from None
+  finally:
+    checkpoints.close()
+
+
+def without_weights(config: Config, mesh: Mesh) -> Encoder:
+  """The encoder of `config` as a program sees it: shapes for variables."""
+  whole = sharding.replicated(mesh)
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+    jax.eval_shape(_initialiser(config, mesh)),
+  )
+  return _describe(config, shapes, mesh, has_averages=True, provenance={})
+
+
+def _refuse_unnamed(where: str) -> None:
   if where == "random" or where.startswith(RANDOM):
     raise UsageError(
       f"--encoder={where} does not tell which network is meant; expected "
       "random:CONFIG, such as random:configs/byol_r50x1.py."
     )
-  return _open_run(where, mesh)
 
 
 def untrained(config: Config, mesh: Mesh) -> Any:
   """Variables of the online encoder with which a run of `config` begins."""
+  init = _initialiser(config, mesh)
+  return jax.jit(init, out_shardings=sharding.replicated(mesh))()
+
+
+def _initialiser(config: Config, mesh: Mesh) -> Callable[[], Any]:
   types = precision.types_of(config["dtype"], mesh.devices.flat[0].platform)
   network = byol.make_network(**config["model"], num_classes=0, **types)
 
@@ -119,7 +158,7 @@ def untrained(config: Config, mesh: Mesh) -> Any:
     )
     return {name: tree["encoder"] for name, tree in variables.items()}
 
-  return jax.jit(init, out_shardings=sharding.replicated(mesh))()
+  return init
 
 
 def _open_run(where: str, mesh: Mesh) -> Encoder:

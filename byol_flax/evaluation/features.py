@@ -47,6 +47,11 @@ def make_raw_fn(mesh: Mesh) -> FeatureFn:
   return jax.jit(features, out_shardings=sharding.split(mesh))
 
 
+def shared_size(batch_size: int, mesh: Mesh) -> int:
+  """The next size from `batch_size` on that the devices can share."""
+  return -(-batch_size // mesh.size) * mesh.size
+
+
 def make_reader(
   crop: augment.EvalCrop,
   mesh: Mesh,
@@ -62,7 +67,7 @@ def make_reader(
   """
   return pipeline.EvalReader(
     crop=crop,
-    batch_size=-(-batch_size // mesh.size) * mesh.size,
+    batch_size=shared_size(batch_size, mesh),
     num_workers=num_workers,
     num_threads=num_threads,
     process_index=jax.process_index(),

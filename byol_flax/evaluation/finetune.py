@@ -36,18 +36,8 @@ def run(setting: Setting) -> dict[str, Any]:
     ),
     steps_per_epoch=len(train) / config.batch_size,
   )
-  # The listed decays are products with the learning rate (App. D.3).
-  chosen = {
-    f"lr{rate:g}-wd{decay:g}": {
-      "learning_rate": rate,
-      "listed_weight_decay": decay,
-      "weight_decay": decay / rate,
-    }
-    for rate, decay in itertools.product(
-      config.learning_rates, config.weight_decays
-    )
-  }
-  tried = _within(config, list(chosen))
+  chosen = points(config)
+  tried = within(config, list(chosen))
 
   def make(point: str, name: str, source: sources.Source) -> training.Training:
     return whole_network.make_training(
@@ -105,6 +95,21 @@ def run(setting: Setting) -> dict[str, Any]:
   }
 
 
+def points(config: Any) -> dict[str, dict[str, float]]:
+  """The grid: name of a training -> what is set in it."""
+  # The listed decays are products with the learning rate (App. D.3).
+  return {
+    f"lr{rate:g}-wd{decay:g}": {
+      "learning_rate": rate,
+      "listed_weight_decay": decay,
+      "weight_decay": decay / rate,
+    }
+    for rate, decay in itertools.product(
+      config.learning_rates, config.weight_decays
+    )
+  }
+
+
 def _with_decay(encoder: Encoder, steps_per_epoch: float) -> Encoder:
   """BatchNorm's averages follow a small data set faster (App. D.3)."""
   decay = max(1 - 10 / steps_per_epoch, 0.9)
@@ -112,7 +117,7 @@ def _with_decay(encoder: Encoder, steps_per_epoch: float) -> Encoder:
   return dataclasses.replace(encoder, module=encoder.module.clone(norm=norm))
 
 
-def _within(config: Any, points: list[str]) -> list[str]:
+def within(config: Any, points: list[str]) -> list[str]:
   """All points, or a sample of them, drawn by seed, in their order."""
   if not 0 < config.budget < len(points):
     return points

@@ -125,7 +125,7 @@ class Regression:
     """
     loss = MULTINOMIAL if labels.ndim == 1 else BINARY
     self._mesh = mesh
-    self._solve = _solver(mesh, loss)
+    self._solve = solver(mesh, loss)
     self._until = _scalar(tolerance), np.int32(most)
     counted = labels >= 0 if labels.ndim == 1 else np.any(labels >= 0, axis=1)
     kept = labels[counted].astype(np.int32)
@@ -192,7 +192,7 @@ def _scalar(x: float) -> np.ndarray:
 
 
 @functools.cache
-def _solver(mesh: Mesh, loss: lbfgs.Loss) -> Callable[..., lbfgs.Solution]:
+def solver(mesh: Mesh, loss: lbfgs.Loss) -> Callable[..., lbfgs.Solution]:
   """`lbfgs.minimise`, compiled once for all penalties."""
   return jax.jit(
     functools.partial(lbfgs.minimise, loss=loss),

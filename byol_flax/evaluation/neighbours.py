@@ -100,8 +100,8 @@ def nearest(
   """See `Bank.nearest`; the values of `rows` have length one."""
 
   def search(rows: Rows, queries: jax.Array) -> Nearest:
-    tile = max(1, most_numbers // max(queries.shape))
-    best = _search_own_rows(rows, queries, k, tile)
+    tiles = count_tiles(len(rows.label), queries.shape, most_numbers)
+    best = _search_own_rows(rows, queries, k, tiles)
     for axis in mesh.axis_names[::-1]:  # neighbouring devices first
       best = _merge(best, axis, k)
     found = best.similarity > -jnp.inf
@@ -123,12 +123,18 @@ def nearest(
   return found._replace(similarity=jnp.where(finite, found.similarity, jnp.nan))
 
 
+def count_tiles(
+  rows: int, queries: tuple[int, ...], most_numbers: int = _MOST_NUMBERS
+) -> int:
+  """How many tiles a device cuts its rows into, for queries of shape [Q, F]."""
+  return -(-rows // max(1, most_numbers // max(queries)))
+
+
 def _search_own_rows(
-  rows: Rows, queries: jax.Array, k: int, tile: int
+  rows: Rows, queries: jax.Array, k: int, tiles: int
 ) -> Nearest:
   """The k best rows of one device: a running best, merged tile by tile."""
   count = len(rows.label)
-  tiles = -(-count // tile)
   tile = -(-count // tiles)  # all alike, so that hardly a row is seen twice
 
   def look(i: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from jax.sharding import Mesh
@@ -16,6 +16,23 @@ from input_pipeline import labels, paths, pipeline, sources
 from input_pipeline.errors import UsageError
 
 _SECONDS_BETWEEN_LINES = 10
+
+
+def data_of(
+  config: Any, of_encoder: Mapping[str, Any]
+) -> tuple[str, str | None]:
+  """Name and folder of the data set that an evaluation reads.
+
+  Args:
+    config: of the evaluation. What it leaves open is the encoder's own.
+    of_encoder: the config that the encoder was made with.
+  """
+  name, folder = config.data_name, config.data_dir
+  if not name:
+    name = paths.of_data_set(of_encoder["data"]["name"])
+  if folder is None:
+    folder = of_encoder["loader"]["data_dir"]
+  return name, folder and paths.absolute(folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +66,8 @@ class Setting:
     Raises:
       UsageError: it cannot be opened.
     """
-    name_of_set = self.config.data_name
-    folder = self.config.data_dir
-    if not name_of_set:
-      name_of_set = paths.of_data_set(self.encoder.config["data"]["name"])
-    if folder is None:
-      folder = self.encoder.config["loader"]["data_dir"]
-    return sources.open_source(
-      name_of_set, self.config[name], folder and paths.absolute(folder)
-    )
+    name_of_set, folder = data_of(self.config, self.encoder.config)
+    return sources.open_source(name_of_set, self.config[name], folder)
 
   def open_split(self, name: str) -> sources.Source:
     """Opens a split as `open_source` does, whose images have a class each.

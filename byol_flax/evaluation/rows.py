@@ -53,7 +53,7 @@ def collect(
   for step, batch in enumerate(batches):
     if rows is None:
       size, width = batch["representation"].shape
-      rows = _zeros(size=count * size, width=width, mesh=mesh)
+      rows = zeros(size=count * size, width=width, mesh=mesh)
     rows = write(
       rows,
       batch["representation"],
@@ -67,7 +67,8 @@ def collect(
 
 
 @functools.partial(jax.jit, static_argnames=("size", "width", "mesh"))
-def _zeros(*, size: int, width: int, mesh: Mesh) -> Rows:
+def zeros(*, size: int, width: int, mesh: Mesh) -> Rows:
+  """N' = `size` rows of F = `width` zeros, to be written into."""
   rows = Rows(
     jnp.zeros((size, width), jnp.float32),
     jnp.zeros(size, jnp.int32),

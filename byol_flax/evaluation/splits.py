@@ -1,17 +1,27 @@
 """Checks that a split can be trained on as a config asks."""
 
+from typing import Protocol
+
 from jax.sharding import Mesh
 
-from input_pipeline import sources
 from input_pipeline.errors import UsageError
 
 
-def total_steps(epochs: float, train: sources.Source, batch_size: int) -> int:
+class Split(Protocol):
+  """A number of images under a name, such as a `sources.Source`."""
+
+  split: str
+
+  def __len__(self) -> int:
+    """Number of images N."""
+
+
+def total_steps(epochs: float, train: Split, batch_size: int) -> int:
   """Updates of so many epochs."""
   return int(epochs * len(train) / batch_size)
 
 
-def check_batch(batch_size: int, train: sources.Source, mesh: Mesh) -> None:
+def check_batch(batch_size: int, train: Split, mesh: Mesh) -> None:
   """Raises UsageError for mistakes that would show only during a training."""
   if batch_size > len(train):
     raise UsageError(
@@ -27,7 +37,7 @@ def check_batch(batch_size: int, train: sources.Source, mesh: Mesh) -> None:
     )
 
 
-def check_epochs(epochs: float, train: sources.Source, batch_size: int) -> None:
+def check_epochs(epochs: float, train: Split, batch_size: int) -> None:
   """Raises UsageError unless so many epochs are an update at least."""
   if not total_steps(epochs, train, batch_size):
     raise UsageError(

@@ -168,7 +168,7 @@ def test_penalties_are_the_papers_and_share_one_program():
   assert sweep[-1] == pytest.approx(1e-6)
   assert sweep[1] / sweep[0] == pytest.approx(10**-0.25)
   x, labels = blobs(50, 6, 3, seed=5)
-  solve = logistic._solver(mesh_of(2), logistic.MULTINOMIAL)
+  solve = logistic.solver(mesh_of(2), logistic.MULTINOMIAL)
   before = solve._cache_size()
   regression = logistic.Regression(
     x, labels, num_classes=3, mesh=mesh_of(2), most=7
