@@ -2,140 +2,18 @@
 
 Command: byol evaluate --config=configs/transfer.py:pets --encoder=RUN
   --workdir=DIR [--config.data_dir=TFDS_DIR]
-Argument after the colon: one of SETS, the twelve of Table 3; without one, the
-data set that the encoder was trained on.
+Argument after the colon: one of sets.SETS, the twelve of Table 3; without one,
+the data set that the encoder was trained on.
 Paper, ResNet-50, ImageNet, and measured: not yet run.
 """
 
-import dataclasses
 import difflib
 
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.sets import SETS, Set
 
-
-@dataclasses.dataclass(frozen=True)
-class Set:
-  """A data set as Table 10 divides it.
-
-  Attributes:
-    data_name: as data.name in configs/byol.py.
-    train: split to train on; also what is held out of, if `per_class` is given.
-    valid: split to choose on; "" where `per_class` is given.
-    test: split to report on.
-    sizes: images of train, valid and test (Table 10); 0 where TFDS or the
-      rule of the paper gives another number than the table.
-    metric: see `get_config`.
-    per_class: images of each class held out of train (App. D.1); -1 for as many
-      as test has.
-    layout: what to put where, if TFDS cannot fetch the set.
-  """
-
-  data_name: str
-  train: str
-  valid: str
-  test: str
-  sizes: tuple[int, int, int]
-  metric: str = "top1"
-  per_class: int = 0
-  layout: str = ""
-
-
-# Where the paper does not tell which images it held out, the last of TFDS's
-# order (which is a random one) are valid, as for ImageNet.
-SETS = {
-  "food101": Set(
-    "food101", "train_without_valid", "valid", "test", (68_175, 7_575, 25_250)
-  ),
-  "cifar10": Set(
-    "cifar10", "train_without_valid", "valid", "test", (45_000, 5_000, 10_000)
-  ),
-  "cifar100": Set(
-    "cifar100", "train_without_valid", "valid", "test", (44_933, 5_067, 10_000)
-  ),
-  # Table 10 has 4,981 images in valid and 2,443 in test, and App. D.1 the same
-  # numbers of each class in both. This is the rule of App. D.1.
-  "birdsnap": Set(
-    "folder:birdsnap",
-    "train",
-    "",
-    "test",
-    (0, 0, 2_443),
-    per_class=-1,
-    layout="Birdsnap is not in TFDS: put the images that its test_images.txt "
-    "lists into DIR/test/SPECIES/ and all others into DIR/train/SPECIES/, and "
-    "give --config.data_name=folder:DIR.",
-  ),
-  "sun397": Set(
-    "sun397/standard-part1-120k",
-    "train",
-    "",
-    "test",
-    (15_880, 3_970, 19_850),
-    per_class=10,
-  ),
-  "cars": Set(
-    "cars196",
-    "train[:6494]",
-    "train[6494:]",
-    "test",
-    (6_494, 1_650, 8_041),
-    layout="If TFDS cannot fetch Stanford Cars any more: put its images into "
-    "DIR/train/MODEL/ and DIR/test/MODEL/, mix each with `byol prepare "
-    "DIR/train OUT --name=cars196 --split=train` (and test), and give "
-    "--config.data_dir=OUT.",
-  ),
-  "aircraft": Set(
-    "folder:aircraft",
-    "train",
-    "valid",
-    "test",
-    (3_334, 3_333, 3_333),
-    metric="mean_per_class",
-    layout="FGVC Aircraft is not in TFDS: put the images of "
-    "fgvc-aircraft-2013b into DIR/train/VARIANT/, DIR/valid/VARIANT/ and "
-    "DIR/test/VARIANT/, as its images_variant_train.txt, _val.txt and "
-    "_test.txt list them, and give --config.data_name=folder:DIR.",
-  ),
-  "voc2007": Set(
-    "voc/2007",
-    "train",
-    "validation",
-    "test",
-    (2_501, 2_510, 4_952),
-    metric="map11",
-  ),
-  "dtd": Set("dtd", "train", "validation", "test", (1_880, 1_880, 1_880)),
-  "pets": Set(
-    "oxford_iiit_pet",
-    "train",
-    "",
-    "test",
-    (2_940, 740, 3_669),
-    metric="mean_per_class",
-    per_class=20,
-  ),
-  # TFDS draws 30 files of each of 102 classes for train, as the paper does, and
-  # keeps those that end in .jpg; so it is not held to the sizes of the table.
-  "caltech101": Set(
-    "caltech101",
-    "train",
-    "",
-    "test",
-    (0, 510, 0),
-    metric="mean_per_class",
-    per_class=5,
-  ),
-  "flowers": Set(
-    "oxford_flowers102",
-    "train",
-    "validation",
-    "test",
-    (1_020, 1_020, 6_149),
-    metric="mean_per_class",
-  ),
-}
 # The data set of the encoder.
 _OWN = Set("", "train_without_valid", "valid", "test", (0, 0, 0))
 

@@ -7,6 +7,7 @@ depend on how a sort breaks ties.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -121,3 +122,11 @@ def _mean(values: np.ndarray, present: np.ndarray) -> Mean:
     value=float(np.mean(values)) if len(values) else float("nan"),
     left_out=tuple(int(k) for k in np.flatnonzero(~present)),
   )
+
+
+# By the name that a config gives it: (scores [N, K], labels) -> value.
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Mean]] = {
+  "top1": lambda s, y: Mean(top_k(s, y), left_out=()),
+  "mean_per_class": mean_per_class,
+  "map11": mean_average_precision,
+}

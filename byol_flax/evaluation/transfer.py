@@ -5,7 +5,6 @@ train and valid together, and reported once on test.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,16 +14,9 @@ from etils import epath
 from byol_flax.evaluation import features, logistic, scores, training
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
-from byol_flax.evaluation.transfer_splits import open_splits
+from byol_flax.evaluation.three_splits import open_splits
 from input_pipeline import pipeline, sources, subsets, whole_files
 from input_pipeline.errors import RunError
-
-# By the name that a config gives it: (scores [N, K], labels) -> value.
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], scores.Mean]] = {
-  "top1": lambda s, y: scores.Mean(scores.top_k(s, y), left_out=()),
-  "mean_per_class": scores.mean_per_class,
-  "map11": scores.mean_average_precision,
-}
 
 # What the paper leaves open, and what is done here.
 CHOICES = (
@@ -167,7 +159,7 @@ def _found(
 ) -> dict[str, Any]:
   """The sweep, the choice, and the report."""
   config = setting.config
-  measure = METRICS[config.metric]
+  measure = scores.METRICS[config.metric]
   path = _sweep(setting, train, valid, num_classes)
   chosen = max(path, key=lambda row: row["valid"])  # of equal ones the first
   both = logistic.Regression(
@@ -192,7 +184,7 @@ def _sweep(
   setting: Setting, train: Rows, valid: Rows, num_classes: int
 ) -> list[dict[str, Any]]:
   """A row for each penalty, the strongest first."""
-  measure = METRICS[setting.config.metric]
+  measure = scores.METRICS[setting.config.metric]
   score = logistic.Scorer.of(valid[0], setting.mesh)
   regression = logistic.Regression(
     *train, num_classes=num_classes, mesh=setting.mesh

@@ -1,4 +1,4 @@
-"""The three splits of a transfer, their labels, and what is wrong with them."""
+"""The three splits of a data set, their labels, and what is wrong with them."""
 
 import dataclasses
 from collections.abc import Mapping
