@@ -1,6 +1,9 @@
 """The twelve data sets of a transfer, as the paper divides them (Table 10)."""
 
 import dataclasses
+import difflib
+
+from ml_collections import ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Set:
     test: split to report on.
     sizes: images of train, valid and test (Table 10); 0 where TFDS or the
       rule of the paper gives another number than the table.
-    metric: see `get_config`.
+    metric: see `add_splits`.
     per_class: images of each class held out of train (App. D.1); -1 for as many
       as test has.
     layout: what to put where, if TFDS cannot fetch the set.
@@ -124,3 +127,47 @@ SETS = {
     metric="mean_per_class",
   ),
 }
+# The data set of the encoder.
+_OWN = Set("", "train_without_valid", "valid", "test", (0, 0, 0))
+
+
+def choose(arg: str | None) -> tuple[Set, str]:
+  """Reads an argument such as "pets,random=1".
+
+  Returns:
+    The set that it names, or that of the encoder if it names none; and the
+    rest of the argument, for `common.parse_arg`.
+
+  Raises:
+    ValueError: it names an unknown set, or two.
+  """
+  items = [item for item in (arg or "").split(",") if item]
+  names = [item for item in items if "=" not in item]
+  for name in names:
+    if name not in SETS:
+      near = difflib.get_close_matches(name, SETS, n=1)
+      hint = f" Did you mean {near[0]!r}?" if near else ""
+      raise ValueError(
+        f"Unknown data set {name!r}; known are {', '.join(SETS)}.{hint}"
+      )
+  if len(names) > 1:
+    raise ValueError(f"{arg!r} names {len(names)} data sets; expected one.")
+  chosen = SETS[names[0]] if names else _OWN
+  return chosen, ",".join(item for item in items if "=" in item)
+
+
+def add_splits(config: ConfigDict, chosen: Set) -> None:
+  """Writes into a config what `three_splits.open_splits` reads."""
+  config.data_name = chosen.data_name
+  config.train_split = chosen.train
+  config.valid_split = chosen.valid
+  config.test_split = chosen.test
+  # Instead of valid_split: that many of each class are held out of train_split,
+  # drawn by seed; -1 for as many as test has.
+  config.valid_per_class = chosen.per_class
+  # Images that are expected; 0 for any number.
+  config.train_size, config.valid_size, config.test_size = chosen.sizes
+  config.layout = chosen.layout  # said where the set cannot be opened
+  # top1, mean_per_class, or map11: mean over classes of VOC2007's average
+  # precision, where an image may have several.
+  config.metric = chosen.metric

@@ -27,6 +27,22 @@ class Numbered(sources.Part):
     return {**super().__getitem__(i), "label": np.int32(i)}
 
 
+class SeveralClasses(sources.Part):
+  """A source whose images may have several classes, to train on.
+
+  "label" is what "classes" is in the source, int8 [K]; see `sources.Source`.
+  """
+
+  def __init__(self, source: sources.Source, num_classes: int) -> None:
+    """Takes the source, and K."""
+    super().__init__(source, source.split, range(len(source)))
+    self.num_classes = num_classes
+
+  def __getitem__(self, i: int) -> dict[str, Any]:
+    example = super().__getitem__(i)
+    return {"image": example["image"], "label": example["classes"]}
+
+
 class Joined:
   """Two sources of the same classes, one after the other, as a `Source`."""
 

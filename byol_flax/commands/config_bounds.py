@@ -146,6 +146,19 @@ _TRAINED: dict[str, Bound] = {
   **_CHECKPOINT,
 }
 
+# For `sets.add_splits`.
+_THREE_SPLITS: dict[str, Bound] = {
+  "train_split": Text(),
+  "valid_split": Text(optional=True),
+  "test_split": Text(),
+  "valid_per_class": Whole(-1),
+  "train_size": Whole(0),
+  "valid_size": Whole(0),
+  "test_size": Whole(0),
+  "layout": Text(optional=True),
+  "metric": OneOf("top1", "mean_per_class", "map11"),
+}
+
 # For configs/few_label.py.
 _FEW_LABEL: dict[str, Bound] = {
   **_EVALUATION,
@@ -206,10 +219,7 @@ _SEMI_SUPERVISED: dict[str, Bound] = {
 # Of configs/finetune.py.
 _FINETUNE: dict[str, Bound] = {
   **_TRAINED,
-  "train_split": Text(),
-  "valid_split": Text(),
-  "test_split": Text(),
-  "metric": OneOf("top1", "mean_per_class"),
+  **_THREE_SPLITS,
   "batch_size": Whole(1),
   "steps": Whole(1),
   "learning_rates": Several(Real(0, 1e30, above=True)),
@@ -235,16 +245,8 @@ _SUPERVISED: dict[str, Bound] = {
 # For configs/transfer.py.
 _TRANSFER: dict[str, Bound] = {
   **_EVALUATION,
-  "train_split": Text(),
-  "valid_split": Text(optional=True),
-  "test_split": Text(),
-  "valid_per_class": Whole(-1),
+  **_THREE_SPLITS,
   "seed": _SEED,
-  "train_size": Whole(0),
-  "valid_size": Whole(0),
-  "test_size": Whole(0),
-  "layout": Text(optional=True),
-  "metric": OneOf("top1", "mean_per_class", "map11"),
   "crop_ratio": Real(0, 1, above=True),
   "batch_size": Whole(1),
   "penalties.least": _POSITIVE,

@@ -97,6 +97,16 @@ def cross_entropy(
   return -((1 - smoothing) * own[:, 0] + smoothing * jnp.mean(log_p, axis=-1))
 
 
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Loss [B, K] of a sigmoid for each class by itself.
+
+  Labels are int [B, K]: 1 if an image has the class, 0 if not; the loss where
+  they are -1 means nothing.
+  """
+  sign = jnp.where(labels > 0, 1, -1).astype(logits.dtype)
+  return jax.nn.softplus(-sign * logits)
+
+
 def make_step(
   module: resnet.ResNet,
   *,
@@ -113,6 +123,10 @@ def make_step(
     momentum: Nesterov's.
     weight_decay: the factor with which each weight is added to its gradient.
     smoothing: of `cross_entropy`.
+
+  The labels of a batch are int [B], or int [B, K] where an image may have
+  several classes. Then the loss is the mean of `binary_cross_entropy` over all
+  images and classes that count, as in ssl-transfer (paper.md §6.3).
   """
 
   def step(
@@ -124,7 +138,10 @@ def make_step(
       logits, batch_stats = forward(
         module, params, state.batch_stats, batch["image"], train=True
       )
-      each = cross_entropy(logits, labels, smoothing)
+      if labels.ndim == 2:
+        each = binary_cross_entropy(logits, labels)
+      else:
+        each = cross_entropy(logits, labels, smoothing)
       return metrics.labelled_mean(each, labels), (batch_stats, logits)
 
     (value, (batch_stats, logits)), grads = jax.value_and_grad(
@@ -137,12 +154,10 @@ def make_step(
     def move(w: jax.Array, g: jax.Array, m: jax.Array) -> jax.Array:
       return w - rate.astype(w.dtype) * (g + momentum * m)
 
-    hits = metrics.in_top_k(logits, labels, 1)
-    report = {
-      "train/loss": value,
-      "train/top1": metrics.labelled_mean(hits, labels),
-      "train/learning_rate": rate,
-    }
+    report = {"train/loss": value, "train/learning_rate": rate}
+    if labels.ndim == 1:
+      hits = metrics.in_top_k(logits, labels, 1)
+      report["train/top1"] = metrics.labelled_mean(hits, labels)
     return (
       FinetuneState(
         step=state.step + 1,
@@ -154,6 +169,25 @@ def make_step(
     )
 
   return step
+
+
+def make_logit_fn(module: resnet.ResNet, mesh: Mesh) -> features.FeatureFn:
+  """Returns a function that gives "logits", [B, K].
+
+  The variables are "params" and "batch_stats" of a state.
+  """
+
+  def logits(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    found, _ = forward(
+      module,
+      variables["params"],
+      variables["batch_stats"],
+      images,
+      train=False,
+    )
+    return {"logits": found}
+
+  return jax.jit(logits, out_shardings=sharding.split(mesh))
 
 
 def make_guess_fn(module: resnet.ResNet, mesh: Mesh) -> features.FeatureFn:

@@ -22,9 +22,19 @@ _MAY_CHANGE = (
   "config.data_dir.",
   "config.checkpoint.",
   "config.deadlines.",
+  "config.layout.",
   "config.report_every_steps.",
   "encoder.code_version.",  # of random weights it is that of the evaluation
 )
+# A key that a config got after its first version -> the value with which
+# today's code does what the code without the key did.
+_ADDED_SINCE = {
+  "valid_per_class": 0,
+  "train_size": 0,
+  "valid_size": 0,
+  "test_size": 0,
+  "layout": "",
+}
 
 
 def claim(
@@ -61,6 +71,8 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
     whole_files.write_text(path, json.dumps(now, indent=2) + "\n")
     return
   before = json.loads(path.read_text())
+  added = {k: v for k, v in _ADDED_SINCE.items() if k in now["config"]}
+  before["config"] = added | before["config"]
   if different := differences(before, now, _MAY_CHANGE):
     raise UsageError(
       f"{workdir} holds another evaluation ({'; '.join(different)}). Give "

@@ -80,14 +80,15 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
   highest when all are counted.
 
   Args:
-    scores: float [N].
+    scores: float [N]; NaN, of a network that diverged, ranks last.
     truth: int [N]; 1 is positive, 0 negative, and -1 does not count.
 
   Returns:
     In [0, 1]; NaN without positives, since there is nothing to find.
   """
   counted = truth >= 0
-  scores, truth = scores[counted], truth[counted]
+  scores = np.where(np.isnan(scores), -np.inf, scores)[counted]
+  truth = truth[counted]
   positives = int(truth.sum())
   if not positives:
     return float("nan")

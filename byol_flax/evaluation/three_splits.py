@@ -9,6 +9,11 @@ from byol_flax.evaluation.protocol import Setting
 from input_pipeline import sources, subsets
 from input_pipeline.errors import UsageError
 
+CHOICE_OF_DIFFICULT = (
+  "Classes whose objects in an image are all difficult do not count for that "
+  "image, neither in losses nor in average precision."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
@@ -39,6 +44,19 @@ class Splits:
     """K."""
     train = self.labels["train"]
     return self.train.num_classes if train.ndim == 1 else train.shape[1]
+
+  @property
+  def choices(self) -> list[str]:
+    """What the paper leaves open about splits and labels, and is done here."""
+    several = self.labels["train"].ndim == 2
+    return [self.how_valid_is_made, *([CHOICE_OF_DIFFICULT] if several else [])]
+
+  def to_train_on(self, name: str) -> sources.Source:
+    """A split whose examples have for "label" what `labels` has of them."""
+    split = self.named[name]
+    if self.labels[name].ndim == 1:
+      return split
+    return subsets.SeveralClasses(split, self.num_classes)
 
   def class_name(self, k: int) -> str:
     """Of class k; sets of several classes an image have no names here."""

@@ -30,11 +30,6 @@ CHOICES = (
   "Shorter side to the encoder's size and centre crop are one bicubic resize, "
   "not antialiased.",
 )
-CHOICE_OF_DIFFICULT = (
-  "Classes whose objects in an image are all difficult do not count for that "
-  "image, neither in fits nor in average precision."
-)
-
 # Features of one split, [N, F], and their labels, [N] or [N, K].
 Rows = tuple[np.ndarray, np.ndarray]
 
@@ -77,16 +72,11 @@ def run(setting: Setting) -> dict[str, Any]:
       f"The best penalty, {found['penalty']:.3g}, is at the end of the sweep; "
       "one beyond it may be better."
     )
-  several = config.metric == "map11"
   return {
     **found,
     "left_out": left_out,
     "splits": setting.describe(*splits.named.values()),
-    "choices": [
-      splits.how_valid_is_made,
-      *CHOICES,
-      *([CHOICE_OF_DIFFICULT] if several else []),
-    ],
+    "choices": [*splits.choices, *CHOICES],
   }
 
 

@@ -18,7 +18,7 @@ from byol_flax.evaluation import (
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
-from input_pipeline import augment, sources
+from input_pipeline import augment, sources, subsets
 
 
 def make_functions(
@@ -137,6 +137,24 @@ def guesses(
     part_done=setting.processes.part_done,
   )
   return [(split["guesses"], split["label"]) for split in found]
+
+
+def logits(
+  setting: Setting,
+  encoder: Encoder,
+  state: finetuning.FinetuneState,
+  split: sources.Source,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Logits [N, K] of what can be read of a split, and its numbers there [N]."""
+  (found,) = features.extract_splits(
+    finetuning.make_logit_fn(encoder.module, setting.mesh),
+    {"params": state.params, "batch_stats": state.batch_stats},
+    [subsets.Numbered(split)],
+    setting.make_reader(),
+    mesh=setting.mesh,
+    part_done=setting.processes.part_done,
+  )
+  return found["logits"], found["label"]
 
 
 def scores(

@@ -7,7 +7,11 @@ from byol_flax.pretrain import losses
 
 
 def labelled_mean(values: jax.Array, labels: jax.Array) -> jax.Array:
-  """Mean of `values` [B] over the examples with a label; 0 where none has."""
+  """Mean of `values` over what has a label; 0 where nothing has.
+
+  Values and labels are [B], or [B, K] where an example has a label for each of
+  K classes; -1 is none.
+  """
   labelled = labels >= 0
   total = jnp.sum(jnp.where(labelled, values, 0))
   return total / jnp.maximum(jnp.sum(labelled), 1)

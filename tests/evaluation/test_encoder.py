@@ -215,6 +215,15 @@ def test_a_folder_holds_one_evaluation(tmp_path):
   place.claim(str(mine), {**identity, "encoder": newer}, ALONE)
   with pytest.raises(UsageError, match=r"another evaluation \(config.k: 5 th"):
     place.claim(str(mine), {**identity, "config": {"k": 6}}, ALONE)
+  # A key that came later, with what the code did before it had the key.
+  grown = identity["config"] | {"train_size": 0}
+  place.claim(str(mine), {**identity, "config": grown}, ALONE)
+  with pytest.raises(
+    UsageError, match=r"\(config.train_size: 0 there, 9 now\)"
+  ):
+    place.claim(
+      str(mine), {**identity, "config": grown | {"train_size": 9}}, ALONE
+    )
   (run / run_files.METRICS).write_text("{}\n")
   with pytest.raises(UsageError, match="is the folder of a training run"):
     place.claim(str(run), identity, ALONE)

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from byol_flax.evaluation import finetune
+from byol_flax.commands import config_bounds
+from byol_flax.evaluation import finetune, three_splits
 from configs import finetune as finetune_config
+from configs import sets
+from configs import transfer as transfer_config
 from input_pipeline import sources, subsets
-from tests.evaluation import settings
+from tests.evaluation import corners, settings
 
 
 def setting(workdir, **changes):
@@ -37,6 +40,36 @@ def test_the_grids_of_the_paper():
   np.testing.assert_allclose(random.weight_decays[-1], 10**-1.5)
 
 
+@pytest.mark.parametrize("name", sets.SETS)
+def test_a_set_is_divided_as_for_the_linear_transfer(name):
+  tuned = finetune_config.get_config(f"{name},random=1")
+  config_bounds.check(tuned)
+  assert tuned.steps == 40_000
+  linear = transfer_config.get_config(name)
+  for key in (
+    "data_name",
+    "train_split",
+    "valid_split",
+    "test_split",
+    "metric",
+    "valid_per_class",
+    "layout",
+  ):
+    assert tuned[key] == linear[key]
+  assert [tuned[f"{split}_size"] for split in ("train", "valid", "test")] == [
+    *sets.SETS[name].sizes
+  ]
+
+
+def test_arguments_that_name_no_set_are_told():
+  with pytest.raises(ValueError, match="Did you mean 'pets'"):
+    finetune_config.get_config("pet,random=1")
+  with pytest.raises(ValueError, match="names 2 data sets"):
+    finetune_config.get_config("pets,dtd")
+  with pytest.raises(ValueError, match="Unknown config argument 'random'"):
+    transfer_config.get_config("pets,random=1")
+
+
 def test_two_sources_are_read_as_one():
   first, second = (
     sources.open_source("digits", split) for split in ("train[:3]", "test[5:9]")
@@ -62,3 +95,22 @@ def test_a_part_of_the_grid_is_tried_and_said(tmp_path):
   assert [split["examples"] for split in found["splits"]] == [862, 575, 360]
   assert not list(tmp_path.glob("*/checkpoints"))
   assert finetune.run(told) == found
+
+
+@pytest.mark.slow
+def test_images_of_several_classes(tmp_path):
+  changes = corners.write(tmp_path)
+  found = finetune.run(
+    setting(
+      tmp_path / "run",
+      **changes,
+      batch_size=16,
+      steps=30,
+      learning_rates=(0.1,),
+      weight_decays=(0.0,),
+    )
+  )
+  assert found["map11"] > 0.9
+  assert {finetune.CHOICE_OF_LOSS, three_splits.CHOICE_OF_DIFFICULT} <= set(
+    found["choices"]
+  )

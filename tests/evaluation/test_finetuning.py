@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from byol_flax.evaluation import finetuning
+from byol_flax.pretrain import metrics
 from tests.pretrain import test_golden_step as golden_step
 
 RNG = np.random.default_rng(5)
@@ -77,3 +78,21 @@ def test_smoothed_loss_against_numpy():
     jnp.asarray(logits), jnp.asarray(labels), 0.1
   )
   np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_several_classes_an_image_against_numpy():
+  """What does not count, -1, changes neither loss nor gradient."""
+  logits = RNG.normal(0, 3, (6, 4))
+  labels = RNG.integers(-1, 2, (6, 4))
+  p = 1 / (1 + np.exp(-logits))
+  expected = -np.where(labels == 1, np.log(p), np.log(1 - p))[labels >= 0]
+
+  def loss(x):
+    each = finetuning.binary_cross_entropy(x, jnp.asarray(labels))
+    return metrics.labelled_mean(each, jnp.asarray(labels))
+
+  value, slope = jax.value_and_grad(loss)(jnp.asarray(logits))
+  np.testing.assert_allclose(value, expected.mean(), rtol=1e-5)
+  counted = (labels >= 0).sum()
+  expected = np.where(labels >= 0, (p - (labels == 1)) / counted, 0)
+  np.testing.assert_allclose(slope, expected, atol=1e-6)

@@ -8,14 +8,14 @@ import pytest
 import tensorflow_datasets as tfds
 
 from byol_flax.commands import config_bounds
-from byol_flax.evaluation import transfer
+from byol_flax.evaluation import three_splits, transfer
+from configs import sets
 from configs import transfer as transfer_config
 from input_pipeline import sources, subsets
 from input_pipeline.errors import PreemptedError, RunError, UsageError
-from tests.evaluation import settings
+from tests.evaluation import corners, settings
 from tests.evaluation.test_linear import Preempted
 from tests.input_pipeline.test_folders import make_folder
-from tests.input_pipeline.test_tfds_sources import store
 
 
 def setting(workdir, devices=8, processes=None, **changes):
@@ -139,7 +139,7 @@ def test_valid_is_drawn_from_train_class_by_class(tmp_path):
   mine, _ = setting(
     tmp_path, train_split="train", valid_split="", valid_per_class=-1
   )
-  splits = transfer.open_splits(mine)
+  splits = three_splits.open_splits(mine)
   test = subsets.labels_of(sources.open_source("digits", "test"))
   assert (
     np.bincount(splits.labels["valid"]).tolist() == np.bincount(test).tolist()
@@ -147,42 +147,15 @@ def test_valid_is_drawn_from_train_class_by_class(tmp_path):
 
 
 def test_images_of_several_classes(tmp_path):
-  """As TFDS delivers VOC2007; a corner that is bright means its class."""
-  several = tfds.features.Sequence(tfds.features.ClassLabel(num_classes=3))
-  rng = np.random.default_rng(0)
-  examples = []
-  for i in range(60):
-    image = rng.integers(0, 60, (9, 9, 3), np.uint8)
-    classes = [k for k in range(3) if rng.random() < 0.5]
-    for k in classes:
-      image[4 * k : 4 * k + 2, :3] = 255
-    sure = [k for k in classes if i % 5 or k]
-    examples.append(
-      {"image": image, "labels": classes, "labels_no_difficult": sure}
-    )
-  name = store(
-    tmp_path,
-    {
-      "image": tfds.features.Image(shape=(None, None, 3)),
-      "labels": several,
-      "labels_no_difficult": several,
-    },
-    examples,
-  )
   changes = {
-    "data_name": name,
-    "data_dir": str(tmp_path),
-    "train_split": "holdout[:30]",
-    "valid_split": "holdout[30:45]",
-    "test_split": "holdout[45:]",
-    "metric": "map11",
+    **corners.write(tmp_path),
     "penalties": {"least": 1e-2, "most": 1.0, "count": 3},
   }
   (tmp_path / "run").mkdir()
   mine, _ = setting(tmp_path / "run", **changes)
   found = transfer.run(mine)
   assert found["map11"] > 0.75
-  assert transfer.CHOICE_OF_DIFFICULT in found["choices"]
+  assert three_splits.CHOICE_OF_DIFFICULT in found["choices"]
   for metric, told in (
     ("top1", "has no labels to evaluate with"),
     ("map11", "images of digits have one each"),
@@ -239,7 +212,7 @@ def test_features_that_are_no_numbers_are_told(on_eight, tmp_path):
 
 
 def test_the_twelve_sets_are_those_of_table_10():
-  assert len(transfer_config.SETS) == 12
+  assert len(sets.SETS) == 12
   total = {  # Table 10: images of train and valid together, and of test
     "food101": (75_750, 25_250),
     "cifar10": (50_000, 10_000),
@@ -252,7 +225,7 @@ def test_the_twelve_sets_are_those_of_table_10():
     "pets": (3_680, 3_669),
     "flowers": (2_040, 6_149),
   }
-  for name, chosen in transfer_config.SETS.items():
+  for name, chosen in sets.SETS.items():
     config = transfer_config.get_config(name)
     config_bounds.check(config)
     assert bool(config.valid_split) != bool(config.valid_per_class)
@@ -264,7 +237,7 @@ def test_the_twelve_sets_are_those_of_table_10():
   means = {"aircraft", "pets", "caltech101", "flowers"}
   assert means == {
     name
-    for name, chosen in transfer_config.SETS.items()
+    for name, chosen in sets.SETS.items()
     if chosen.metric == "mean_per_class"
   }
   with pytest.raises(ValueError, match="Did you mean 'pets'"):
@@ -273,7 +246,7 @@ def test_the_twelve_sets_are_those_of_table_10():
 
 def test_tfds_knows_the_sets_that_are_said_to_be_there():
   known = set(tfds.list_builders(with_community_datasets=False))
-  for chosen in transfer_config.SETS.values():
+  for chosen in sets.SETS.values():
     if not chosen.data_name.startswith("folder:"):
       name, _, variant = chosen.data_name.partition("/")
       assert name in known
