@@ -1,0 +1,179 @@
+"""The paper's numbers for BYOL's encoders, in percent, beside their source.
+
+Grill et al. 2020; numbers of tables and appendices are those of arXiv v3. Where
+two tables give the same quantity differently, each has its own value here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+IMAGENET = "imagenet2012"
+PLACES365 = "places365_small"
+
+
+class Network(NamedTuple):
+  """An encoder as the paper tells them apart.
+
+  Attributes:
+    architecture: such as "resnet50".
+    width: of its layers, 1 for the usual one.
+    data: what it was trained on, by TFDS's name.
+    by: "byol", or "labels" for a supervised one.
+  """
+
+  architecture: str
+  width: float
+  data: str = IMAGENET
+  by: str = "byol"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table of the paper, as far as it is about one's own encoders.
+
+  Attributes:
+    title: what it shows, with the place in the paper.
+    columns: names of its numbers.
+    rows: the numbers of an encoder, in percent, in the order of `columns`;
+      None where the paper has none.
+    data: what all numbers are measured on; "" if each has its own data.
+  """
+
+  title: str
+  columns: tuple[str, ...]
+  rows: Mapping[Network, tuple[float | None, ...]]
+  data: str = ""
+
+  def number(self, network: Network, column: str) -> float | None:
+    """The paper's number, or None if it has none."""
+    row = self.rows.get(network)
+    return row[self.columns.index(column)] if row else None
+
+
+# Data sets of Table 3 in its order: key in configs/transfer.py -> its name.
+SETS = {
+  "food101": "Food101",
+  "cifar10": "CIFAR10",
+  "cifar100": "CIFAR100",
+  "birdsnap": "Birdsnap",
+  "sun397": "SUN397",
+  "cars": "Cars",
+  "aircraft": "Aircraft",
+  "voc2007": "VOC2007",
+  "dtd": "DTD",
+  "pets": "Pets",
+  "caltech101": "Caltech-101",
+  "flowers": "Flowers",
+}
+# Table 13 leaves one out.
+SETS_OF_TABLE_13 = {k: name for k, name in SETS.items() if k != "voc2007"}
+# Table 7: whether the classifier sees the augmentation of pre-training, and
+# whether its logits are regularised.
+VARIANTS = {
+  "crop and flip": (False, False),
+  "augmentation of pre-training": (True, False),
+  "crop and flip, logits regularised": (False, True),
+  "augmentation of pre-training, logits regularised": (True, True),
+}
+
+_R50, _R50_4 = Network("resnet50", 1), Network("resnet50", 4)
+_R50_2, _R200_2 = Network("resnet50", 2), Network("resnet200", 2)
+_TOPS = ("top-1", "top-5")
+
+# By the number in the paper.
+TABLES = {
+  "1": Table(
+    "Linear evaluation on ImageNet (§4)",
+    _TOPS,
+    {
+      _R50: (74.3, 91.6),
+      _R50_2: (77.4, 93.6),
+      _R50_4: (78.6, 94.2),
+      _R200_2: (79.6, 94.8),
+    },
+    data=IMAGENET,
+  ),
+  "2": Table(
+    "Fine-tuning on 1 % and 10 % of ImageNet's labels (§4)",
+    ("1 %, top-1", "10 %, top-1", "1 %, top-5", "10 %, top-5"),
+    {
+      _R50: (53.2, 68.8, 78.4, 89.0),
+      _R50_2: (62.2, 73.5, 84.1, 91.7),
+      _R50_4: (69.1, 75.7, 87.9, 92.5),
+      _R200_2: (71.2, 77.7, 89.5, 93.7),
+    },
+    data=IMAGENET,
+  ),
+  "3": Table(
+    "Transfer to twelve data sets (§4)",
+    tuple(
+      f"{name}, {how}"
+      for how in ("linear", "fine-tuned")
+      for name in SETS.values()
+    ),
+    {
+      _R50: (
+        *(75.3, 91.3, 78.4, 57.2, 62.2, 67.8),
+        *(60.6, 82.5, 75.5, 90.4, 94.2, 96.1),
+        *(88.5, 97.8, 86.1, 76.3, 63.7, 91.6),
+        *(88.1, 85.4, 76.2, 91.7, 93.8, 97.0),
+      ),
+      _R50._replace(by="labels"): (
+        *(72.3, 93.6, 78.3, 53.7, 61.9, 66.7),
+        *(61.0, 82.8, 74.9, 91.5, 94.5, 94.7),
+        *(88.3, 97.5, 86.4, 75.8, 64.3, 92.1),
+        *(86.0, 85.0, 74.6, 92.1, 93.3, 97.6),
+      ),
+    },
+  ),
+  "7": Table(
+    "Improved linear evaluation on ImageNet (App. C.1)",
+    tuple(f"{name}, {top}" for name in VARIANTS for top in _TOPS),
+    {
+      _R50: (74.3, 91.6, 74.4, 91.8, 74.7, 91.8, 74.8, 91.8),
+      _R50_4: (78.6, 94.2, 78.6, 94.3, 78.9, 94.3, 79.0, 94.5),
+      _R200_2: (79.6, 94.8, 79.6, 94.8, 79.8, 95.0, 80.0, 95.0),
+    },
+    data=IMAGENET,
+  ),
+  "8": Table(
+    "Fine-tuning on all labels of ImageNet (App. C.1)",
+    _TOPS,
+    {_R50: (77.7, 93.9)},
+    data=IMAGENET,
+  ),
+  "9": Table(
+    "Linear evaluation of larger encoders on ImageNet (App. C.2)",
+    _TOPS,
+    {
+      _R50: (74.3, 91.6),
+      Network("resnet101", 1): (76.4, 93.0),
+      Network("resnet152", 1): (77.3, 93.7),
+      Network("resnet200", 1): (77.8, 93.9),
+      _R50_2: (77.4, 93.6),
+      Network("resnet101", 2): (78.7, 94.3),
+      Network("resnet50", 3): (78.2, 93.9),
+      Network("resnet152", 2): (79.0, 94.6),
+      _R200_2: (79.6, 94.9),
+      _R50_4: (78.6, 94.2),
+      Network("resnet101", 3): (78.4, 94.2),
+      Network("resnet152", 3): (79.5, 94.6),
+    },
+    data=IMAGENET,
+  ),
+  "13": Table(
+    "Linear evaluation, pre-training on ImageNet or Places365 (App. E)",
+    ("Places365", "ImageNet", *SETS_OF_TABLE_13.values()),
+    {
+      _R50: (
+        *(51.0, 74.3, 75.3, 91.3, 78.4, 57.3, 62.6),
+        *(67.2, 60.6, 76.5, 90.4, 94.3, 96.1),
+      ),
+      _R50._replace(data=PLACES365): (
+        *(53.2, 58.5, 64.7, 84.5, 66.1, 28.8, 64.2),
+        *(55.6, 55.9, 68.5, 66.1, 84.3, 90.0),
+      ),
+    },
+  ),
+}

@@ -1,0 +1,51 @@
+"""The paper's numbers: complete, in their places, and the same everywhere."""
+
+import pytest
+
+from byol_flax.reports import paper
+from byol_flax.reports.paper import Network
+from configs import transfer
+
+R50 = Network("resnet50", 1)
+
+
+def test_every_table_has_all_numbers_of_its_encoders():
+  encoders = {"1": 4, "2": 4, "3": 2, "7": 3, "8": 1, "9": 12, "13": 2}
+  columns = {"1": 2, "2": 4, "3": 24, "7": 8, "8": 2, "9": 2, "13": 13}
+  for number, table in paper.TABLES.items():
+    assert len(table.rows) == encoders.pop(number)
+    assert len(set(table.columns)) == columns[number]
+    for row in table.rows.values():
+      assert len(row) == columns[number]
+      assert all(20 < value < 100 for value in row)
+  assert not encoders
+
+
+@pytest.mark.parametrize(
+  ("table", "network", "column", "value"),
+  [
+    ("1", R50, "top-1", 74.3),
+    ("1", Network("resnet200", 2), "top-5", 94.8),
+    ("2", Network("resnet50", 4), "10 %, top-1", 75.7),
+    ("2", R50, "1 %, top-5", 78.4),
+    ("3", R50, "Flowers, linear", 96.1),
+    ("3", R50, "Food101, fine-tuned", 88.5),
+    ("3", R50, "VOC2007, fine-tuned", 85.4),
+    ("3", Network("resnet50", 1, by="labels"), "Pets, linear", 91.5),
+    ("7", R50, "crop and flip, logits regularised, top-1", 74.7),
+    ("8", R50, "top-1", 77.7),
+    ("9", Network("resnet152", 3), "top-5", 94.6),
+    ("9", Network("resnet200", 2), "top-5", 94.9),  # Table 1 has 94.8
+    ("13", R50, "Birdsnap", 57.3),  # Table 3 has 57.2
+    ("13", Network("resnet50", 1, paper.PLACES365), "Places365", 53.2),
+    ("13", Network("resnet50", 1, paper.PLACES365), "Flowers", 90.0),
+    ("1", Network("resnet18", 1), "top-1", None),
+    ("2", Network("resnet101", 1), "1 %, top-1", None),
+  ],
+)
+def test_a_number_of_the_paper(table, network, column, value):
+  assert paper.TABLES[table].number(network, column) == value
+
+
+def test_the_sets_are_those_that_are_evaluated():
+  assert list(paper.SETS) == list(transfer.SETS)
