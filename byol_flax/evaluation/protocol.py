@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from jax.sharding import Mesh
 
-from byol_flax.evaluation import features
+from byol_flax.evaluation import features, held_out
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.progress_line import human_duration
@@ -67,7 +67,7 @@ class Setting:
       UsageError: it cannot be opened.
     """
     name_of_set, folder = data_of(self.config, self.encoder.config)
-    return sources.open_source(name_of_set, self.config[name], folder)
+    return held_out.open_split(name_of_set, self.config[name], folder)
 
   def open_split(self, name: str) -> sources.Source:
     """Opens a split as `open_source` does, whose images have a class each.
