@@ -40,9 +40,7 @@ def test_a_validation_split_of_the_set_itself_comes_first(tmp_path):
 
 
 def test_what_is_not_there_is_told(tmp_path):
-  folder = make_folder(
-    tmp_path / "few", [f"train/a/{i}.png" for i in range(9)]
-  )
+  folder = make_folder(tmp_path / "few", [f"train/a/{i}.png" for i in range(9)])
   for name, split, told in (
     (folder, "valid", "9 images in train, of which every tenth"),
     ("digits", "validation", "no split 'validation'"),
