@@ -51,7 +51,7 @@ class Table:
     return row[self.columns.index(column)] if row else None
 
 
-# Data sets of Table 3 in its order: key in configs/transfer.py -> its name.
+# Data sets of Table 3 in its order: key in configs/sets.py -> its name.
 SETS = {
   "food101": "Food101",
   "cifar10": "CIFAR10",

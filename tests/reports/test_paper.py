@@ -4,7 +4,7 @@ import pytest
 
 from byol_flax.reports import paper
 from byol_flax.reports.paper import Network
-from configs import transfer
+from configs import sets
 
 R50 = Network("resnet50", 1)
 
@@ -48,4 +48,4 @@ def test_a_number_of_the_paper(table, network, column, value):
 
 
 def test_the_sets_are_those_that_are_evaluated():
-  assert list(paper.SETS) == list(transfer.SETS)
+  assert list(paper.SETS) == list(sets.SETS)
