@@ -134,7 +134,8 @@ def hold_out(
 
   Args:
     labels: int [N]; an example with -1 is in neither part.
-    per_class: how many of each of the K classes are held out.
+    per_class: how many of each of the K classes are held out; none of a class
+      that is declared and has no example.
     seed: of the draw.
 
   Returns:
@@ -146,7 +147,7 @@ def hold_out(
   drawn = []
   for label, count in enumerate(per_class):
     members = np.flatnonzero(labels == label)
-    if count and count >= len(members):
+    if 0 < len(members) <= count:
       raise UsageError(
         f"Class number {label} has {len(members)} images, from which {count} "
         "should be held out; expected more, so that some are left to train on."

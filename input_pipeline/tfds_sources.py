@@ -33,7 +33,7 @@ class Facts:
   splits: Mapping[str, tuple[str, int]]
 
 
-def _train(total: int, valid: int) -> dict[str, tuple[str, int]]:
+def splits_of_train(total: int, valid: int) -> dict[str, tuple[str, int]]:
   """Splits of `total` training images; the last `valid` ones are held out."""
   kept = total - valid
   return {
@@ -49,7 +49,7 @@ def _train(total: int, valid: int) -> dict[str, tuple[str, int]]:
 # images are our test.
 KNOWN = {
   "imagenet2012": Facts(
-    1000, _train(1_281_167, 10_009) | {"test": ("validation", 50_000)}
+    1000, splits_of_train(1_281_167, 10_009) | {"test": ("validation", 50_000)}
   ),
   "imagenet2012_subset/1pct": Facts(  # Sizes of SimCLR's lists (paper, §4).
     1000, {"train": ("train", 12_811), "test": ("validation", 50_000)}
@@ -63,10 +63,14 @@ KNOWN = {
   "imagenette": Facts(  # README of the authors' code; test: TFDS's catalogue.
     10, {"train": ("train", 9_469), "test": ("validation", 3_925)}
   ),
-  "cifar10": Facts(10, _train(50_000, 5_000) | {"test": ("test", 10_000)}),
-  "cifar100": Facts(100, _train(50_000, 5_067) | {"test": ("test", 10_000)}),
+  "cifar10": Facts(
+    10, splits_of_train(50_000, 5_000) | {"test": ("test", 10_000)}
+  ),
+  "cifar100": Facts(
+    100, splits_of_train(50_000, 5_067) | {"test": ("test", 10_000)}
+  ),
   "food101": Facts(
-    101, _train(75_750, 7_575) | {"test": ("validation", 25_250)}
+    101, splits_of_train(75_750, 7_575) | {"test": ("validation", 25_250)}
   ),
 }
 

@@ -114,7 +114,7 @@ def test_held_out_images_are_the_last_of_train(tmp_path, monkeypatch):
     [{"image": png(k), "label": k} for k in range(9)],
     name="imagenet2012",
   )
-  train = tfds_sources._train(9, 2)
+  train = tfds_sources.splits_of_train(9, 2)
   assert train["valid"] == ("train[7:]", 2)
   splits = {
     k: (v.replace("train", "holdout"), n) for k, (v, n) in train.items()
