@@ -57,10 +57,12 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
   libraries.settle()
   config = config_file.load_config(config_args)
   evaluates = options.command == "evaluate"
-  if evaluates != config_bounds.evaluates(config):
+  other = evaluates != config_bounds.evaluates(config)
+  if other and options.command != "preflight":
     raise UsageError(
       "A config that names a protocol, such as configs/few_label.py, belongs "
-      "to `byol evaluate`, and every other config to the other commands; "
+      "to `byol evaluate` and `byol preflight`, and every other config to the "
+      "other commands and `byol preflight`; "
       f"`byol {options.command}` got the other kind."
     )
   verb = importlib.import_module(f"byol_flax.commands.{options.command}")

@@ -111,6 +111,28 @@ def one_core(
   ]
 
 
+def one_core_rate(
+  source: sources.Source, prepare: augment.OneView | augment.EvalCrop
+) -> float:
+  """Images per second that one core reads, decodes and prepares.
+
+  Args:
+    source: images; the first few are used.
+    prepare: what is done with each.
+  """
+  image_ops.compile_all()
+  readable = sources.ReadableSource(source)
+  rng = np.random.default_rng(0)
+
+  def example(i: int) -> Any:
+    if isinstance(prepare, augment.EvalCrop):
+      return prepare.map(readable[i])
+    return prepare.random_map(readable[i], rng)
+
+  times = _measure({"whole": example}, min(_IMAGES, len(source)))
+  return 1000 / times["whole"]
+
+
 def _draw_times(
   shapes: list[tuple[int, int]],
   length: int,

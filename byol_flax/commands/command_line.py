@@ -58,13 +58,7 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     "Evaluate an encoder by the protocol of a config, such as "
     "configs/few_label.py: kNN and linear probes on few labels.",
   )
-  verb.add_argument(
-    "--encoder",
-    type=_encoder,
-    metavar="ENCODER",
-    help="WORKDIR of a run, WORKDIR@STEP for a checkpoint that is not the "
-    "newest, or random:CONFIG for an encoder that was never trained",
-  )
+  _add_encoder(verb, "")
   verb.add_argument(
     "--workdir",
     type=paths.absolute,
@@ -107,6 +101,17 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         f"--config.key=value; see byol {options.command} --help"
       )
   return options, rest
+
+
+def _add_encoder(verb: argparse.ArgumentParser, more: str) -> None:
+  """Adds the flag that names an encoder; `more` ends its help."""
+  verb.add_argument(
+    "--encoder",
+    type=_encoder,
+    metavar="ENCODER",
+    help="WORKDIR of a run, WORKDIR@STEP for a checkpoint that is not the "
+    f"newest, or random:CONFIG for an encoder that was never trained{more}",
+  )
 
 
 def _encoder(given: str) -> str:
@@ -166,10 +171,12 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   """Adds the commands that tell what a run takes."""
   verb = add(
     "preflight",
-    "Compile the training step for a TPU slice, which need not be there, and "
-    "tell whether it fits, how fast it can be, what the run costs and what to "
-    "change. Exit code 0 if it fits, 3 if not.",
+    "Compile the training step, or the programs of an evaluation, for a TPU "
+    "slice, which need not be there, and tell whether they fit, how fast they "
+    "can be, what the run costs and what to change. Exit code 0 if it fits, 3 "
+    "if not.",
   )
+  _add_encoder(verb, "; for the config of an evaluation only")
   verb.add_argument("--slice", required=True, help="such as v3-512")
   verb.add_argument(
     "--price", type=float, help="of one device and hour, in any currency"

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.evaluation import features, linear_heads, splits, training
-from byol_flax.evaluation.encoder import Encoder
+from byol_flax.evaluation.encoder import Config, Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
 from input_pipeline import augment, pipeline, sources
@@ -30,7 +30,7 @@ def run(setting: Setting) -> dict[str, Any]:
   )
   valid = setting.open_split("valid_split") if config.valid_split else None
   setting.check_splits(train, valid, test)
-  _check(config, train, setting.mesh)
+  check(config, train, setting.mesh)
   reader = setting.make_reader()
   encoder = features.calibrate(setting.encoder, train, reader, setting.mesh)
   heads = heads_of(config)
@@ -43,7 +43,7 @@ def run(setting: Setting) -> dict[str, Any]:
   return {"rows": rows, "splits": setting.describe(train, valid, test)}
 
 
-def _check(config: Any, train: sources.Source, mesh: Mesh) -> None:
+def check(config: Any, train: splits.Split, mesh: Mesh) -> None:
   """Raises UsageError for mistakes that would show only after the training."""
   if not config.valid_split and len(config.learning_rates) > 1:
     raise UsageError(
@@ -208,7 +208,7 @@ class _Sweep:
     return training.Training(
       name=name,
       source=self.train,
-      transform=transform(name, encoder),
+      transform=transform(name, encoder.config),
       batch_size=config.batch_size,
       total_steps=total_steps,
       seed=config.seed,
@@ -220,12 +220,12 @@ class _Sweep:
     )
 
 
-def transform(name: str, encoder: Encoder) -> augment.OneView:
+def transform(name: str, of_encoder: Config) -> augment.OneView:
   """Crop and flip, or pre-training's view1: the paper names neither view."""
-  view = augment.View(**encoder.config["augment"]["view1"])
+  view = augment.View(**of_encoder["augment"]["view1"])
   if name == "crop_flip":
     view = augment.crop_and_flip(view)
-  return augment.OneView(size=encoder.crop.size, view=view)
+  return augment.OneView(size=of_encoder["augment"]["size"], view=view)
 
 
 def _line(row: dict[str, Any]) -> str:

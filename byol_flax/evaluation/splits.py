@@ -10,7 +10,9 @@ from input_pipeline.errors import UsageError
 class Split(Protocol):
   """A number of images under a name, such as a `sources.Source`."""
 
-  split: str
+  @property
+  def split(self) -> str:
+    """The name."""
 
   def __len__(self) -> int:
     """Number of images N."""

@@ -1,4 +1,4 @@
-"""What to change when a step does not fit, or when a smaller slice would do."""
+"""What to change when a run does not fit, or when a smaller slice would do."""
 
 import copy
 import dataclasses
@@ -53,6 +53,21 @@ def changes(config: Any, devices: int) -> list[Change]:
   return found
 
 
+def smaller_batches(config: Any, devices: int) -> list[Change]:
+  """Smaller batches of an evaluation, the largest first; no result changes.
+
+  They stay such that the devices share them.
+  """
+  found = []
+  for factor in _powers_of_two(config.batch_size // devices):
+    if factor > 1:
+      changed = copy.deepcopy(config)
+      changed.batch_size = config.batch_size // factor
+      flags = f"--config.batch_size={changed.batch_size}"
+      found.append(Change(changed, flags, factor))
+  return found
+
+
 def _powers_of_two(most: int) -> Iterator[int]:
   factor = 1
   while factor <= most and most % factor == 0:
@@ -101,22 +116,31 @@ def smallest_that_fits(
 
 
 def smaller_slice(
-  compiled: Compiled,
-  slice_: Slice,
-  *,
-  batch_size: int,
-  accumulation_steps: int,
+  compiled: Compiled, slice_: Slice, *, micro_batch: int
 ) -> tuple[Slice, float] | None:
   """The smallest slice that would do, and how many times longer it takes.
 
   This is a prediction: nothing is compiled, and all memory is taken to grow
-  with the number of images on a device.
+  with the number of images on a device, of which there are `micro_batch` on all
+  together.
   """
   best = None
   for other in slices.smaller(slice_):
     times = slice_.devices / other.devices
     fits = compiled.peak_bytes * times < _SAFE * other.hbm_bytes
-    divides = batch_size % (other.devices * accumulation_steps) == 0
+    divides = micro_batch % other.devices == 0
     if fits and divides:
       best = other, times
   return best
+
+
+def larger_slice(compiled: Compiled, slice_: Slice) -> Slice | None:
+  """The smallest slice that may do where `slice_` does not.
+
+  This is a prediction, like `smaller_slice`.
+  """
+  for other in slices.larger(slice_):
+    times = other.devices / slice_.devices
+    if compiled.peak_bytes / times < _SAFE * other.hbm_bytes:
+      return other
+  return None

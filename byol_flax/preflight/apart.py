@@ -12,9 +12,8 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
-from byol_flax.preflight.compiler import Compiled
 from byol_flax.slices import Slice
 from input_pipeline import parents
 from input_pipeline.errors import RunError, UsageError
@@ -22,23 +21,25 @@ from input_pipeline.errors import RunError, UsageError
 _SECONDS_BETWEEN_NOTES = 15
 _SECONDS_TO_END = 5
 
+_Answer = TypeVar("_Answer")
+
 
 def compile_apart(
-  function: Callable[..., Compiled],
+  function: Callable[..., _Answer],
   config: Any,
   slice_: Slice,
   *,
   stream: TextIO,
   **data: Any,
-) -> Compiled:
+) -> _Answer:
   """Returns `function(config, slice_, **data, tell=...)`, run in a child.
 
   Args:
-    function: `compiler.compile_step` or `shallow.extrapolate`.
-    config: as made by configs/byol.py.
-    slice_: where the step would run.
+    function: such as `compiler.compile_step`.
+    config: its first argument.
+    slice_: where the programs would run.
     stream: is given a line now and then while the compilation takes long.
-    **data: facts about the data set.
+    **data: further arguments.
 
   Raises:
     UsageError: the config does not suit the slice.
@@ -74,7 +75,7 @@ def compile_apart(
 def _compile(
   pipe: multiprocessing.connection.Connection,
   complaints: str,
-  function: Callable[..., Compiled],
+  function: Callable[..., Any],
   **arguments: Any,
 ) -> None:
   """In the child: sends the phases it goes through, then the result."""
@@ -95,10 +96,8 @@ def _compile(
     )
 
 
-def _await(
-  pipe: multiprocessing.connection.Connection, stream: TextIO
-) -> Compiled | Exception | None:
-  """The child's result; None if it ends without one."""
+def _await(pipe: multiprocessing.connection.Connection, stream: TextIO) -> Any:
+  """The child's result or error; None if it ends without one."""
   phase, begun = "starting", time.monotonic()
   while True:
     while not pipe.poll(_SECONDS_BETWEEN_NOTES):

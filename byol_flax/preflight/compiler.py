@@ -1,4 +1,4 @@
-"""Compiles the training step for a slice that is not there.
+"""Compiles the programs of a run for a slice that is not there.
 
 XLA's TPU compiler (libtpu) needs no TPU. It gives two figures of time. Neither
 is measured, and both leave out input, dispatch and communication. Its cost
@@ -49,14 +49,16 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """What the compiler says about one device's part of the step.
+  """What the compiler says about one device's part of a program.
 
   Attributes:
+    name: of the program: "update" for the training step.
     fits: whether it fits into the device's memory.
-    parameters: of the online network.
-    peak_bytes: memory in use at most. If the step does not fit, what it would
-      take, or 0 if the compiler does not tell.
-    argument_bytes: state and batch.
+    parameters: of the online network, or of the encoder that is evaluated.
+    peak_bytes: memory in use at most. If the program does not fit, what it
+      would take, or 0 if the compiler does not tell.
+    argument_bytes: what the program is given: state and batch.
+    beside_bytes: what else lies on the device meanwhile.
     temporary_bytes: all else.
     flops: floating-point operations.
     bytes_moved: to and from the device's memory.
@@ -67,13 +69,15 @@ class Compiled:
     collectives: kind -> count and bytes.
     compile_seconds: how long this machine compiled.
     batch_size: global.
-    total_steps: updates of the run.
+    total_steps: how often the run calls the program.
   """
 
+  name: str
   fits: bool
   parameters: int
   peak_bytes: int
   argument_bytes: int
+  beside_bytes: int
   temporary_bytes: int
   flops: float
   bytes_moved: float
@@ -157,9 +161,53 @@ def compile_step(
     resident=resident,
     blocks=blocks,
   )
+  step = compile_program(
+    lambda: built.step_fn.lower(built.abstract_state, built.abstract_batch),
+    slice_,
+    loops=config.accumulation_steps,
+    tell=tell,
+    name="update",
+    parameters=trees.count(built.abstract_state.online.params),
+    batch_size=built.abstract_batch["label"].shape[0],
+    beside_bytes=0,
+    total_steps=built.total_steps,
+  )
+  if not step.fits or "draw" not in built.abstract_batch:
+    return step
+  begun = time.monotonic()
+  tell("compiling the augmentation")
+  views = jax.jit(built.make_views, out_shardings=sharding.split(mesh))
+  with _nothing_kept():
+    cost = cost_of(views.lower(built.abstract_batch).compile(), slice_)
+  seconds = step.compile_seconds + time.monotonic() - begun
+  return dataclasses.replace(step, augmentation=cost, compile_seconds=seconds)
+
+
+def compile_program(
+  lower: Callable[[], Any],
+  slice_: Slice,
+  *,
+  loops: int,
+  tell: Callable[[str], None],
+  beside_bytes: int,
+  **known: Any,
+) -> Compiled:
+  """Compiles one program.
+
+  Args:
+    lower: traces a jitted function and lowers it for devices of `slice_`.
+    slice_: where it would run.
+    loops: as in `hlo.cycles`.
+    tell: is given the name of each phase as it begins.
+    beside_bytes: as in `Compiled`, like the rest.
+    **known: what is known without compiling.
+
+  Raises:
+    RunError: the compiler failed, but not for want of memory.
+  """
   begun = time.monotonic()
   tell("tracing")
-  lowered = built.step_fn.lower(built.abstract_state, built.abstract_batch)
+  lowered = lower()
   tell("compiling")
   try:
     with _nothing_kept():
@@ -170,64 +218,40 @@ def compile_step(
       raise RunError(
         f"The TPU compiler failed: {str(error).splitlines()[0][:300]}"
       ) from error
-    return _too_large(str(error), time.monotonic() - begun, _numbers(built))
-  times = config.accumulation_steps
-  cost = cost_of(compiled, slice_, loops=times)
-  views_cost = None
-  on_devices = built.abstract_batch.keys() & {"draw"}
-  if on_devices:
-    tell("compiling the augmentation")
-    views = jax.jit(built.make_views, out_shardings=sharding.split(mesh))
-    with _nothing_kept():
-      views_cost = cost_of(views.lower(built.abstract_batch).compile(), slice_)
+    needed = needed_bytes(str(error))
+    return Compiled(
+      fits=False,
+      peak_bytes=needed and needed + beside_bytes,
+      argument_bytes=0,
+      temporary_bytes=0,
+      **dataclasses.asdict(Cost()),
+      augmentation=None,
+      collectives={},
+      compile_seconds=time.monotonic() - begun,
+      beside_bytes=beside_bytes,
+      **known,
+    )
   memory = compiled.memory_analysis()
+  peak = memory.peak_memory_in_bytes + beside_bytes
   return Compiled(
-    fits=True,
-    peak_bytes=memory.peak_memory_in_bytes,
+    fits=peak <= slice_.hbm_bytes,
+    peak_bytes=peak,
     argument_bytes=memory.argument_size_in_bytes,
     temporary_bytes=memory.temp_size_in_bytes,
-    **dataclasses.asdict(cost),
-    augmentation=views_cost,
-    collectives=hlo.collectives(compiled.as_text(), loops=times),
-    compile_seconds=time.monotonic() - begun,
-    **_numbers(built),
-  )
-
-
-def _too_large(
-  message: str, seconds: float, numbers: dict[str, Any]
-) -> Compiled:
-  """What is known about a step that the compiler refused after `seconds`."""
-  return Compiled(
-    fits=False,
-    peak_bytes=needed_bytes(message),
-    argument_bytes=0,
-    temporary_bytes=0,
-    flops=0.0,
-    bytes_moved=0.0,
-    seconds=0.0,
-    cycle_seconds=0.0,
+    **dataclasses.asdict(cost_of(compiled, slice_, loops=loops)),
     augmentation=None,
-    collectives={},
-    compile_seconds=seconds,
-    **numbers,
+    collectives=hlo.collectives(compiled.as_text(), loops=loops),
+    compile_seconds=time.monotonic() - begun,
+    beside_bytes=beside_bytes,
+    **known,
   )
-
-
-def _numbers(built: build.Built) -> dict[str, Any]:
-  """What is known without compiling."""
-  return {
-    "parameters": trees.count(built.abstract_state.online.params),
-    "batch_size": built.abstract_batch["label"].shape[0],
-    "total_steps": built.total_steps,
-  }
 
 
 def cost_of(compiled: Any, slice_: Slice, *, loops: int = 1) -> Cost:
   """Reads what the compiler says about a program compiled for `slice_`.
 
-  Its cost analysis counts a loop as if it ran once. The loop over micro-batches
-  runs `loops` times, so the sums are scaled by what that does to the cycles.
+  Its cost analysis counts a loop as if it ran once. Our loop runs `loops`
+  times, so the sums are scaled by what that does to the cycles.
 
   Raises:
     RunError: its figures are absent or impossible.

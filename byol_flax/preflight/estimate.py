@@ -1,6 +1,7 @@
-"""Says in words what a compiled step means for a run: time, money, input."""
+"""Says in words what compiled programs mean for a run: time, money, input."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from byol_flax.preflight.compiler import Compiled
@@ -15,6 +16,8 @@ PUBLISHED = "0.9 to 1.3 times that"
 @dataclasses.dataclass(frozen=True)
 class Estimate:
   """A run on a slice, at the speed that the compiler thinks possible.
+
+  What is said of a step is said of the program that takes most of the time.
 
   Attributes:
     images_per_device: of a micro-batch.
@@ -43,8 +46,23 @@ class Estimate:
   price: float | None
 
 
+def longest(programs: Sequence[Compiled]) -> Compiled:
+  """The program that takes most of the time of a run."""
+  return max(programs, key=lambda one: one.total_steps * max(_times(one)))
+
+
+def largest(programs: Sequence[Compiled]) -> Compiled:
+  """The program that takes most memory; one that does not fit, if any."""
+  return max(programs, key=lambda one: (not one.fits, one.peak_bytes))
+
+
+def _times(compiled: Compiled) -> tuple[float, float]:
+  """Seconds of a call, by the cost analysis and by the cycles."""
+  return compiled.seconds, compiled.cycle_seconds
+
+
 def estimate(
-  compiled: Compiled,
+  programs: Sequence[Compiled],
   slice_: Slice,
   *,
   accumulation_steps: int,
@@ -52,10 +70,10 @@ def estimate(
   input_cores: int,
   price_per_device_hour: float | None,
 ) -> Estimate:
-  """Turns the compiler's figures into those of a run; the step must fit.
+  """Turns the compiler's figures into those of a run; all must fit.
 
   Args:
-    compiled: what the compiler said.
+    programs: what the compiler said of each; training has only the update.
     slice_: the slice it compiled for.
     accumulation_steps: micro-batches of an update.
     images_per_core_second: images that a core of this machine reads and
@@ -63,8 +81,9 @@ def estimate(
     input_cores: how many cores of a host do so.
     price_per_device_hour: in any currency; None leaves the cost out.
   """
-  shorter, longer = sorted((compiled.seconds, compiled.cycle_seconds))
-  hours = longer * compiled.total_steps / 3600
+  compiled = longest(programs)
+  hours = sum(one.total_steps * max(_times(one)) for one in programs) / 3600
+  least = sum(one.total_steps * min(_times(one)) for one in programs) / 3600
   device_hours = hours * slice_.devices
   floor = compiled.flops / slice_.peak_flops
   price = price_per_device_hour
@@ -74,9 +93,10 @@ def estimate(
     floor_seconds=floor,
     share_of_peak=floor / compiled.seconds,
     cycle_share_of_peak=floor / compiled.cycle_seconds,
-    images_per_host_second=compiled.batch_size / (shorter * slice_.hosts),
+    images_per_host_second=compiled.batch_size
+    / (min(_times(compiled)) * slice_.hosts),
     input_images_per_host_second=images_per_core_second * input_cores,
-    least_hours=shorter * compiled.total_steps / 3600,
+    least_hours=least,
     hours=hours,
     device_hours=device_hours,
     price=None if price is None else device_hours * price,
@@ -102,51 +122,87 @@ def memory_words(compiled: Compiled, slice_: Slice) -> str:
 
 
 def words(
-  compiled: Compiled, found: Estimate, slice_: Slice, *, input_measured: str
+  programs: Sequence[Compiled],
+  found: Estimate,
+  slice_: Slice,
+  *,
+  input_measured: str,
 ) -> list[str]:
   """Lines for people; `input_measured` says on which images input ran."""
+  main, most = longest(programs), largest(programs)
   each = found.images_per_device
+  beside = most.beside_bytes / GIB
+  whose = f" ({most.name})" if len(programs) > 1 else ""
   lines = [
-    f"{compiled.parameters:,} parameters; {each:g} images a device at a time",
-    f"memory     {memory_words(compiled, slice_)}: state and batch "
-    f"{compiled.argument_bytes / GIB:.2f}, all else "
-    f"{compiled.temporary_bytes / GIB:.2f}",
-    f"work       {compiled.flops / 1e12:.3f} TFLOP and "
-    f"{compiled.bytes_moved / 1e9:.2f} GB moved by each device and update",
-    f"update     {1e3 * compiled.cycle_seconds:.1f} ms by the compiler's "
+    f"{main.parameters:,} parameters; {each:g} images a device at a time",
+    f"memory     {memory_words(most, slice_)}{whose}: state and batch "
+    f"{most.argument_bytes / GIB:.2f}, all else "
+    f"{most.temporary_bytes / GIB:.2f}"
+    + (f", beside it {beside:.2f}" if beside else ""),
+    f"work       {main.flops / 1e12:.3f} TFLOP and "
+    f"{main.bytes_moved / 1e9:.2f} GB moved by each device and {main.name}",
+    f"{main.name:<11}{1e3 * main.cycle_seconds:.1f} ms by the compiler's "
     "cycles: not measured, and without communication"
     + (
       f" (published runs took {PUBLISHED})" if slice_.generation == "v3" else ""
     ),
-    f"           {1e3 * compiled.seconds:.1f} ms by its estimate: optimistic, "
+    f"           {1e3 * main.seconds:.1f} ms by its estimate: optimistic, "
     "not measured",
     f"           {1e3 * found.floor_seconds:.1f} ms if all ran at the peak of "
     f"{slice_.peak_flops / 1e12:.0f} TFLOP/s: {found.cycle_share_of_peak:.0%} "
     f"of the cycles, {found.share_of_peak:.0%} of the estimate",
   ]
-  if compiled.augmentation:
+  if main.augmentation:
     lines.append(
-      f"           {1e3 * compiled.augmentation.cycle_seconds:.1f} ms and "
-      f"{compiled.augmentation.bytes_moved / 1e9:.2f} GB of it for augmentation"
+      f"           {1e3 * main.augmentation.cycle_seconds:.1f} ms and "
+      f"{main.augmentation.bytes_moved / 1e9:.2f} GB of it for augmentation"
     )
-  for kind, traffic in compiled.collectives.items():
+  for kind, traffic in main.collectives.items():
     lines.append(
       f"           {traffic.count} × {kind}, {traffic.size / 1e6:,.1f} MB"
     )
-  lines.append(
-    f"input      at most {found.images_per_host_second:,.0f} images/s wanted "
-    f"of each of {slice_.hosts} host(s) with {slice_.vcpus_per_host} virtual "
-    "CPUs"
+  lines += [_other_words(one) for one in programs if one is not main]
+  return [
+    *lines,
+    *_input_words(found, slice_, input_measured),
+    _run_words(programs, found),
+  ]
+
+
+def _other_words(compiled: Compiled) -> str:
+  """The line of a program that does not take most of the time."""
+  often = f"{compiled.total_steps:,} times"
+  return (
+    f"{compiled.name:<11}{1e3 * compiled.cycle_seconds:.1f} ms by the cycles, "
+    f"{often if compiled.total_steps else 'of unknown number'}; "
+    f"{compiled.peak_bytes / GIB:.2f} GiB"
   )
+
+
+def _input_words(
+  found: Estimate, slice_: Slice, input_measured: str
+) -> list[str]:
+  """What each host must read, and can."""
   rate = found.input_images_per_host_second
   enough = rate >= found.images_per_host_second
-  lines.append(
+  return [
+    f"input      at most {found.images_per_host_second:,.0f} images/s wanted "
+    f"of each of {slice_.hosts} host(s) with {slice_.vcpus_per_host} virtual "
+    "CPUs",
     f"           {rate:,.0f} at the rate of this machine's cores "
-    f"({input_measured}): {'enough' if enough else 'TOO FEW'}"
-  )
-  lines.append(
-    f"run        {compiled.total_steps:,} updates of {compiled.batch_size:,} "
-    f"images: {human_duration(3600 * found.hours)}, "
+    f"({input_measured}): {'enough' if enough else 'TOO FEW'}",
+  ]
+
+
+def _run_words(programs: Sequence[Compiled], found: Estimate) -> str:
+  """How long all takes, and what it costs."""
+  parts = [
+    f"{one.total_steps:,} {one.name}s of {one.batch_size:,} images"
+    for one in programs
+    if one.name == "update"
+  ] or [f"{one.total_steps:,} × {one.name}" for one in programs]
+  return (
+    f"run        {', '.join(parts)}: {human_duration(3600 * found.hours)}, "
     f"{amount(found.device_hours)} device-hours"
     + (
       f", {amount(found.price)} at that price"
@@ -155,15 +211,21 @@ def words(
     )
     + f"; at least {human_duration(3600 * found.least_hours)}"
   )
-  return lines
 
 
 def record(
-  compiled: Compiled, found: Estimate | None, slice_: Slice
+  programs: Sequence[Compiled], found: Estimate | None, slice_: Slice
 ) -> dict[str, Any]:
-  """All numbers as a JSON object; seconds, bytes and operations."""
+  """All numbers as a JSON object; seconds, bytes and operations.
+
+  "step" is the program that takes most of the time, or the one that does not
+  fit; "others" are the rest of an evaluation's.
+  """
+  main = longest(programs) if found else largest(programs)
+  others = [one for one in programs if one is not main]
   return {
     "slice": dataclasses.asdict(slice_),
-    "step": dataclasses.asdict(compiled),
+    "step": dataclasses.asdict(main),
+    "others": [dataclasses.asdict(one) for one in others],
     "run": dataclasses.asdict(found) if found else None,
   }

@@ -21,7 +21,10 @@ _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _CALLED = re.compile(
   r"\b(?:body|condition|calls|to_apply|called_computations)=\{?%([\w.\-]+)"
 )
-_OUR_LOOP = re.compile(r' while\(.*op_name="jit\(train_step\)/while"')
+# Over the micro-batches of a step, or over the tiles of a bank of kNN.
+_OUR_LOOP = re.compile(
+  r' while\(.*op_name="jit\((train_step\)|nearest\)/shard_map)/while"'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,7 @@ def collectives(text: str, loops: int = 1) -> dict[str, Traffic]:
 
   Args:
     text: of an HLO module.
-    loops: how often the loop over micro-batches runs.
+    loops: how often the loop over micro-batches or tiles runs.
   """
   counts: Counter[str] = Counter()
   sizes: Counter[str] = Counter()

@@ -4,21 +4,44 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from byol_flax import slices
-from byol_flax.benchmarks import input_stages, photographs
-from byol_flax.preflight import advice, apart, compiler, estimate, shallow
+from byol_flax.preflight import advice, estimate
 from byol_flax.preflight.compiler import Compiled
-from byol_flax.pretrain import inputs, places
-from byol_flax.pretrain.places import Place
-from byol_flax.runs import data_sets
-from byol_flax.runs.out_files import check_writable, write_json
+from byol_flax.runs.out_files import write_json
 from byol_flax.runs.version import code_version
 from byol_flax.slices import Slice
-from input_pipeline import sources
-from input_pipeline.errors import UsageError
-from input_pipeline.resident import shape_of
 
 FITS, DOES_NOT_FIT = 0, 3  # exit codes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+  """A run that is asked about: a pre-training or an evaluation.
+
+  Attributes:
+    config: of the run.
+    title: says what it does, such as "imagenet2012, batch 4,096".
+    compile: config, perhaps a changed one -> its programs. After one that does
+      not fit there need not be others.
+    changes: changes of the config that take less memory, the smallest first.
+    micro_batches: config -> in how many parts a batch is handled.
+    images_per_core_second: images that a core of this machine prepares in a
+      second.
+    measured_on: which images those were.
+    input_cores: how many cores of a host prepare images.
+    left_out: a line that says what the hours do not hold; "" for none.
+    facts: what else goes to the JSON file.
+  """
+
+  config: Any
+  title: str
+  compile: Callable[[Any], list[Compiled]]
+  changes: list[advice.Change]
+  micro_batches: Callable[[Any], int]
+  images_per_core_second: float
+  measured_on: str
+  input_cores: int
+  left_out: str
+  facts: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +49,15 @@ class _Question:
   """What is asked, and where the answer goes.
 
   Attributes:
-    slice_: where the run would be.
+    subject: what the run is.
+    slice_: where it would be.
     price: of a device and hour, or None.
-    images_per_core_second: images that a core of this machine augments in a
-      second.
-    measured_on: which images those were.
     stream: console.
   """
 
+  subject: Subject
   slice_: Slice
   price: float | None
-  images_per_core_second: float
-  measured_on: str
   stream: TextIO
 
   def say(self, line: str) -> None:
@@ -45,37 +65,45 @@ class _Question:
     self.stream.write(line + "\n")
     self.stream.flush()
 
-  def answer(self, result: Compiled, config: Any) -> dict[str, Any]:
-    """Tells what a compiled step means, and returns it for the JSON file."""
-    found = None
-    if result.fits:
+  def answer(self, programs: list[Compiled], config: Any) -> dict[str, Any]:
+    """Tells what compiled programs mean, and returns it for the JSON file."""
+    subject, found = self.subject, None
+    if _fit(programs):
       found = estimate.estimate(
-        result,
+        programs,
         self.slice_,
-        accumulation_steps=config.accumulation_steps,
-        images_per_core_second=self.images_per_core_second,
-        # If the images lie on the devices, one thread draws and no other works.
-        input_cores=1
-        if places.place_of(config.augment) is Place.RESIDENT
-        else self.slice_.vcpus_per_host,
+        accumulation_steps=subject.micro_batches(config),
+        images_per_core_second=subject.images_per_core_second,
+        input_cores=subject.input_cores,
         price_per_device_hour=self.price,
       )
       lines = estimate.words(
-        result, found, self.slice_, input_measured=self.measured_on
+        programs, found, self.slice_, input_measured=subject.measured_on
       )
+      if subject.left_out:
+        lines.append(f"left out   {subject.left_out}")
     else:
-      lines = ["memory     " + estimate.memory_words(result, self.slice_)]
+      lines = [f"memory     {self.memory(programs)}"]
     for line in lines:
       self.say(line)
-    return estimate.record(result, found, self.slice_)
+    return estimate.record(programs, found, self.slice_)
+
+  def memory(self, programs: list[Compiled]) -> str:
+    """The verdict on the program that takes most."""
+    most = estimate.largest(programs)
+    words = estimate.memory_words(most, self.slice_)
+    return words if most.name == "update" else f"{most.name} {words}"
+
+
+def _fit(programs: list[Compiled]) -> bool:
+  return all(one.fits for one in programs)
 
 
 def preflight(
-  config: Any,
-  slice_name: str,
+  subject: Subject,
+  slice_: Slice,
   *,
   price: float | None,
-  fast: bool,
   out: str,
   stream: TextIO,
 ) -> int:
@@ -84,10 +112,9 @@ def preflight(
   If it does not fit, this says what to change.
 
   Args:
-    config: as made by configs/byol.py.
-    slice_name: such as "v3-512".
+    subject: the run.
+    slice_: where it would be.
     price: of a device and hour, in any currency; None leaves the cost out.
-    fast: whether to compile a shallow encoder and extrapolate.
     out: JSON file to write.
     stream: console.
 
@@ -97,77 +124,40 @@ def preflight(
   Raises:
     UsageError: for all that a user can mend.
   """
-  compiler.check_installed()
-  slice_ = slices.find(slice_name)
-  check_writable(out)
-  examples, classes = data_sets.size_of(config)
-  source, measured_on = photographs.open_images(config)
-  resident = None
-  if places.place_of(config.augment) is Place.RESIDENT:
-    resident = _resident_shape(config.data.name, source, slice_)
-  rate = input_stages.one_core(source, config.augment, config.batch_size)[
-    -1
-  ].images_per_second
-  question = _Question(slice_, price, rate, measured_on, stream)
+  question = _Question(subject, slice_, price, stream)
   question.say(
-    f"{config.data.name}, batch {config.batch_size:,}, on {slice_.name}: "
-    f"{slice_.devices} device(s) of {slice_.hosts} host(s)"
-    + (f"; {shallow.SAID}" if fast else "")
+    f"{subject.title}, on {slice_.name}: {slice_.devices} device(s) of "
+    f"{slice_.hosts} host(s)"
   )
-
-  def compiled(config: Any) -> Compiled:
-    return apart.compile_apart(
-      shallow.extrapolate if fast else compiler.compile_step,
-      config,
-      slice_,
-      num_examples=examples,
-      num_classes=classes,
-      resident=resident,
-      stream=stream,
-    )
-
-  first = compiled(config)
-  answer = question.answer(first, config)
-  if first.fits:
-    advised = _advise_smaller(question, first, config)
-  else:
-    advised = _advise_change(question, config, compiled)
+  first = subject.compile(subject.config)
+  answer = question.answer(first, subject.config)
+  fits = _fit(first)
+  advised = (
+    _advise_smaller(question, first)
+    if fits
+    else _advise_change(question, first)
+  )
   record = {
-    "config": config.to_dict(),
+    "config": subject.config.to_dict(),
     "code_version": code_version(),
-    "extrapolated": fast,
+    **subject.facts,
     **answer,
     "advice": advised,
   }
   write_json(out, record)
   question.say(f"Written to {out}")
-  return FITS if first.fits else DOES_NOT_FIT
-
-
-def _resident_shape(
-  name: str, source: sources.Source, slice_: Slice
-) -> tuple[int, ...]:
-  """Shape of the images that would lie on the devices, by their headers."""
-  if isinstance(source, photographs.Photographs):
-    raise UsageError(
-      f"With augment.cache=device the images of {name} take memory of the "
-      "devices, but they are not on this machine. Run preflight where they "
-      "are, or with --config.augment.cache=none."
-    )
-  room = slice_.hbm_bytes
-  readable = sources.ReadableSource(source)
-  return shape_of(readable, lambda shape: inputs.check_room(shape, room))
+  return FITS if fits else DOES_NOT_FIT
 
 
 def _advise_smaller(
-  question: _Question, result: Compiled, config: Any
+  question: _Question, programs: list[Compiled]
 ) -> dict[str, Any] | None:
   """Names a smaller slice where most of the memory stays free."""
+  config = question.subject.config
   found = advice.smaller_slice(
-    result,
+    estimate.largest(programs),
     question.slice_,
-    batch_size=config.batch_size,
-    accumulation_steps=config.accumulation_steps,
+    micro_batch=config.batch_size // question.subject.micro_batches(config),
   )
   if not found:
     return None
@@ -180,26 +170,25 @@ def _advise_smaller(
 
 
 def _advise_change(
-  question: _Question, config: Any, compiled: Callable[[Any], Compiled]
+  question: _Question, programs: list[Compiled]
 ) -> dict[str, Any] | None:
   """Finds the smallest change that fits, by compiling it."""
+  tried: dict[str, list[Compiled]] = {}
 
   def attempt(change: advice.Change) -> Compiled:
     question.say(f"trying     {change.flags}")
-    found = compiled(change.config)
-    words = estimate.memory_words(found, question.slice_)
-    question.say(f"           {words}")
-    return found
+    tried[change.flags] = question.subject.compile(change.config)
+    question.say(f"           {question.memory(tried[change.flags])}")
+    return estimate.largest(tried[change.flags])
 
   slice_ = question.slice_
-  candidates = advice.changes(config, slice_.devices)
-  found = advice.smallest_that_fits(candidates, attempt, slice_)
+  found = advice.smallest_that_fits(question.subject.changes, attempt, slice_)
   if not found:
-    larger = slices.larger(slice_)
-    other = f", such as {larger[0].name}" if larger else " of another kind"
+    larger = advice.larger_slice(estimate.largest(programs), slice_)
+    other = f", such as {larger.name}" if larger else " of another kind"
     question.say(f"advice     no setting fits; take a larger slice{other}")
     return None
-  change, fitting = found
+  change, _ = found
   question.say(f"advice     {change.flags}")
-  answer = question.answer(fitting, change.config)
+  answer = question.answer(tried[change.flags], change.config)
   return {"flags": change.flags, "compiled": True, **answer}

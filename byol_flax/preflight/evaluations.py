@@ -1,0 +1,187 @@
+"""What preflight asks about an evaluation."""
+
+import math
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+import jax
+
+from byol_flax import sharding, trees
+from byol_flax.benchmarks import input_stages, photographs
+from byol_flax.evaluation import encoder as encoder_lib
+from byol_flax.evaluation import linear, protocol
+from byol_flax.preflight import advice, apart, compiler
+from byol_flax.preflight.compiler import Compiled
+from byol_flax.preflight.protocols import PROTOCOLS, Count, Job, Program
+from byol_flax.preflight.verdict import Subject
+from byol_flax.slices import Slice
+from input_pipeline import augment, sources
+from input_pipeline.errors import UsageError
+
+_SPLITS = ("train_split", "valid_split", "test_split")
+_LEFT_OUT = (
+  "start and compilation, checkpoints, images on their way to the devices, "
+  "BatchNorm's averages of an encoder that was never trained"
+)
+
+
+def subject(
+  config: Any,
+  where: str | None,
+  slice_: Slice,
+  *,
+  read_config: Callable[[str], encoder_lib.Config],
+  stream: TextIO,
+) -> Subject:
+  """Measures the input, and returns what there is to be compiled.
+
+  Args:
+    config: of the evaluation.
+    where: --encoder, of which only the config is read.
+    slice_: where the evaluation would be.
+    read_config: as in `encoder.open_encoder`.
+    stream: is told how far a long compilation is.
+
+  Raises:
+    UsageError: the encoder or the data set cannot be found, or preflight does
+      not know the protocol.
+    RunError: the encoder's checkpoint is damaged.
+  """
+  if config.protocol not in PROTOCOLS:
+    raise UsageError(
+      f"Preflight does not know the protocol {config.protocol}; it knows "
+      f"{', '.join(PROTOCOLS)}."
+    )
+  if where is None:
+    raise UsageError(
+      "Preflight of an evaluation needs the encoder that is evaluated: "
+      "--encoder=WORKDIR of a run, or --encoder=random:CONFIG, such as "
+      "random:configs/byol_r50x1.py."
+    )
+  known = PROTOCOLS[config.protocol]
+  of_encoder = encoder_lib.config_of(where, read_config)
+  name, folder = protocol.data_of(config, of_encoder)
+  counts, num_classes = count_images(config, name, folder)
+  source, measured_on = photographs.open_images(
+    types.SimpleNamespace(
+      data=types.SimpleNamespace(name=name, split=config.train_split),
+      loader=types.SimpleNamespace(data_dir=folder),
+    )
+  )
+
+  def compiled(config: Any) -> list[Compiled]:
+    return apart.compile_apart(
+      compile_programs,
+      config,
+      slice_,
+      of_encoder=of_encoder,
+      counts=counts,
+      num_classes=num_classes,
+      stream=stream,
+    )
+
+  changes = (
+    [] if known.trains else advice.smaller_batches(config, slice_.devices)
+  )
+  return Subject(
+    config=config,
+    title=f"{config.protocol} of {where} on {name}, batch "
+    f"{config.batch_size:,}",
+    compile=compiled,
+    changes=changes,
+    micro_batches=lambda config: 1,
+    images_per_core_second=min(
+      input_stages.one_core_rate(source, prepare)
+      for prepare in _readings(config, of_encoder)
+    ),
+    measured_on=measured_on,
+    input_cores=slice_.vcpus_per_host,
+    left_out=", ".join(filter(None, [_LEFT_OUT, known.left_out])),
+    facts={"encoder": where, "extrapolated": False},
+  )
+
+
+def count_images(
+  config: Any, name: str, folder: str | None
+) -> tuple[dict[str, Count], int]:
+  """Images of each split that a config names, and the number of classes.
+
+  Raises:
+    UsageError: they are neither known nor at hand, or have no labels.
+  """
+  counts = {}
+  for key in _SPLITS:
+    if config.get(key):
+      images, num_classes = sources.size_of(name, config[key], folder)
+      counts[key] = Count(config[key], images)
+  if not num_classes:
+    raise UsageError(f"{name} has no labels to evaluate with.")
+  return counts, num_classes
+
+
+def _readings(
+  config: Any, of_encoder: Mapping[str, Any]
+) -> list[augment.OneView | augment.EvalCrop]:
+  """What is done with the images of the training split."""
+  if not PROTOCOLS[config.protocol].trains:
+    return [
+      augment.EvalCrop(
+        size=of_encoder["augment"]["size"],
+        ratio=of_encoder["evaluation"]["crop_ratio"],
+      )
+    ]
+  names = config.augmentations if "augmentations" in config else ["crop_flip"]
+  return [linear.transform(name, of_encoder) for name in names]
+
+
+def compile_programs(
+  config: Any,
+  slice_: Slice,
+  *,
+  of_encoder: encoder_lib.Config,
+  counts: Mapping[str, Count],
+  num_classes: int,
+  tell: Callable[[str], None],
+) -> list[Compiled]:
+  """Compiles the programs of an evaluation, up to one that does not fit.
+
+  Args:
+    config: of the evaluation.
+    slice_: where it would run.
+    of_encoder: the config that the encoder was made with.
+    counts: see `protocols.Job`.
+    num_classes: K.
+    tell: is given the name of each phase as it begins.
+
+  Raises:
+    UsageError: the config does not suit the slice or the data.
+  """
+  mesh = sharding.make_mesh(compiler.devices_of(slice_))
+  encoder = encoder_lib.without_weights(of_encoder, mesh)
+  job = Job(config, encoder, mesh, counts, num_classes)
+  found: list[Compiled] = []
+  for program in PROTOCOLS[config.protocol].programs(job):
+    found.append(_compile(program, job, slice_, tell))
+    if not found[-1].fits:
+      break
+  return found
+
+
+def _compile(
+  program: Program, job: Job, slice_: Slice, tell: Callable[[str], None]
+) -> Compiled:
+  return compiler.compile_program(
+    lambda: program.function.lower(*program.arguments, **program.static),
+    slice_,
+    loops=program.loops,
+    tell=lambda phase: tell(f"{phase} {program.name}"),
+    name=program.name,
+    parameters=trees.count(job.encoder.variables["params"]),
+    batch_size=job.config.batch_size,
+    beside_bytes=sum(
+      x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
+      for x in jax.tree.leaves(program.beside)
+    ),
+    total_steps=program.calls,
+  )

@@ -1,0 +1,80 @@
+"""What preflight asks about a pre-training."""
+
+from typing import Any, TextIO
+
+from byol_flax.benchmarks import input_stages, photographs
+from byol_flax.preflight import advice, apart, compiler, shallow
+from byol_flax.preflight.compiler import Compiled
+from byol_flax.preflight.verdict import Subject
+from byol_flax.pretrain import inputs, places
+from byol_flax.pretrain.places import Place
+from byol_flax.runs import data_sets
+from byol_flax.slices import Slice
+from input_pipeline import sources
+from input_pipeline.errors import UsageError
+from input_pipeline.resident import shape_of
+
+
+def subject(
+  config: Any, slice_: Slice, *, fast: bool, stream: TextIO
+) -> Subject:
+  """Measures the input, and returns what there is to be compiled.
+
+  Args:
+    config: as made by configs/byol.py.
+    slice_: where the run would be.
+    fast: whether to compile a shallow encoder and extrapolate.
+    stream: is told how far a long compilation is.
+
+  Raises:
+    UsageError: the data set cannot be found, or not be used as the config asks.
+  """
+  examples, classes = data_sets.size_of(config)
+  source, measured_on = photographs.open_images(config)
+  resident = None
+  on_devices = places.place_of(config.augment) is Place.RESIDENT
+  if on_devices:
+    resident = _resident_shape(config.data.name, source, slice_)
+  whole = input_stages.one_core(source, config.augment, config.batch_size)[-1]
+
+  def compiled(config: Any) -> list[Compiled]:
+    step = apart.compile_apart(
+      shallow.extrapolate if fast else compiler.compile_step,
+      config,
+      slice_,
+      num_examples=examples,
+      num_classes=classes,
+      resident=resident,
+      stream=stream,
+    )
+    return [step]
+
+  return Subject(
+    config=config,
+    title=f"{config.data.name}, batch {config.batch_size:,}"
+    + (f" ({shallow.SAID})" if fast else ""),
+    compile=compiled,
+    changes=advice.changes(config, slice_.devices),
+    micro_batches=lambda config: config.accumulation_steps,
+    images_per_core_second=whole.images_per_second,
+    measured_on=measured_on,
+    # If the images lie on the devices, one thread draws and no other works.
+    input_cores=1 if on_devices else slice_.vcpus_per_host,
+    left_out="",
+    facts={"extrapolated": fast},
+  )
+
+
+def _resident_shape(
+  name: str, source: sources.Source, slice_: Slice
+) -> tuple[int, ...]:
+  """Shape of the images that would lie on the devices, by their headers."""
+  if isinstance(source, photographs.Photographs):
+    raise UsageError(
+      f"With augment.cache=device the images of {name} take memory of the "
+      "devices, but they are not on this machine. Run preflight where they "
+      "are, or with --config.augment.cache=none."
+    )
+  room = slice_.hbm_bytes
+  readable = sources.ReadableSource(source)
+  return shape_of(readable, lambda shape: inputs.check_room(shape, room))

@@ -1,0 +1,344 @@
+"""The programs that each protocol of evaluation runs, and how often.
+
+They are those that the evaluation itself makes. Here they are only given shapes
+for arrays, so that they can be compiled for devices that are not there.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from byol_flax import sharding
+from byol_flax.evaluation import (
+  features,
+  finetune,
+  finetuning,
+  lbfgs,
+  linear,
+  linear_heads,
+  logistic,
+  neighbours,
+  rows,
+  splits,
+  whole_network,
+)
+from byol_flax.evaluation.encoder import Encoder
+from byol_flax.pretrain import schedules
+from input_pipeline import subsets
+
+# The rate itself changes no program.
+_RATE = schedules.learning_rate_schedule(
+  base_learning_rate=1.0, batch_size=1, warmup_steps=0, total_steps=1
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+  """A split of which only the number of images is known."""
+
+  split: str
+  images: int
+
+  def __len__(self) -> int:
+    return self.images
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """An evaluation on a mesh, without data and without arrays.
+
+  Attributes:
+    config: of the evaluation.
+    encoder: shapes stand for its variables.
+    mesh: where it runs.
+    counts: key of the config, such as "train_split" -> images of that split.
+    num_classes: K.
+  """
+
+  config: Any
+  encoder: Encoder
+  mesh: Mesh
+  counts: Mapping[str, Count]
+  num_classes: int
+
+  def calls(self, *names: str) -> int:
+    """In how many batches the splits are read that these keys name."""
+    size = features.shared_size(self.config.batch_size, self.mesh)
+    counts = (len(self.counts[name]) for name in names if name in self.counts)
+    return sum(-(-count // size) for count in counts)
+
+  def cut(self, kind: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    """An array that is cut among the devices along its first axis."""
+    return jax.ShapeDtypeStruct(shape, kind, sharding=sharding.split(self.mesh))
+
+  def whole(self, tree: Any) -> Any:
+    """Arrays of these shapes that are whole on every device."""
+    where = sharding.replicated(self.mesh)
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree
+    )
+
+  @property
+  def images(self) -> jax.ShapeDtypeStruct:
+    """Images of a batch that is read for features or guesses."""
+    size = features.shared_size(self.config.batch_size, self.mesh)
+    return self.cut(jnp.uint8, size, *[self.encoder.crop.size] * 2, 3)
+
+  @property
+  def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch to train on."""
+    size = self.config.batch_size
+    side = self.encoder.crop.size
+    return {
+      "image": self.cut(jnp.uint8, size, side, side, 3),
+      "label": self.cut(jnp.int32, size),
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """A program of an evaluation.
+
+  Attributes:
+    name: of what it does.
+    function: jitted.
+    arguments: shapes and shardings of what it is given.
+    static: its static arguments.
+    calls: how often it runs; 0 if nobody knows.
+    beside: what else lies on the devices meanwhile.
+    loops: as in `hlo.cycles`.
+  """
+
+  name: str
+  function: Any
+  arguments: tuple[Any, ...]
+  static: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  calls: int
+  beside: Any = ()
+  loops: int = 1
+
+
+def _linear(job: Job) -> list[Program]:
+  config, encoder, train = job.config, job.encoder, job.counts["train_split"]
+  linear.check(config, train, job.mesh)
+  total_steps = splits.total_steps(config.epochs, train, config.batch_size)
+  create, update = linear.make_functions(
+    config,
+    encoder,
+    job.mesh,
+    num_classes=job.num_classes,
+    total_steps=total_steps,
+  )
+  state = job.whole(jax.eval_shape(create))
+  # On valid after so many updates, at the end of them, and for the choice.
+  often = config.evaluate_every_steps
+  looks = -(-total_steps // often) if often else 1
+  passes = (looks + 1) * job.calls("valid_split") + job.calls("test_split")
+  sweeps = len(config.augmentations)
+  return [
+    Program(
+      name="update",
+      function=update,
+      arguments=(state, encoder.variables, job.batch),
+      calls=sweeps * total_steps,
+    ),
+    Program(
+      name="guess",
+      function=linear_heads.make_guess_fn(encoder, job.mesh),
+      arguments=(
+        {"encoder": encoder.variables, "weights": state.weights},
+        job.images,
+      ),
+      calls=sweeps * passes,
+      beside=state.momentum,
+    ),
+  ]
+
+
+def _whole_network(job: Job, updates: int, guesses: int) -> list[Program]:
+  """Trainings of the whole network, and the scores of each."""
+  encoder = job.encoder
+  splits.check_batch(job.config.batch_size, job.counts["train_split"], job.mesh)
+  create, update = whole_network.make_functions(
+    job.config,
+    encoder,
+    job.mesh,
+    num_classes=job.num_classes,
+    learning_rate=_RATE,
+    weight_decay=1.0,
+  )
+  state = job.whole(jax.eval_shape(create, encoder.variables))
+  return [
+    Program(
+      name="update",
+      function=update,
+      arguments=(state, job.batch),
+      calls=updates,
+      beside=encoder.variables,  # for the next training
+    ),
+    Program(
+      name="guess",
+      function=finetuning.make_guess_fn(encoder.module, job.mesh),
+      arguments=(
+        {"params": state.params, "batch_stats": state.batch_stats},
+        job.images,
+      ),
+      calls=guesses,
+      beside=(encoder.variables, state.momentum),
+    ),
+  ]
+
+
+def _finetune(job: Job) -> list[Program]:
+  config = job.config
+  tried = len(finetune.within(config, list(finetune.points(config))))
+  return _whole_network(
+    job,
+    (tried + 1) * config.steps,  # the chosen point is trained once more
+    tried * job.calls("valid_split") + job.calls("test_split"),
+  )
+
+
+def _semi_supervised(job: Job) -> list[Program]:
+  config, train = job.config, job.counts["train_split"]
+  if config.subset_file:
+    parts = [len(subsets.names_in(config.subset_file))]
+  else:
+    # About: of each class a whole number is drawn, and at least one.
+    parts = [max(round(s * len(train)), job.num_classes) for s in config.shares]
+  updates = 0
+  for images, epochs in itertools.product(parts, config.epochs):
+    part = Count(f"a part of {train.split}", images)
+    splits.check_batch(config.batch_size, part, job.mesh)
+    splits.check_epochs(epochs, part, config.batch_size)
+    updates += len(config.learning_rates) * splits.total_steps(
+      epochs, part, config.batch_size
+    )
+  points = len(config.epochs) * len(config.learning_rates)
+  passes = points * job.calls("valid_split") + job.calls("test_split")
+  return _whole_network(job, updates, len(parts) * passes)
+
+
+def _supervised(job: Job) -> list[Program]:
+  config, train = job.config, job.counts["train_split"]
+  splits.check_epochs(config.epochs, train, config.batch_size)
+  updates = splits.total_steps(config.epochs, train, config.batch_size)
+  return _whole_network(job, updates, job.calls("test_split"))
+
+
+def _knn(job: Job) -> list[Program]:
+  variables, mesh = job.encoder.variables, job.mesh
+  represent = _represent(job, "train_split", "test_split")
+  y = jax.eval_shape(represent.function, variables, job.images)
+  size, width = y["representation"].shape
+  kept = job.calls("train_split")
+  shapes = jax.eval_shape(
+    lambda: rows.zeros(size=kept * size, width=width, mesh=mesh)
+  )
+  bank = jax.tree.map(lambda x: job.cut(x.dtype, *x.shape), shapes)
+  values = job.cut(y["representation"].dtype, size, width)
+  label, mask = job.cut(jnp.int32, size), job.cut(jnp.bool_, size)
+  return [
+    dataclasses.replace(represent, beside=bank),
+    Program(
+      name="write",
+      function=rows.write,
+      arguments=(bank, values, label, mask, np.int32(0)),
+      static={"mesh": mesh},
+      calls=kept,
+      beside=variables,
+    ),
+    Program(
+      name="scale",
+      function=neighbours.scale,
+      arguments=(bank,),
+      calls=1,
+      beside=variables,
+    ),
+    Program(
+      name="search",
+      function=neighbours.nearest,
+      arguments=(bank, values),
+      static={"k": max(job.config.neighbours), "mesh": mesh},
+      calls=job.calls("test_split"),
+      beside=variables,
+      loops=neighbours.count_tiles(kept * size // mesh.size, values.shape),
+    ),
+  ]
+
+
+def _transfer(job: Job) -> list[Program]:
+  """Features, and the last fit: of one penalty, on train and valid together."""
+  train, valid = (
+    len(job.counts[name]) if name in job.counts else 0
+    for name in ("train_split", "valid_split")
+  )
+  count = features.shared_size(train + valid, job.mesh)
+  width = job.encoder.representation.shape[-1]
+  kind = jax.dtypes.canonicalize_dtype(float)
+  params, squares, scalar, most = job.whole(
+    (
+      jax.ShapeDtypeStruct((width + 1, job.num_classes), kind),
+      jax.ShapeDtypeStruct((width + 1, 1), kind),
+      jax.ShapeDtypeStruct((), kind),
+      jax.ShapeDtypeStruct((), jnp.int32),
+    )
+  )
+  several = job.config.metric == "map11"
+  labels = (count, job.num_classes) if several else (count,)
+  x: Any = job.cut(kind, count, width)
+  y: Any = job.cut(jnp.int32, *labels)
+  return [
+    _represent(job, "train_split", "valid_split", "test_split"),
+    Program(
+      name="fit",
+      function=logistic.solver(
+        job.mesh, logistic.BINARY if several else logistic.MULTINOMIAL
+      ),
+      arguments=(lbfgs.Problem(x, squares, y), params, scalar, scalar, most),
+      calls=0,
+      beside=job.encoder.variables,
+    ),
+  ]
+
+
+def _represent(job: Job, *names: str) -> Program:
+  return Program(
+    name="represent",
+    function=features.make_feature_fn(job.encoder, job.mesh),
+    arguments=(job.encoder.variables, job.images),
+    calls=job.calls(*names),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """What preflight knows of a protocol.
+
+  Attributes:
+    programs: job -> its programs, the one that takes most memory first.
+    trains: whether a batch size is a part of the result.
+    left_out: what of it the hours do not hold, beside what is true of all.
+  """
+
+  programs: Callable[[Job], list[Program]]
+  trains: bool
+  left_out: str
+
+
+PROTOCOLS = {
+  "finetune": Protocol(_finetune, trains=True, left_out=""),
+  "knn": Protocol(_knn, trains=False, left_out="votes, which hosts count"),
+  "linear": Protocol(_linear, trains=True, left_out=""),
+  "semi_supervised": Protocol(_semi_supervised, trains=True, left_out=""),
+  "supervised": Protocol(_supervised, trains=True, left_out=""),
+  "transfer": Protocol(
+    _transfer, trains=False, left_out="the fits by L-BFGS, save for memory"
+  ),
+}
