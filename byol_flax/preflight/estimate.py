@@ -171,12 +171,12 @@ def words(
 
 def _other_words(compiled: Compiled) -> str:
   """The line of a program that does not take most of the time."""
-  often = f"{compiled.total_steps:,} times"
-  return (
-    f"{compiled.name:<11}{1e3 * compiled.cycle_seconds:.1f} ms by the cycles, "
-    f"{often if compiled.total_steps else 'of unknown number'}; "
-    f"{compiled.peak_bytes / GIB:.2f} GiB"
-  )
+  often = f"{1e3 * compiled.cycle_seconds:.1f} ms by the cycles"
+  if compiled.total_steps:
+    often += f", {compiled.total_steps:,} ×"
+  else:
+    often = "time unknown"
+  return f"{compiled.name:<11}{often}; {compiled.peak_bytes / GIB:.2f} GiB"
 
 
 def _input_words(
@@ -197,10 +197,12 @@ def _input_words(
 def _run_words(programs: Sequence[Compiled], found: Estimate) -> str:
   """How long all takes, and what it costs."""
   parts = [
-    f"{one.total_steps:,} {one.name}s of {one.batch_size:,} images"
-    for one in programs
+    f"{one.total_steps:,} updates of {one.batch_size:,} images"
     if one.name == "update"
-  ] or [f"{one.total_steps:,} × {one.name}" for one in programs]
+    else f"{one.total_steps:,} × {one.name}"
+    for one in programs
+    if one.total_steps
+  ]
   return (
     f"run        {', '.join(parts)}: {human_duration(3600 * found.hours)}, "
     f"{amount(found.device_hours)} device-hours"
