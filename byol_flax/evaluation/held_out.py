@@ -51,6 +51,18 @@ def open_split(name: str, split: str, data_dir: str | None) -> sources.Source:
   return sources.Part(train, "train without every tenth", numbers[~is_held])
 
 
+def size_of(name: str, split: str, data_dir: str | None) -> tuple[int, int]:
+  """Numbers of images and of classes that `open_split` would give.
+
+  It needs no data if both are known; its errors are those of `open_split`.
+  """
+  try:
+    return sources.size_of(name, split, data_dir)
+  except UsageError:
+    source = open_split(name, split, data_dir)
+  return len(source), source.num_classes
+
+
 def _given(name: str, data_dir: str | None) -> sources.Source | None:
   """The validation split that a set has by itself."""
   for split in _NAMES:

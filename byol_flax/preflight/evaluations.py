@@ -10,20 +10,20 @@ import jax
 from byol_flax import sharding, trees
 from byol_flax.benchmarks import input_stages, photographs
 from byol_flax.evaluation import encoder as encoder_lib
-from byol_flax.evaluation import linear, protocol
+from byol_flax.evaluation import held_out, linear, protocol
 from byol_flax.preflight import advice, apart, compiler
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.preflight.protocols import PROTOCOLS, Count, Job, Program
 from byol_flax.preflight.verdict import Subject
 from byol_flax.slices import Slice
-from input_pipeline import augment, sources
+from input_pipeline import augment
 from input_pipeline.errors import UsageError
 
 _SPLITS = ("train_split", "valid_split", "test_split")
 _LEFT_OUT = (
-  "start and compilation, checkpoints, images on their way to the devices, "
-  "BatchNorm's averages of an encoder that was never trained"
+  "start and compilation, checkpoints, images on their way to the devices"
 )
+_CALIBRATION = "BatchNorm's averages of an encoder that was never trained"
 
 
 def subject(
@@ -81,6 +81,12 @@ def subject(
       stream=stream,
     )
 
+  untrained = where.startswith(encoder_lib.RANDOM)
+  left_out = [
+    _LEFT_OUT,
+    _CALIBRATION if untrained and config.protocol != "supervised" else "",
+    known.left_out,
+  ]
   changes = (
     [] if known.trains else advice.smaller_batches(config, slice_.devices)
   )
@@ -97,7 +103,7 @@ def subject(
     ),
     measured_on=measured_on,
     input_cores=slice_.vcpus_per_host,
-    left_out=", ".join(filter(None, [_LEFT_OUT, known.left_out])),
+    left_out=", ".join(filter(None, left_out)),
     facts={"encoder": where, "extrapolated": False},
   )
 
@@ -110,14 +116,26 @@ def count_images(
   Raises:
     UsageError: they are neither known nor at hand, or have no labels.
   """
-  counts = {}
-  for key in _SPLITS:
-    if config.get(key):
-      images, num_classes = sources.size_of(name, config[key], folder)
-      counts[key] = Count(config[key], images)
+  sizes = {
+    key: held_out.size_of(name, config[key], folder)
+    for key in _SPLITS
+    if config.get(key)
+  }
+  num_classes = sizes["train_split"][1]
   if not num_classes:
-    raise UsageError(f"{name} has no labels to evaluate with.")
-  return counts, num_classes
+    example = held_out.open_split(name, config.train_split, folder)[0]
+    if "classes" not in example:
+      raise UsageError(f"{name} has no labels to evaluate with.")
+    num_classes = len(example["classes"])
+  images = {key: size for key, (size, _) in sizes.items()}
+  if config.get("valid_per_class"):  # as `three_splits` holds them out
+    per_class = config.valid_per_class * num_classes
+    held = per_class if per_class > 0 else images["test_split"]
+    images["valid_split"] = held
+    images["train_split"] -= held
+  return {
+    key: Count(config[key], size) for key, size in images.items()
+  }, num_classes
 
 
 def _readings(

@@ -95,10 +95,15 @@ class Job:
     """A batch to train on."""
     size = self.config.batch_size
     side = self.encoder.crop.size
-    return {
-      "image": self.cut(jnp.uint8, size, side, side, 3),
-      "label": self.cut(jnp.int32, size),
-    }
+    label = self.cut(jnp.int32, size)
+    if self.several:
+      label = self.cut(jnp.int8, size, self.num_classes)
+    return {"image": self.cut(jnp.uint8, size, side, side, 3), "label": label}
+
+  @property
+  def several(self) -> bool:
+    """Whether an image may have several classes, as in VOC2007."""
+    return "metric" in self.config and self.config.metric == "map11"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,8 +166,18 @@ def _linear(job: Job) -> list[Program]:
   ]
 
 
-def _whole_network(job: Job, updates: int, guesses: int) -> list[Program]:
-  """Trainings of the whole network, and the scores of each."""
+def _whole_network(
+  job: Job, updates: int, passes: int, make_score: Any, name: str = "guess"
+) -> list[Program]:
+  """Trainings of the whole network, and what each is scored by.
+
+  Args:
+    job: the evaluation.
+    updates: of all trainings.
+    passes: batches that are read for scores.
+    make_score: (module, mesh) -> what computes the scores.
+    name: of that program.
+  """
   encoder = job.encoder
   splits.check_batch(job.config.batch_size, job.counts["train_split"], job.mesh)
   create, update = whole_network.make_functions(
@@ -183,13 +198,13 @@ def _whole_network(job: Job, updates: int, guesses: int) -> list[Program]:
       beside=encoder.variables,  # for the next training
     ),
     Program(
-      name="guess",
-      function=finetuning.make_guess_fn(encoder.module, job.mesh),
+      name=name,
+      function=make_score(encoder.module, job.mesh),
       arguments=(
         {"params": state.params, "batch_stats": state.batch_stats},
         job.images,
       ),
-      calls=guesses,
+      calls=passes,
       beside=(encoder.variables, state.momentum),
     ),
   ]
@@ -202,6 +217,8 @@ def _finetune(job: Job) -> list[Program]:
     job,
     (tried + 1) * config.steps,  # the chosen point is trained once more
     tried * job.calls("valid_split") + job.calls("test_split"),
+    finetuning.make_logit_fn,
+    "logits",
   )
 
 
@@ -222,14 +239,18 @@ def _semi_supervised(job: Job) -> list[Program]:
     )
   points = len(config.epochs) * len(config.learning_rates)
   passes = points * job.calls("valid_split") + job.calls("test_split")
-  return _whole_network(job, updates, len(parts) * passes)
+  return _whole_network(
+    job, updates, len(parts) * passes, finetuning.make_guess_fn
+  )
 
 
 def _supervised(job: Job) -> list[Program]:
   config, train = job.config, job.counts["train_split"]
   splits.check_epochs(config.epochs, train, config.batch_size)
   updates = splits.total_steps(config.epochs, train, config.batch_size)
-  return _whole_network(job, updates, job.calls("test_split"))
+  return _whole_network(
+    job, updates, job.calls("test_split"), finetuning.make_guess_fn
+  )
 
 
 def _knn(job: Job) -> list[Program]:
@@ -290,8 +311,7 @@ def _transfer(job: Job) -> list[Program]:
       jax.ShapeDtypeStruct((), jnp.int32),
     )
   )
-  several = job.config.metric == "map11"
-  labels = (count, job.num_classes) if several else (count,)
+  labels = (count, job.num_classes) if job.several else (count,)
   x: Any = job.cut(kind, count, width)
   y: Any = job.cut(jnp.int32, *labels)
   return [
@@ -299,7 +319,7 @@ def _transfer(job: Job) -> list[Program]:
     Program(
       name="fit",
       function=logistic.solver(
-        job.mesh, logistic.BINARY if several else logistic.MULTINOMIAL
+        job.mesh, logistic.BINARY if job.several else logistic.MULTINOMIAL
       ),
       arguments=(lbfgs.Problem(x, squares, y), params, scalar, scalar, most),
       calls=0,

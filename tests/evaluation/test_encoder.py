@@ -129,6 +129,22 @@ def test_a_network_trained_with_labels_opens_the_same_way(
   )
 
 
+def test_the_config_alone_needs_no_weights(run, variables, monkeypatch):
+  """What preflight asks; the shapes are those of the weights all the same."""
+
+  def refuse(*given):
+    raise AssertionError("weights were read")
+
+  monkeypatch.setattr(checkpoint.Checkpoints, "restore_part", refuse)
+  found = encoder.config_of(f"{run}@0", lambda path: None)
+  assert found["model"] == small_config().model.to_dict()
+  opened = encoder.without_weights(found, mesh_of(8))
+  assert jax.tree.map(lambda x: x.shape, opened.variables) == {
+    name: jax.tree.map(lambda x: x.shape, tree["encoder"])
+    for name, tree in variables.items()
+  }
+
+
 @pytest.mark.slow
 def test_random_weights_are_those_that_a_run_begins_with(network):
   opened = encoder.open_encoder(

@@ -65,6 +65,8 @@ def test_cycles_are_added_up():
   assert hlo.cycles(LOOP, loops=4) == 1 + 4 * 10 + 4 * 100 + 1000
   assert hlo.collectives(LOOP, loops=4) == {"all-reduce": hlo.Traffic(4, 128)}
   assert hlo.cycles("%a = f32[8]{0} add(%x, %y)") == 0
+  search = LOOP.replace("jit(train_step)/", "jit(nearest)/shard_map/")
+  assert hlo.cycles(search, loops=4) == hlo.cycles(LOOP, loops=4)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +90,12 @@ def test_without_the_compiler_it_is_told_how_to_get_it(monkeypatch):
 def compiled(**changes):
   """What the compiler would say of a step that takes 0.1 s on a v3-8."""
   plain = compiler.Compiled(
+    name="update",
     fits=True,
     parameters=10,
     peak_bytes=4 * GIB,
     argument_bytes=GIB,
+    beside_bytes=0,
     temporary_bytes=3 * GIB,
     flops=0.614e12,
     bytes_moved=1e9,
@@ -108,7 +112,7 @@ def compiled(**changes):
 
 def test_an_estimate_is_arithmetic():
   found = estimate.estimate(
-    compiled(),
+    [compiled()],
     slices.find("v3-8"),
     accumulation_steps=4,
     images_per_core_second=20.0,
@@ -127,7 +131,7 @@ def test_an_estimate_is_arithmetic():
   assert found.price == pytest.approx(40)
   lines = "\n".join(
     estimate.words(
-      compiled(), found, slices.find("v3-8"), input_measured="of stone"
+      [compiled()], found, slices.find("v3-8"), input_measured="of stone"
     )
   )
   assert "optimistic, not measured" in lines
@@ -207,8 +211,7 @@ def test_a_smaller_slice_must_hold_the_memory():
     return advice.smaller_slice(
       compiled(peak_bytes=peak_bytes),
       slices.find("v3-512"),
-      batch_size=4096,
-      accumulation_steps=1,
+      micro_batch=4096,
     )
 
   found = smaller(2 * GIB)
@@ -236,7 +239,7 @@ def test_recomputation_keeps_block_outputs_and_one_block():
 
 def test_estimates_follow_the_longer_time_and_bound_by_the_shorter():
   found = estimate.estimate(
-    compiled(seconds=0.2, cycle_seconds=0.1),
+    [compiled(seconds=0.2, cycle_seconds=0.1)],
     slices.find("v3-8"),
     accumulation_steps=1,
     images_per_core_second=20.0,

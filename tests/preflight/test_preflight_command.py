@@ -64,10 +64,10 @@ def test_a_long_compilation_tells_how_long_it_takes(monkeypatch):
   assert "dawdling, " in stream.getvalue()
 
 
-def preflight(out, *flags):
+def preflight(out, *flags, config="configs/byol_digits.py"):
   command = [sys.executable, "-m", "byol_flax.main", "preflight"]
   return subprocess.Popen(
-    [*command, "--config=configs/byol_digits.py", f"--out={out}", *flags],
+    [*command, f"--config={config}", f"--out={out}", *flags],
     cwd=trainers.ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -163,6 +163,7 @@ def test_a_killed_preflight_leaves_no_compiler(number):
     (["--slice=v3-8", "--price=nan"], "--price is nan"),
     (["--slice=v3-8", "--out=/nowhere/x.json"], "there is no folder /nowhere"),
     (["--slice=v3-8", "--out=/tmp"], "Cannot write /tmp: it is a folder"),
+    (["--slice=v3-8", "--encoder=random:x"], "--encoder is for evaluations"),
   ],
 )
 def test_mistakes_are_told(tmp_path, flags, words, tpu_compiler):

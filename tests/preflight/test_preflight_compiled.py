@@ -37,7 +37,7 @@ def test_augmentation_on_the_devices_is_a_part_of_the_step(tpu_compiler):
   assert 0 < found.augmentation.cycle_seconds < found.cycle_seconds
   assert 0 < found.augmentation.bytes_moved < found.bytes_moved
   told = estimate.estimate(
-    found,
+    [found],
     slices.find("v3-8"),
     accumulation_steps=1,
     images_per_core_second=1.0,
@@ -45,7 +45,7 @@ def test_augmentation_on_the_devices_is_a_part_of_the_step(tpu_compiler):
     price_per_device_hour=None,
   )
   lines = estimate.words(
-    found, told, slices.find("v3-8"), input_measured="of stone"
+    [found], told, slices.find("v3-8"), input_measured="of stone"
   )
   assert "GB of it for augmentation" in "\n".join(lines)
 
