@@ -98,3 +98,12 @@ class Part:
   def unlabelled(self) -> np.ndarray:
     """Those examples without a label that lie in this part."""
     return np.flatnonzero(np.isin(self.examples, self.source.unlabelled()))
+
+
+class ByName(Part):
+  """A part of train that the names of its images tell, not their places."""
+
+  @property
+  def fingerprint(self) -> str:
+    """Differs from that of the part by places, which has the same split."""
+    return f"{self.source.fingerprint} by names"

@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import decoding, paths, retries
+from input_pipeline import decoding, paths, retries, tfds_order
 from input_pipeline.decoding import ImageError, Reduction, image_size
 from input_pipeline.digits import DigitsSource
 from input_pipeline.errors import UnreadableError, UsageError
 from input_pipeline.folders import open_folder
+from input_pipeline.parts import ByName
 from input_pipeline.parts import Part as Part
 from input_pipeline.parts import Source as Source
-from input_pipeline.tfds_sources import known_facts, open_tfds
+from input_pipeline.tfds_sources import TfdsSource, known_facts, open_tfds
+
+# Splits of `tfds_sources.KNOWN` that train is cut into.
+_CUT_FROM_TRAIN = ("train_without_valid", "valid")
 
 MAX_TRIES = 32  # images tried for one place, the first and its neighbours
 
@@ -60,7 +64,7 @@ def open_source(
     if kind in paths.FOLDERS:
       labelled = kind == "folder"
       return open_folder(name, path, whole, labelled, began_with)
-    return open_tfds(name, whole, data_dir)
+    return _open_tfds(name, whole, data_dir)
 
   try:
     source = retries.patiently(open_whole, f"the images of {name}")
@@ -68,6 +72,54 @@ def open_source(
     raise UsageError(f"{name} cannot be opened: {error}.") from error
   examples = _range(name, split, first, last, len(source))
   return Part(source, split, examples)
+
+
+def _open_tfds(name: str, split: str, data_dir: str | None) -> Source:
+  """A split of TFDS, or of a set that was prepared for it by `byol prepare`.
+
+  The latter has another order. If it is ImageNet, valid is found by names.
+  """
+  facts = known_facts(name)
+  if _is_imagenet(name) and facts and split in _CUT_FROM_TRAIN:
+    train = open_tfds(name, "train", data_dir)
+    total, count = facts.splits["train"][1], facts.splits["valid"][1]
+    is_last = tfds_order.last(train.folder, total, count)
+    if is_last is not None:
+      numbers = np.flatnonzero(is_last if split == "valid" else ~is_last)
+      return ByName(train, split, numbers)
+  return open_tfds(name, split, data_dir)
+
+
+def _is_imagenet(name: str) -> bool:
+  return name.partition(":")[0] == "imagenet2012"
+
+
+def how_held_out(source: Source) -> str:
+  """How `valid` was cut from train, if `source` is one of the two parts.
+
+  It is a sentence, or empty for any other split.
+  """
+  while isinstance(source, Part) and not isinstance(source, ByName):
+    source = source.source
+  if isinstance(source, ByName):
+    return (
+      "valid is what TFDS's order has last, as in the paper (App. C.1); the "
+      "names of all images tell it."
+    )
+  if not isinstance(source, TfdsSource) or source.split not in _CUT_FROM_TRAIN:
+    return ""
+  imagenet = _is_imagenet(source.name)
+  if not source.is_ours:
+    return "valid is the end of TFDS's order" + (
+      ", as in the paper (App. C.1)."
+      if imagenet
+      else "; the paper does not say which images it took."
+    )
+  return "valid is the end of the order of `byol prepare`, a fair sample" + (
+    ", but not the paper's, because not all official names are there."
+    if imagenet
+    else "; the paper does not say which images it took."
+  )
 
 
 def size_of(

@@ -112,14 +112,17 @@ class TfdsSource:
     label_key: str | None,
     class_names: Sequence[str],
     fingerprint: str,
+    folder: str,
     several: int,
   ) -> None:
     """Takes TFDS's `records`, and the keys to read in each of them.
 
+    `folder` is DATA_DIR/NAME/VERSION.
     `several` is the number of classes of which an image may have several, as in
     VOC, and 0 for other data sets. Then there are no `class_names`.
     """
     self.fingerprint = fingerprint
+    self.folder = folder
     self.name = name
     self.split = split
     self.num_classes = len(class_names)
@@ -131,6 +134,11 @@ class TfdsSource:
 
   def __len__(self) -> int:
     return len(self._records)
+
+  @property
+  def is_ours(self) -> bool:
+    """Whether `byol prepare` wrote it, whose order is not TFDS's."""
+    return tfds_metadata.facts_of(self.folder, "train") is not None
 
   def __getitem__(self, i: int) -> dict[str, Any]:
     record = self._records[i]
@@ -226,6 +234,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
     label_key,
     class_names,
     _fingerprint(builder, names[split]),
+    folder=str(builder.data_dir),
     several=features[_ALL].num_classes if _NOT_DIFFICULT in features else 0,
   )
 

@@ -114,6 +114,7 @@ class Setting:
         "examples": len(split),
         "classes": split.num_classes,
         "fingerprint": split.fingerprint,
+        "held_out": sources.how_held_out(split),
       }
       for split in splits
       if split

@@ -92,7 +92,10 @@ def open_splits(setting: Setting) -> Splits:
     "test": subsets.labels_of(test),
   }
   if given:
-    valid, how = given, f"valid is {given.split} of the data set."
+    valid = given
+    how = sources.how_held_out(given) or (
+      f"valid is {given.split} of the data set."
+    )
   else:
     counts = _counts(setting, train, labels["test"])
     kept, held = subsets.hold_out(labels["train"], counts, config.seed)

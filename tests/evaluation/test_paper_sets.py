@@ -108,6 +108,14 @@ def test_imagenet_its_subsets_and_places_open(name, splits, copies):
     assert set(subsets.labels_of(source)) == {0, 1, 2}
 
 
+def test_imagenets_valid_is_told_to_be_the_papers(copies):
+  for split in ("valid", "train_without_valid"):
+    source = sources.open_source("imagenet2012", split, str(copies[0]))
+    assert sources.how_held_out(source) == (
+      "valid is the end of TFDS's order, as in the paper (App. C.1)."
+    )
+
+
 def test_files_of_the_archive_of_sun397_are_read_or_told(copies):
   source = sources.open_source("sun397/standard-part1-120k", "test", copies[0])
   unreadable = 0
