@@ -86,6 +86,7 @@ class Soak:
       processes=processes,
       devices=devices,
       float64=self.dtype == "float64",
+      fresh=True,
     )
 
   def run(self, events, seed, say=print):

@@ -1,4 +1,4 @@
-"""Starts `byol train` as several processes with simulated devices."""
+"""Starts `byol` as several processes with simulated devices."""
 
 import json
 import os
@@ -14,6 +14,8 @@ import time
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from tests import forks
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEAST_SCALE = 1e-3
@@ -34,40 +36,80 @@ def free_ports():
       continue
 
 
+def _fresh(*words, streams, devices, float64, at):
+  """As `forks.start`, with a Python of its own."""
+  module = "tests.signal_at" if at else "byol_flax.main"
+  environment = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": str(devices),
+    "JAX_ENABLE_X64": str(int(float64)),
+  }
+  with open(streams[0], "ab") as log:
+    return subprocess.Popen(
+      [
+        sys.executable,
+        "-m",
+        module,
+        *words,
+        *(f"--at={place}" for place in at),
+      ],
+      cwd=ROOT,
+      env=environment,
+      stdout=log,
+      stderr=log,
+    )
+
+
 class Trainers:
   """The processes of one run, their logs in `<workdir>.<index>.log`."""
 
   def __init__(
-    self, workdir, flags, *, processes, devices, places=None, float64=False
+    self,
+    workdir,
+    flags,
+    *,
+    processes,
+    devices,
+    places=None,
+    float64=False,
+    command="train",
+    fresh=False,
   ):
-    """`places`: index -> where that process gets SIGTERM, see signal_at."""
+    """Starts them at once.
+
+    Args:
+      workdir: of the run.
+      flags: of the command.
+      processes: how many.
+      devices: of each.
+      places: index -> where that process gets SIGTERM, see signal_at.
+      float64: whether they may compute in float64.
+      command: of `byol`.
+      fresh: whether each starts a Python of its own, for tests of the start.
+    """
     self.workdir = pathlib.Path(workdir)
     coordinator = f"127.0.0.1:{free_ports()}"
     self.processes = []
     for index in range(processes):
-      module = "tests.signal_at" if places else "byol_flax.main"
-      command = [sys.executable, "-m", module, "train", *flags]
-      command += [f"--workdir={workdir}"]
-      if index in (places or {}):
-        command += [f"--at={places[index]}"]
+      words = [command, *flags, f"--workdir={workdir}"]
       if processes > 1:
-        command += [
+        words += [
           f"--coordinator={coordinator}",
           f"--process-count={processes}",
           f"--process-index={index}",
         ]
-      environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_ENABLE_X64": str(int(float64)),
-      }
-      with open(f"{workdir}.{index}.log", "ab") as log:
-        self.processes.append(
-          subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=log
-          )
+      begin = _fresh if fresh else forks.start
+      log = f"{workdir}.{index}.log"
+      self.processes.append(
+        begin(
+          *words,
+          streams=[log, log],
+          devices=devices,
+          float64=float64,
+          at=[places[index]] if index in (places or {}) else (),
         )
+      )
 
   def signal(self, index, number):
     """Sends a signal to one process."""

@@ -1,9 +1,6 @@
 """An evaluation in two processes, killed or not, is that of one."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -55,52 +52,28 @@ TRANSFER = (
 )
 
 
-def start(workdir, log, flags):
-  """Two processes with two devices each."""
-  port = trainers.free_ports()
-  environment = {
-    **os.environ,
-    "JAX_PLATFORMS": "cpu",
-    "JAX_NUM_CPU_DEVICES": "2",
-  }
-  return [
-    subprocess.Popen(
-      [
-        *(sys.executable, "-m", "byol_flax.main", "evaluate", *flags),
-        f"--workdir={workdir}",
-        f"--coordinator=127.0.0.1:{port}",
-        "--process-count=2",
-        f"--process-index={index}",
-      ],
-      cwd=trainers.ROOT,
-      env=environment,
-      stdout=log,
-      stderr=log,
-    )
-    for index in range(2)
-  ]
-
-
 def both(tmp_path, flags, killed_at=None):
-  """Results of one process, and of two.
+  """Results of one process, and of two with two devices each.
 
   Those two are killed once `killed_at` finds something in their workdir, and
   started again.
   """
   two = tmp_path / "two"
-  with (tmp_path / "log").open("wb") as log:
-    if killed_at:
-      killed = start(two, log, flags)
-      deadline = time.monotonic() + 200
-      while not killed_at(two):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-      for process in killed:
-        process.kill()
-        process.wait()
-      assert not (two / "result.json").exists()
-    codes = [process.wait(300) for process in start(two, log, flags)]
-  assert codes == [0, 0], (tmp_path / "log").read_text()
+
+  def start():
+    return trainers.Trainers(
+      two, flags, processes=2, devices=2, command="evaluate"
+    )
+
+  if killed_at:
+    killed = start()
+    deadline = time.monotonic() + 200
+    while not killed_at(two):
+      assert time.monotonic() < deadline, killed.logs()
+      time.sleep(0.02)
+    killed.kill()
+    assert not (two / "result.json").exists()
+  start().finish()
   done = forks.byol("evaluate", *flags, f"--workdir={tmp_path}/one")
   assert done.returncode == 0, done.stderr
   one, other = (
