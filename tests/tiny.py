@@ -1,5 +1,8 @@
 """What several test files share: the smallest network, and data of its size."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -37,6 +40,13 @@ def make_network(num_classes=CLASSES, dtype=jnp.float32):
     predictor=mlp.clone(),
     num_classes=num_classes,
     **types,
+  )
+
+
+def init(module, x):
+  """Variables of a module; one compilation, not one for each operation."""
+  return jax.jit(functools.partial(module.init, train=True))(
+    jax.random.key(0), x
   )
 
 

@@ -11,6 +11,7 @@ import pytest
 from byol_flax import trees
 from byol_flax.models import batch_norm, byol, resnet
 from input_pipeline.errors import UsageError
+from tests import tiny
 
 NORM = {"decay": 0.9, "epsilon": 1e-5}
 MLP = {"hidden_size": 4096, "output_size": 256, "final_bias": False}
@@ -133,7 +134,7 @@ def random_images(*shape, seed=0):
 def test_both_views_in_one_call_equal_two_calls():
   network = make()
   images = random_images(6, 2, 16, 16, 3)
-  variables = network.init(jax.random.key(0), images[:, :1], train=True)
+  variables = tiny.init(network, images[:, :1])
 
   def call(variables, views):
     return network.apply(variables, views, train=True, mutable=["batch_stats"])
@@ -157,7 +158,7 @@ def test_batch_norm_against_numpy_per_view():
     decay=0.9, epsilon=1e-5, dtype=jnp.float32, param_dtype=jnp.float32
   )
   x = np.random.default_rng(1).normal(2, 3, (5, 2, 4, 3, 6)).astype(np.float32)
-  variables = layer.init(jax.random.key(0), x, train=True)
+  variables = tiny.init(layer, x)
   scale, offset = np.linspace(0.5, 1.5, 6), np.linspace(-1, 1, 6)
   variables["params"] = {
     "scale": jnp.asarray(scale, jnp.float32),
@@ -234,7 +235,7 @@ def test_batch_norm_may_pool_first(train):
 def test_recomputation_changes_no_number():
   images = random_images(4, 2, 16, 16, 3)
   plain = make()
-  variables = plain.init(jax.random.key(0), images, train=True)
+  variables = tiny.init(plain, images)
 
   def run(params, recompute):
     outputs, changed = make(recompute=recompute).apply(
@@ -258,7 +259,7 @@ def test_recomputation_changes_no_number():
 def test_labels_never_reach_the_encoder():
   network = make()
   images = random_images(4, 1, 16, 16, 3)
-  variables = network.init(jax.random.key(0), images, train=True)
+  variables = tiny.init(network, images)
 
   def loss(params):
     outputs, _ = network.apply(
@@ -278,7 +279,7 @@ def test_labels_never_reach_the_encoder():
 def test_without_labels_there_is_no_classifier():
   network = make(num_classes=0)
   images = random_images(2, 1, 16, 16, 3)
-  variables = network.init(jax.random.key(0), images, train=True)
+  variables = tiny.init(network, images)
   assert set(variables["params"]) == {"encoder", "projector", "predictor"}
   assert network.apply(variables, images, train=False).logits.shape == (2, 1, 0)
 
@@ -329,7 +330,7 @@ def test_weights_start_as_the_authors_do():
 def test_zero_init_touches_only_the_last_norm_of_each_block():
   network = make(zero_init_last=True)
   images = jnp.zeros((1, 1, 8, 8, 3), jnp.uint8)
-  params = network.init(jax.random.key(0), images, train=True)["params"]
+  params = tiny.init(network, images)["params"]
   block = params["encoder"]["group1_block0"]
   assert not np.any(block["norm1"]["scale"])
   assert np.all(block["norm0"]["scale"] == 1)
@@ -339,7 +340,7 @@ def test_zero_init_touches_only_the_last_norm_of_each_block():
 def test_bfloat16_activations_keep_float32_statistics_and_outputs():
   network = make(dtype=jnp.bfloat16)
   images = random_images(8, 2, 16, 16, 3)
-  variables = network.init(jax.random.key(0), images, train=True)
+  variables = tiny.init(network, images)
   outputs, changed = network.apply(
     variables, images, train=True, mutable=["batch_stats"]
   )
@@ -369,7 +370,7 @@ def test_constant_channels_of_large_value_stay_finite(max_pool):
   x = jnp.broadcast_to(values, (6, 2, 7, 7, 64))
   below = jnp.mean(x**2, (0, 2, 3)) - jnp.mean(x, (0, 2, 3)) ** 2
   assert jnp.min(below) < -NORM["epsilon"]
-  variables = layer.init(jax.random.key(0), x, train=True)
+  variables = tiny.init(layer, x)
 
   def loss(x):
     y, changed = layer.apply(

@@ -4,6 +4,7 @@ In float32 one ReLU that flips on rounding moves gradients by percents, so the
 whole step is compared in float64 only (see the README beside the goldens).
 """
 
+import functools
 import pathlib
 import re
 
@@ -147,13 +148,15 @@ def golden(request):
 
 def golden_state(golden, network, tx):
   """Our state with the golden initial values."""
-  state = train_state.create_byol_state(
+  create = functools.partial(
+    train_state.create_byol_state,
     network,
     tx,
     seed=0,
     image_size=golden["batch_0|view1"].shape[1],
     target_init="independent",
   )
+  state = jax.jit(create)()
   loaded = train_state.ByolState(
     **{
       side: getattr(state, side).replace(
