@@ -56,6 +56,16 @@ def pytest_collection_modifyitems(items):
   items.sort(key=short)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+  """Fails if xdist forgets groups; it marks their tests by their names."""
+  if not getattr(session.config.option, "loadgroup", False):
+    return
+  for item in session.items:
+    group = item.get_closest_marker("xdist_group")
+    assert not group or item.nodeid.endswith(f"@{group.args[0]}"), item.nodeid
+
+
 @pytest.fixture
 def tpu_compiler():
   """Tests that compile for TPUs; libtpu exists for Linux on x86-64 only."""

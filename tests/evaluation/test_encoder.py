@@ -18,6 +18,9 @@ from configs import few_label
 from input_pipeline.errors import RunError, UsageError
 from tests.evaluation import settings
 
+# In one process of xdist, which makes what they share once.
+pytestmark = pytest.mark.xdist_group("encoder")
+
 RNG = np.random.default_rng(3)
 ALONE = Processes()
 IMAGES = RNG.integers(0, 256, (6, 9, 9, 3), np.uint8)

@@ -17,6 +17,9 @@ from tests.evaluation import corners, settings
 from tests.evaluation.test_linear import Preempted
 from tests.input_pipeline.test_folders import make_folder
 
+# In one process of xdist, which makes what they share once.
+pytestmark = pytest.mark.xdist_group("transfer")
+
 
 def setting(workdir, devices=8, processes=None, **changes):
   """On parts of the digits; with the lines that it tells."""

@@ -25,6 +25,9 @@ from tests import float_ops
 from tests.input_pipeline.test_image_ops import hard_colors
 from tests.input_pipeline.test_pipeline import Numbered
 
+# In one process of xdist, which makes what they share once.
+pytestmark = pytest.mark.xdist_group("device_augment")
+
 B, SIZE = 6, 40
 SETTINGS = byol.get_config().augment
 VIEWS = [
