@@ -3,7 +3,8 @@
 Command: byol evaluate --config=configs/linear.py --encoder=RUN --workdir=DIR
 Argument after the colon: `table7=1` for all four rows of Table 7; `released=1`
 for the authors' released code: one learning rate, all training images, nothing
-chosen.
+chosen. `--config.data_name=NAME` evaluates on another set than the encoder's,
+such as imagenet2012 or places365_small (App. E).
 Paper, ResNet-50: top-1 74.3, top-5 91.6. Measured: see BUILD_NOTES.md.
 """
 

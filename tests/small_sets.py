@@ -43,6 +43,7 @@ HELD_OUT = {
   "cifar10": 5,
   "cifar100": 5,
   "imagenet2012": 8,
+  "places365_small": 6,
 }
 # The slices of a set that are numbers of images of the whole one.
 _SLICES = {

@@ -97,7 +97,7 @@ def test_a_set_opens_as_table_10_divides_it(
     ("imagenet2012", {"train": 30, "train_without_valid": 22, "valid": 8}),
     ("imagenet2012_subset/1pct", {"train": 12}),
     ("imagenet2012_subset/10pct", {"train": 18}),
-    ("places365_small", {"train": 24}),
+    ("places365_small", {"train": 24, "train_without_valid": 18, "valid": 6}),
   ],
 )
 def test_imagenet_its_subsets_and_places_open(name, splits, copies):
