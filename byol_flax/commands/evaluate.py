@@ -4,38 +4,12 @@ import argparse
 import contextlib
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from byol_flax.commands import config_bounds, config_file, together
-from byol_flax.runs.distributed import Processes
 from input_pipeline.errors import UsageError
 
 # JAX is imported within the functions, so that SIGTERM has a handler before.
-
-
-def protocols() -> dict[str, Callable[[Any], dict[str, Any]]]:
-  """Name of a protocol -> its function: setting -> what was found, for JSON."""
-  from byol_flax.evaluation import (
-    finetune,
-    knn,
-    linear,
-    representations,
-    semi_supervised,
-    supervised,
-    transfer,
-  )
-
-  return {
-    "few_label": representations.run,
-    "finetune": finetune.run,
-    "transfer": transfer.run,
-    "knn": knn.run,
-    "linear": linear.run,
-    "semi_supervised": semi_supervised.run,
-    "supervised": supervised.run,
-  }
 
 
 def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
@@ -49,88 +23,29 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
     together.started(options, config, sigterms) as (processes, index),
     contextlib.ExitStack() as stack,
   ):
+    from etils import epath
+
+    from byol_flax import sharding
+    from byol_flax.evaluation import encoder, protocols
+
     nowhere = stack.enter_context(open(os.devnull, "w"))
-    _evaluate(
-      options,
-      config,
-      processes,
+    mesh = sharding.make_mesh()
+    session = protocols.Session(
+      encoder=encoder.open_encoder(
+        options.encoder or options.workdir, mesh, read_config=read_run_config
+      ),
+      mesh=mesh,
+      processes=processes,
       out=nowhere if index else sys.stdout,
       console=nowhere if index else sys.stderr,
     )
+    workdir = options.workdir
+    if options.encoder is None:
+      path = str(epath.Path(workdir, "summary.json"))
+      protocols.write(session, config, workdir, path)
+    else:
+      protocols.evaluate(session, config, workdir)
   return 0
-
-
-def _evaluate(
-  options: argparse.Namespace,
-  config: Any,
-  processes: Processes,
-  *,
-  out: TextIO,
-  console: TextIO,
-) -> None:
-  """Does one process's part."""
-  import jax
-
-  from byol_flax import sharding
-  from byol_flax.evaluation import encoder as encoder_lib
-  from byol_flax.evaluation import protocol
-  from byol_flax.runs import out_files
-  from byol_flax.runs.version import code_version
-
-  mesh = sharding.make_mesh()
-  began = time.monotonic()
-  encoder = encoder_lib.open_encoder(
-    options.encoder or options.workdir, mesh, read_config=read_run_config
-  )
-
-  def tell(line: str) -> None:
-    out.write(f"{line}\n")
-
-  with _result_file(options, config, encoder, processes) as path:
-    found = protocols()[config.protocol](
-      protocol.Setting(
-        config=config,
-        encoder=encoder,
-        workdir=options.workdir,
-        mesh=mesh,
-        processes=processes,
-        tell=tell,
-        console=console,
-      )
-    )
-    card = {
-      "protocol": config.protocol,
-      "encoder": encoder.provenance,
-      "config": config.to_dict(),
-      "code_version": code_version(),
-      "devices": sharding.describe(mesh),
-      "seconds": round(time.monotonic() - began, 1),
-    }
-    if jax.process_index() == 0:
-      out_files.write_json(path, {**card, **found})
-  tell(f"Written to {path}")
-
-
-@contextlib.contextmanager
-def _result_file(
-  options: argparse.Namespace,
-  config: Any,
-  encoder: Any,
-  processes: Processes,
-) -> Iterator[str]:
-  """Yields the result's path; within the block no other may use the folder."""
-  from etils import epath
-
-  from byol_flax.evaluation import place
-  from byol_flax.runs import workdir as workdir_lib
-
-  if options.encoder is None:
-    yield str(epath.Path(options.workdir, "summary.json"))
-    return
-  identity = {"config": config.to_dict(), "encoder": encoder.provenance}
-  with workdir_lib.taken(options.workdir):
-    place.claim(options.workdir, identity, processes)
-    yield str(epath.Path(options.workdir, place.RESULT))
 
 
 def read_run_config(text: str) -> Any:

@@ -10,12 +10,8 @@ import numpy as np
 import pytest
 
 from byol_flax import main
-from byol_flax.commands import (
-  command_line,
-  config_bounds,
-  config_file,
-  evaluate,
-)
+from byol_flax.commands import command_line, config_bounds, config_file
+from byol_flax.evaluation import protocols
 from byol_flax.models import resnet
 from configs import byol, few_label
 from input_pipeline import augment
@@ -39,8 +35,8 @@ def test_every_key_has_a_row_and_every_row_a_key(module, rows):
 
 
 def test_every_protocol_has_rows_and_a_config_of_its_name():
-  assert evaluate.protocols().keys() == config_bounds.PROTOCOLS.keys()
-  for name in evaluate.protocols():
+  assert protocols.PROTOCOLS.keys() == config_bounds.PROTOCOLS.keys()
+  for name in protocols.PROTOCOLS:
     module = importlib.import_module(f"configs.{name}")
     assert module.get_config().protocol == name
 
