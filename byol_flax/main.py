@@ -55,6 +55,8 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
   if shared:
     sigterms = together.keep_sigterms()
   libraries.settle()
+  if getattr(options, "suite", None):
+    config_args.append(config_file.of_suite(options.suite))
   config = config_file.load_config(config_args)
   evaluates = options.command == "evaluate"
   other = evaluates != config_bounds.evaluates(config)
@@ -64,6 +66,10 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
       "to `byol evaluate` and `byol preflight`, and every other config to the "
       "other commands and `byol preflight`; "
       f"`byol {options.command}` got the other kind."
+    )
+  if "suite" in config and options.encoder is None:
+    raise UsageError(
+      "A suite needs --encoder=RUN, and a --workdir for its report."
     )
   verb = importlib.import_module(f"byol_flax.commands.{options.command}")
   given = (options, config, sigterms) if shared else (options, config)

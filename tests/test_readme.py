@@ -48,7 +48,7 @@ NOT_RUN = {
 ONLY_READ = {"byol preflight": "compiles for minutes; see test_preflight_*.py"}
 
 # What README.md writes -> what stands in its place.
-IN_PLACE = {"/data/": "data/"}
+IN_PLACE = {"--suite=paper ": "--suite=paper:knn ", "/data/": "data/"}
 
 # The smallest network, the same for all, so that it is compiled once, and two
 # updates.
@@ -168,8 +168,8 @@ def test_every_command_runs_as_shown(scratch):
   assert (prepared / "dataset_info.json").exists()
   assert sorted(path.name for path in (scratch / "runs").iterdir()) == [
     "cifar10", "digits", "digits-few-label", "digits-knn", "digits-linear",
-    "digits-longer", "digits-transfer", "pets", "photos", "prepared-pets",
-    "r50",
+    "digits-longer", "digits-paper", "digits-transfer", "pets", "photos",
+    "prepared-pets", "r50",
   ]  # fmt: skip
   # "With `folder:` in place of `unlabelled:` the top folders are classes."
   (photos,) = (c for c in COMMANDS if "train" in c and "unlabelled:" in c)

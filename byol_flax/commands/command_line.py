@@ -66,6 +66,13 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     help="folder of the evaluation; without --encoder, the folder of the run "
     "whose newest checkpoint is evaluated",
   )
+  verb.add_argument(
+    "--suite",
+    metavar="NAME[:PART,...]",
+    help="in place of --config=FILE: all evaluations of a suite, or some parts "
+    "of it, and a report beside the paper's numbers; NAME is paper, and "
+    "--config.PART.key=value overrides one value",
+  )
   _add_processes(verb)
   verb = add("views", "Draw images and their two views, before any run.")
   verb.add_argument(

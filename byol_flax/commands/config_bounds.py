@@ -5,6 +5,7 @@ of its protocol. Limits that depend on the devices or the data are checked where
 these are known.
 """
 
+import collections
 import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -266,12 +267,25 @@ PROTOCOLS: dict[str, dict[str, Bound]] = {
 }
 
 
+# What ships as configs/NAME.py for --suite=NAME.
+SUITES = OneOf("paper")
+# For a suite, beside its parts.
+_SUITE: dict[str, Bound] = {
+  "suite": SUITES,
+  "data_dir": Path(optional=True),
+  **_DEADLINES,
+}
+
+
 def rows_of(config: Any) -> dict[str, Bound]:
   """The table for the kind of config that `config` is.
 
   Raises:
     UsageError: it names an unknown protocol.
   """
+  if "suite" in config:
+    of_parts = [_rows(name, _rows_of_part(x)) for name, x in _parts(config)]
+    return dict(collections.ChainMap(_SUITE, *of_parts))
   if not evaluates(config):
     return RUN
   bound = OneOf(*PROTOCOLS)
@@ -279,9 +293,36 @@ def rows_of(config: Any) -> dict[str, Bound]:
   return {"protocol": bound, **PROTOCOLS[config["protocol"]]}
 
 
+def _rows_of_part(config: Any) -> dict[str, Bound]:
+  """Those of its protocol, but for the deadlines, which a suite has once."""
+  rows = rows_of(config)
+  return {key: rows[key] for key in rows.keys() - _DEADLINES.keys()}
+
+
+def _parts(config: Any) -> list[tuple[str, Any]]:
+  """(name, config) of the parts of a suite."""
+  return [
+    (name, part)
+    for name, part in config.items()
+    if hasattr(part, "keys") and "protocol" in part
+  ]
+
+
+def parts_of(suite: Any) -> dict[str, Any]:
+  """Name -> config of each part of a suite, as its protocol expects it."""
+  parts = {}
+  for name, part in _parts(suite):
+    parts[name] = part.copy_and_resolve_references()
+    with parts[name].unlocked():
+      parts[name].deadlines = suite.deadlines
+    if not part.data_dir:
+      parts[name].data_dir = suite.data_dir
+  return parts
+
+
 def evaluates(config: Any) -> bool:
   """Whether `config` is for `byol evaluate`, not for a run."""
-  return "protocol" in config
+  return "protocol" in config or "suite" in config
 
 
 def leaves(config: Mapping[str, Any], above: str = "") -> Iterator[str]:

@@ -9,6 +9,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from byol_flax import bounds
 from byol_flax.bounds import DataSet, Path
 from byol_flax.commands import config_bounds
 from byol_flax.commands.command_line import CONFIG_HELP, SHIPPED_CONFIGS
@@ -32,7 +33,9 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
 
   given = [flag for flag in config_args if flag.startswith("--config=")]
   if len(given) != 1:
-    raise UsageError(f"One --config=FILE[:ARG] is needed. {CONFIG_HELP}")
+    raise UsageError(
+      f"One --config=FILE[:ARG] or --suite is needed. {CONFIG_HELP}"
+    )
   path, _, arg = given[0].removeprefix("--config=").partition(":")
   config = _run(_find(path), arg)
   overrides = ["byol", *(flag for flag in config_args if flag not in given)]
@@ -52,13 +55,26 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
     AttributeError,
   ) as error:
     text = str(error).replace("\\n", " ").replace("\\", "").replace("'", "")
+    parts = config_bounds.parts_of(config) if "suite" in config else ()
+    only = f"; parts asked for: {', '.join(parts)}" if parts else ""
     raise UsageError(
       f"Unknown key or wrong value in {' '.join(overrides[1:])}: "
-      f"{' '.join(text.split())}"
+      f"{' '.join(text.split())}{only}"
     ) from None
   config_bounds.check(config)
   _make_paths_absolute(config)
   return config
+
+
+def of_suite(given: str) -> str:
+  """The flag --config=FILE[:ARG] that --suite=NAME[:ARG] stands for.
+
+  Raises:
+    UsageError: there is no such suite.
+  """
+  name, colon, arg = given.partition(":")
+  bounds.check("--suite", name, config_bounds.SUITES)
+  return f"--config={os.path.join(SHIPPED_CONFIGS, name)}.py{colon}{arg}"
 
 
 def _find(given: str) -> str:

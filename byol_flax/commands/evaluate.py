@@ -43,8 +43,19 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
     if options.encoder is None:
       path = str(epath.Path(workdir, "summary.json"))
       protocols.write(session, config, workdir, path)
+    elif "suite" in config:
+      from byol_flax.evaluation import suite
+
+      shipped = config_file.load_config([config_file.of_suite(config.suite)])
+      suite.run(
+        session,
+        config.suite,
+        config_bounds.parts_of(config),
+        config_bounds.parts_of(shipped),
+        workdir,
+      )
     else:
-      protocols.evaluate(session, config, workdir)
+      protocols.evaluate(session, config, workdir, again=True)
   return 0
 
 

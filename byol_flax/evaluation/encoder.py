@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from byol_flax import sharding
 from byol_flax.models import byol, precision, resnet
 from byol_flax.pretrain import train_state
-from byol_flax.runs import address, checkpoint, records
+from byol_flax.runs import address, checkpoint, digest, records
 from byol_flax.runs.version import code_version
 from input_pipeline import augment
 from input_pipeline.errors import RunError, UsageError
@@ -93,12 +93,17 @@ def open_encoder(
   """
   if where.startswith(RANDOM) and read_config:
     config = read_config(where.removeprefix(RANDOM))
+    variables = untrained(config, mesh)
     return _describe(
       config,
-      untrained(config, mesh),
+      variables,
       mesh,
       has_averages=False,
-      provenance={"encoder": where, "code_version": code_version()},
+      provenance={
+        "encoder": where,
+        "code_version": code_version(),
+        "weights_digest": digest.tree_digest(variables),
+      },
     )
   _refuse_unnamed(where)
   return _open_run(where, mesh)
@@ -195,6 +200,7 @@ def _open_run(where: str, mesh: Mesh) -> Encoder:
       "init": record["init"],
       "code_version": record["code_version"],
       "digest": record["digest"],
+      "trained_by": "byol" if "online" in read else "labels",
     },
   )
 

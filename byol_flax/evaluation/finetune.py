@@ -97,6 +97,12 @@ def run(setting: Setting) -> dict[str, Any]:
     "valid": found,
     "tried": len(tried),
     "of": len(chosen),
+    "selection": (
+      f"Of {len(tried)} trainings, of the grid's {len(chosen)}, the one with "
+      f"the best {config.metric} on valid; trained anew on train and valid, it "
+      "alone is reported on test."
+    ),
+    "updates": config.steps * (len(tried) + 1),
     "splits": setting.describe(*data.named.values()),
     "choices": [
       *data.choices,

@@ -184,6 +184,8 @@ def run(setting: Setting) -> dict[str, Any]:
     "top1": scores,
     "counted": {"bank": bank.size, "queries": hits.count},
     "splits": setting.describe(known, found),
+    "selection": "Nothing is chosen: all numbers of neighbours are reported.",
+    "updates": 0,
   }
 
 

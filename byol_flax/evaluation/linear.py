@@ -40,7 +40,19 @@ def run(setting: Setting) -> dict[str, Any]:
     rows += sweep.rows(name)
   for row in rows:
     setting.tell(_line(row))
-  return {"rows": rows, "splits": setting.describe(train, valid, test)}
+  count = len(config.learning_rates)
+  steps = splits.total_steps(config.epochs, train, config.batch_size)
+  return {
+    "rows": rows,
+    "splits": setting.describe(train, valid, test),
+    "selection": (
+      f"For each row, of {count} learning rates the one with the best top-1 on "
+      f"{valid.split}; it alone is reported on {test.split}."
+      if valid
+      else "Nothing is chosen: there is one learning rate."
+    ),
+    "updates": steps * len(config.augmentations),
+  }
 
 
 def check(config: Any, train: splits.Split, mesh: Mesh) -> None:

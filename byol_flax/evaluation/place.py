@@ -16,7 +16,7 @@ from input_pipeline.errors import UsageError
 RESULT = "result.json"
 _IDENTITY = "evaluation.json"
 # These may change when an evaluation goes on.
-_MAY_CHANGE = (
+MAY_CHANGE = (
   "config.num_workers.",
   "config.num_threads.",
   "config.data_dir.",
@@ -25,6 +25,9 @@ _MAY_CHANGE = (
   "config.layout.",
   "config.report_every_steps.",
   "encoder.code_version.",  # of random weights it is that of the evaluation
+  # Older records lack these. Other devices may round random weights otherwise.
+  "encoder.trained_by.",
+  "encoder.weights_digest.",
 )
 # A key that a config got after its first version -> the value with which
 # today's code does what the code without the key did.
@@ -73,8 +76,19 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
   before = json.loads(path.read_text())
   added = {k: v for k, v in _ADDED_SINCE.items() if k in now["config"]}
   before["config"] = added | before["config"]
-  if different := differences(before, now, _MAY_CHANGE):
-    raise UsageError(
-      f"{workdir} holds another evaluation ({'; '.join(different)}). Give "
-      "another --workdir."
-    )
+  if different := differences(before, now, MAY_CHANGE):
+    if _begun(workdir):
+      raise UsageError(
+        f"{workdir} holds another evaluation ({'; '.join(different)}). Give "
+        "another --workdir."
+      )
+    whole_files.write_text(path, json.dumps(now, indent=2) + "\n")
+
+
+def _begun(workdir: epath.Path) -> bool:
+  """Whether the evaluation of a folder has left anything but its claim.
+
+  It has not if it was refused, say because the data set was absent.
+  """
+  claim = {_IDENTITY, run_files.MARKER, run_files.LOCK}
+  return any(entry.name not in claim for entry in workdir.iterdir())

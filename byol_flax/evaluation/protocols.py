@@ -62,8 +62,13 @@ class Session:
     self.out.write(f"{line}\n")
 
 
-def evaluate(session: Session, config: Any, workdir: str) -> None:
+def evaluate(
+  session: Session, config: Any, workdir: str, *, again: bool
+) -> None:
   """Evaluates in a folder of its own, and leaves `result.json` there.
+
+  If the same evaluation has left its result there already, only `again` makes
+  another one.
 
   Raises:
     UsageError: the config does not fit the data or the encoder, or the folder
@@ -72,17 +77,15 @@ def evaluate(session: Session, config: Any, workdir: str) -> None:
     PreemptedError: the same call goes on.
   """
   with workdir_lib.taken(workdir):
-    claim(session, config, workdir)
-    write(session, config, workdir, str(epath.Path(workdir, place.RESULT)))
-
-
-def claim(session: Session, config: Any, workdir: str) -> None:
-  """Makes `workdir` the folder of this evaluation; see `place.claim`."""
-  identity = {
-    "config": config.to_dict(),
-    "encoder": session.encoder.provenance,
-  }
-  place.claim(workdir, identity, session.processes)
+    identity = {
+      "config": config.to_dict(),
+      "encoder": session.encoder.provenance,
+    }
+    place.claim(workdir, identity, session.processes)
+    path = epath.Path(workdir, place.RESULT)
+    # Other processes may not see yet what process 0 has written.
+    if again or not session.processes.any(path.exists()):
+      write(session, config, workdir, str(path))
 
 
 def write(session: Session, config: Any, workdir: str, path: str) -> None:

@@ -138,7 +138,12 @@ def run(setting: protocol.Setting) -> dict[str, Any]:
     **config.few_label.to_dict(),
   )
   setting.tell(table(rows, config.neighbours))
-  return {"table": [dataclasses.asdict(row) for row in rows]}
+  return {
+    "table": [dataclasses.asdict(row) for row in rows],
+    "splits": setting.describe(known, found),
+    "selection": "Nothing is chosen.",
+    "updates": 0,
+  }
 
 
 def table(rows: Sequence[Row], neighbours: int) -> str:

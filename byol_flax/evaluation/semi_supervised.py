@@ -5,6 +5,7 @@ import itertools
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from byol_flax.evaluation import (
@@ -34,15 +35,31 @@ def run(setting: Setting) -> dict[str, Any]:
   for part in parts.values():
     splits.check_batch(config.batch_size, part, setting.mesh)
     splits.check_epochs(min(config.epochs), part, config.batch_size)
+  if not config.subset_file:
+    _write_lists(setting, train, parts)
   rows = []
   for name, part in parts.items():
     rows.append(_row(setting, encoder, name, part, valid, test))
     setting.tell(_line(rows[-1]))
-  return {"rows": rows, "splits": setting.describe(train, valid, test)}
+  count = len(config.learning_rates) * len(config.epochs)
+  return {
+    "rows": rows,
+    "splits": setting.describe(train, valid, test),
+    "selection": (
+      f"For each part of the labels, of {count} trainings the one with the "
+      f"best top-1 on {valid.split}; it alone is reported on {test.split}."
+    ),
+    "updates": len(config.learning_rates)
+    * sum(
+      splits.total_steps(epochs, part, config.batch_size)
+      for part in parts.values()
+      for epochs in config.epochs
+    ),
+  }
 
 
 def _parts(setting: Setting, train: sources.Source) -> dict[str, sources.Part]:
-  """The labelled images of each row; a list of each is left in the workdir."""
+  """The labelled images of each row."""
   config = setting.config
   if config.subset_file:
     indices = subsets.listed(train, config.subset_file)
@@ -53,10 +70,18 @@ def _parts(setting: Setting, train: sources.Source) -> dict[str, sources.Part]:
     name = f"{100 * share:g}-percent"
     indices = subsets.balanced(labels, share, config.subset_seed)
     parts[name] = sources.Part(train, name, indices)
-    if jax.process_index() == 0:
-      path = epath.Path(setting.workdir, f"labels-{name}.txt")
-      whole_files.write_text(path, subsets.write_list(train, indices))
   return parts
+
+
+def _write_lists(
+  setting: Setting, train: sources.Source, parts: dict[str, sources.Part]
+) -> None:
+  """Leaves in the workdir which images were drawn."""
+  if jax.process_index() == 0:
+    for name, part in parts.items():
+      path = epath.Path(setting.workdir, f"labels-{name}.txt")
+      text = subsets.write_list(train, np.asarray(part.examples))
+      whole_files.write_text(path, text)
 
 
 def _row(

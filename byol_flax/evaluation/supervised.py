@@ -69,6 +69,8 @@ def run(setting: Setting) -> dict[str, Any]:
   return {
     "top1": top1,
     "top5": top5,
+    "selection": "Nothing is chosen: the last update counts.",
+    "updates": total_steps,
     "splits": setting.describe(train, test),
     "choices": [
       "The paper states neither learning rate nor batch size (App. C.2).",

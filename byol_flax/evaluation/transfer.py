@@ -75,6 +75,12 @@ def run(setting: Setting) -> dict[str, Any]:
   return {
     **found,
     "left_out": left_out,
+    "selection": (
+      f"Of {config.penalties.count} penalties the one with the best "
+      f"{config.metric} on valid; fitted anew on train and valid, it alone is "
+      "reported on test."
+    ),
+    "updates": 0,
     "splits": setting.describe(*splits.named.values()),
     "choices": [*splits.choices, *CHOICES],
   }

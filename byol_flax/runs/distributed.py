@@ -15,6 +15,7 @@ import socket
 import time
 import traceback
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +24,8 @@ from jax.experimental import multihost_utils
 from byol_flax.runs import interrupts
 from byol_flax.runs.peers import watch
 from input_pipeline.errors import PreemptedError, RunError, UsageError
+
+_FAIL_TOGETHER_MS = 60_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,27 @@ class Processes:
     if self.alone:
       return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+  def all_fail(self, name: str) -> bool:
+    """Whether every process comes here within a minute.
+
+    A process calls this where it cannot go on. If the others do not, they are
+    waiting for it in their work, and only an end of all helps.
+
+    Args:
+      name: of this failure, another one for each.
+    """
+    if self.alone:
+      return True
+    # JAX has no public barrier with a deadline.
+    from jax._src import distributed
+
+    client: Any = distributed.global_state.client
+    try:
+      client.wait_at_barrier(f"byol: {name}", _FAIL_TOGETHER_MS)
+    except jax.errors.JaxRuntimeError:
+      return False
+    return True
 
   def wait(self, name: str) -> None:
     """Returns when every process has come here."""

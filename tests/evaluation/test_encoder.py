@@ -232,6 +232,10 @@ def test_a_folder_holds_one_evaluation(tmp_path):
   )
   newer = {"step": 3, "code_version": "c0de"}
   place.claim(str(mine), {**identity, "encoder": newer}, ALONE)
+  # Nothing was begun there, so it may be another evaluation.
+  place.claim(str(mine), {**identity, "config": {"k": 6}}, ALONE)
+  place.claim(str(mine), identity, ALONE)
+  (mine / place.RESULT).write_text("{}")
   with pytest.raises(UsageError, match=r"another evaluation \(config.k: 5 th"):
     place.claim(str(mine), {**identity, "config": {"k": 6}}, ALONE)
   # A key that came later, with what the code did before it had the key.

@@ -1,0 +1,83 @@
+"""The paper's evaluations by classification, one after another.
+
+Command: byol evaluate --suite=paper[:PART,...] --encoder=RUN --workdir=DIR
+  [--config.data_dir=TFDS_DIR] [--config.PART.key=value]
+Arguments after the colon: parts, or beginnings of their names such as transfer;
+without any, all. Each part is the evaluation by configs/PROTOCOL.py, in the
+folder DIR/PART. Fine-tuning is by far the largest: 12 sets × 57 trainings of
+20,000 updates; `--config.finetune_pets.budget=N` makes one smaller.
+Paper: Tables 1, 2, 3, 7, 8, 9 and 13. Measured: see BUILD_NOTES.md.
+"""
+
+import difflib
+
+from ml_collections import ConfigDict, config_dict
+
+from configs import (
+  common,
+  finetune,
+  knn,
+  linear,
+  semi_supervised,
+  sets,
+  transfer,
+)
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  """Returns the config; `arg` is explained at the top of this file."""
+  parts = _parts()
+  chosen = _chosen(list(parts), arg)
+  config = ConfigDict()
+  config.suite = "paper"
+  # For all parts that have none of their own; see configs/byol.py.
+  config.data_dir = config_dict.placeholder(str)
+  config.deadlines = common.protocol("").deadlines
+  for name in parts:
+    if name in chosen:
+      config[name] = parts[name]
+      del config[name].deadlines  # the command has one set of them
+  return config
+
+
+def _parts() -> dict[str, ConfigDict]:
+  """All parts by name."""
+  parts = {"knn": knn.get_config()}  # not in the paper
+  for name in sets.SETS:  # Tables 3 and 13
+    parts[f"transfer_{name}"] = transfer.get_config(name)
+  parts["linear"] = linear.get_config("table7=1")  # Tables 1, 7 and 9
+  parts["linear_released"] = linear.get_config("released=1")
+  # Table 13. The one that the encoder was trained on is left to `linear`.
+  for name, data_set in (
+    ("imagenet", "imagenet2012"),
+    ("places365", "places365_small"),
+  ):
+    config = linear.get_config()
+    config.data_name = data_set
+    parts[f"linear_{name}"] = config
+  # A part for each share, so that each can have its own `subset_file`.
+  for percent in (1, 10, 100):  # Tables 2 and 8
+    parts[f"semi_supervised_{percent}"] = semi_supervised.get_config(
+      f"share={percent / 100}"
+    )
+  for name in sets.SETS:  # Table 3
+    parts[f"finetune_{name}"] = finetune.get_config(name)
+  return parts
+
+
+def _chosen(names: list[str], arg: str | None) -> set[str]:
+  """The parts that an argument such as "knn,transfer" means."""
+  wanted = [word for word in (arg or "").split(",") if word]
+  chosen: set[str] = set()
+  for word in wanted:
+    found = [x for x in names if x == word] or [
+      x for x in names if x.startswith(f"{word}_")
+    ]
+    if not found:
+      near = difflib.get_close_matches(word, names, n=1)
+      hint = f" Did you mean {near[0]!r}?" if near else ""
+      raise ValueError(
+        f"The suite has no part {word!r}; it has {', '.join(names)}.{hint}"
+      )
+    chosen.update(found)
+  return chosen or set(names)
