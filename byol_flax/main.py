@@ -67,9 +67,11 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
       "other commands and `byol preflight`; "
       f"`byol {options.command}` got the other kind."
     )
-  if "suite" in config and options.encoder is None:
+  if "suite" in config and not (evaluates and options.encoder):
     raise UsageError(
-      "A suite needs --encoder=RUN, and a --workdir for its report."
+      "A suite is for `byol evaluate` with --encoder=RUN and a --workdir of "
+      "its own; other commands take one of its parts, such as "
+      "--config=configs/linear.py."
     )
   verb = importlib.import_module(f"byol_flax.commands.{options.command}")
   given = (options, config, sigterms) if shared else (options, config)

@@ -120,7 +120,10 @@ def _card(part: Mapping[str, Any]) -> Iterator[str]:
       f"images, {split['classes']} classes, fingerprint "
       f"`{split['fingerprint']}`"
     )
-  yield f"- selection: {result['selection']}"
+  # Results of older versions lack some of what follows.
+  held_out = dict.fromkeys(split.get("held_out") for split in result["splits"])
+  yield from (f"- {how}" for how in held_out if how)
+  yield f"- selection: {result.get('selection', 'not recorded')}"
   settings = ", ".join(
     f"{key} {_value(value)}"
     for key, value in _flat(result["config"])
@@ -135,8 +138,9 @@ def _card(part: Mapping[str, Any]) -> Iterator[str]:
   digest = encoder.get("digest") or encoder.get("weights_digest")
   yield f"- encoder: `{encoder['encoder']}`, `{digest}`"
   yield (
-    f"- {result['updates']:,} updates; {result['seconds']:,} seconds from its "
-    f"last start on, {result['devices']}, commit `{result['code_version']}`"
+    f"- {result.get('updates', 0):,} updates; {result['seconds']:,} seconds "
+    f"from its last start on, {result['devices']}, commit "
+    f"`{result['code_version']}`"
   )
 
 

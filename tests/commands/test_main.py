@@ -185,6 +185,11 @@ def test_a_config_of_the_other_kind_is_told(tmp_path):
   assert "`byol evaluate` got the other" in mistake("evaluate", DIGITS, workdir)
 
 
+def test_a_suite_without_an_encoder_is_told(tmp_path):
+  workdir = f"--workdir={tmp_path}"
+  assert "A suite is for" in mistake("evaluate", "--suite=paper:knn", workdir)
+
+
 def test_an_empty_workdir_is_not_this_folder():
   assert "--workdir is ''" in mistake("train", DIGITS, "--workdir=")
 

@@ -31,8 +31,8 @@ def result(protocol, data="imagenet2012:5.1.0", config=None, **found):
     "updates": 4000,
     "selection": "The best.",
     "splits": [
-      {**split, "split": "train", "examples": 1271158},
-      {**split, "split": "test", "examples": 50000},
+      {**split, "split": "train", "examples": 1271158, "held_out": "A tenth."},
+      {**split, "split": "test", "examples": 50000, "held_out": ""},
     ],
     **found,
   }
@@ -187,6 +187,7 @@ The command did not ask for finetune_pets.
 
 - data: cats, train: 1,271,158 images, 9 classes, fingerprint `f1`
 - data: cats, test: 50,000 images, 9 classes, fingerprint `f1`
+- A tenth.
 - selection: The best.
 - protocol: knn; batch_size 1024
 - encoder: `gs://runs/r50@7`, `c0ffee`
@@ -197,6 +198,7 @@ The command did not ask for finetune_pets.
 
 - data: cats, train: 1,271,158 images, 9 classes, fingerprint `f1`
 - data: cats, test: 50,000 images, 9 classes, fingerprint `f1`
+- A tenth.
 - selection: The best.
 - protocol: semi_supervised; batch_size 64
 - chosen: labels 100-percent, learning rate 0.1, epochs 30
