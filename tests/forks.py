@@ -127,10 +127,9 @@ def main():
   import matplotlib.pyplot  # noqa: F401
   import sklearn.datasets  # noqa: F401
 
-  from byol_flax.commands import evaluate
+  from byol_flax.evaluation import suite  # noqa: F401
   from byol_flax.pretrain import origin, train  # noqa: F401
 
-  evaluate.protocols()
   assert len(os.listdir("/proc/self/task")) == 1, "threads cannot be forked"
   gc.freeze()
   for line in sys.stdin:
