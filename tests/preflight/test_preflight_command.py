@@ -81,7 +81,13 @@ def preflight(out, *flags, config="configs/byol_digits.py"):
 def test_two_preflights_at_once(tmp_path, tpu_compiler):
   """One of them with 1,437 images of 8 × 8, which lie on every device."""
   outs = [tmp_path / "a.json", tmp_path / "b.json"]
-  command = ("--slice=v3-8", "--config.augment.cache=none")
+  command = (
+    "--slice=v3-8",
+    "--config.augment.cache=none",
+    "--config.model.encoder.width=0.25",
+    "--config.model.projector.hidden_size=64",
+    "--config.model.predictor.hidden_size=64",
+  )
   runs = [
     preflight(outs[0], *command),
     preflight(

@@ -1,12 +1,14 @@
 """Preflight: what the TPU compiler says of real steps, and their budget."""
 
+import functools
+
 import pytest
 
 from byol_flax import sharding, slices
 from byol_flax.benchmarks import operations
 from byol_flax.preflight import compiler, estimate
 from byol_flax.pretrain import build
-from configs import byol, byol_cifar10, byol_digits
+from configs import byol, byol_digits
 
 # Of one block per group of ResNet-50 at 64 pixels, 8 images on each of the 32
 # cores of a v3-32, as compiled by libtpu 0.0.42.
@@ -20,19 +22,29 @@ BUDGET = {
 GROWTH = 1.03  # more than that fails
 
 
-@pytest.mark.slow
-def test_augmentation_on_the_devices_is_a_part_of_the_step(tpu_compiler):
-  config = byol_cifar10.get_config()
-  config.batch_size = 64
+@functools.cache
+def small_step(accumulation_steps=1, *, hidden_size=64, slice_name="v3-8"):
+  """A step that augments on the devices, 64 images in each micro-batch."""
+  config = byol_digits.get_config()
+  config.batch_size = 64 * accumulation_steps
+  config.accumulation_steps = accumulation_steps
   config.augment.device = "accelerator"
-  found = compiler.compile_step(
+  config.model.encoder.width = 0.25
+  for head in (config.model.projector, config.model.predictor):
+    head.update(hidden_size=hidden_size, output_size=256)
+  return compiler.compile_step(
     config,
-    slices.find("v3-8"),
-    num_examples=50_000,
+    slices.find(slice_name),
+    num_examples=1437,
     num_classes=10,
-    blocks=(1, 1, 1, 1),
     tell=lambda phase: None,
   )
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("small step")
+def test_augmentation_on_the_devices_is_a_part_of_the_step(tpu_compiler):
+  found = small_step()
   assert 0 < found.augmentation.seconds < found.seconds
   assert 0 < found.augmentation.cycle_seconds < found.cycle_seconds
   assert 0 < found.augmentation.bytes_moved < found.bytes_moved
@@ -97,39 +109,19 @@ def test_the_step_stays_within_its_budget(tpu_compiler):
 
 @pytest.mark.slow
 def test_operations_without_a_cost_do_not_spoil_the_estimate(tpu_compiler):
-  """On v4 each of some dozen counts as -1 second."""
-  config = byol_cifar10.get_config()
-  config.batch_size = 64
+  """On v4 each of nine, which heads of this width have, counts as -1 second."""
   slice_ = slices.find("v4-8")
-  result = compiler.compile_step(
-    config,
-    slice_,
-    num_examples=50_000,
-    num_classes=10,
-    blocks=(1, 1, 1, 1),
-    tell=lambda phase: None,
-  )
+  result = small_step(hidden_size=4096, slice_name="v4-8")
   floor = result.flops / slice_.peak_flops
   assert floor < result.seconds < 1000 * floor
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("small step")
 def test_a_loop_over_micro_batches_is_counted_as_often_as_it_runs(
   tpu_compiler,
 ):
-  def cost(accumulation_steps):
-    config = byol_digits.get_config()
-    config.batch_size = 8 * 8 * accumulation_steps
-    config.accumulation_steps = accumulation_steps
-    return compiler.compile_step(
-      config,
-      slices.find("v3-8"),
-      num_examples=1437,
-      num_classes=10,
-      tell=lambda phase: None,
-    )
-
-  one, four = cost(1), cost(4)
+  one, four = small_step(), small_step(4)
   # The update itself is not repeated.
   for name in ("flops", "cycle_seconds"):
     assert 2.5 < getattr(four, name) / getattr(one, name) < 4, name
