@@ -13,7 +13,8 @@ from byol_flax.evaluation import encoder as encoder_lib
 from byol_flax.evaluation import held_out, linear, protocol
 from byol_flax.preflight import advice, apart, compiler
 from byol_flax.preflight.compiler import Compiled
-from byol_flax.preflight.protocols import PROTOCOLS, Count, Job, Program
+from byol_flax.preflight.jobs import Count, Job, Program
+from byol_flax.preflight.protocols import PROTOCOLS
 from byol_flax.preflight.verdict import Subject
 from byol_flax.slices import Slice
 from input_pipeline import augment
@@ -168,7 +169,7 @@ def compile_programs(
     config: of the evaluation.
     slice_: where it would run.
     of_encoder: the config that the encoder was made with.
-    counts: see `protocols.Job`.
+    counts: see `jobs.Job`.
     num_classes: K.
     tell: is given the name of each phase as it begins.
 

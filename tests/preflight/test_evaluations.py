@@ -13,6 +13,7 @@ from byol_flax.preflight import (
   advice,
   estimate,
   evaluations,
+  jobs,
   protocols,
   verdict,
 )
@@ -47,7 +48,7 @@ def opened(mesh):
 
 def programs(config, opened, mesh, name="imagenet2012"):
   counts, classes = evaluations.count_images(config, name, None)
-  job = protocols.Job(config, opened, mesh, counts, classes)
+  job = jobs.Job(config, opened, mesh, counts, classes)
   found = protocols.PROTOCOLS[config.protocol].programs(job)
   for program in found:  # all are given what they take
     jax.eval_shape(
