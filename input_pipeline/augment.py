@@ -14,6 +14,7 @@ import grain
 import numpy as np
 
 from input_pipeline import image_ops
+from input_pipeline.rand_augment import RandAugment
 
 # (field of ViewDraw, op, the number that changes nothing). `ViewDraw.order` has
 # positions in this tuple.
@@ -277,10 +278,15 @@ class TwoDraws(_Two):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneView(grain.transforms.RandomMap):
-  """Replaces "image" uint8 [H, W, 3] by one view of it, [size, size, 3]."""
+  """Replaces "image" uint8 [H, W, 3] by one view of it, [size, size, 3].
+
+  `policy`, if there is one, then changes the view; its draws come after those
+  of the view, which stay as they are without it.
+  """
 
   size: int
   view: View
+  policy: RandAugment | None = None
 
   @property
   def row_bytes(self) -> int:
@@ -294,7 +300,10 @@ class OneView(grain.transforms.RandomMap):
     image = example["image"]
     height, width = image.shape[:2]
     draw = sample_view(self.view, height, width, rng)
-    return {**example, "image": apply_view(image, draw, self.size)}
+    made = apply_view(image, draw, self.size)
+    if self.policy:
+      made = self.policy.apply(made, self.policy.sample(rng))
+    return {**example, "image": made}
 
 
 def crop_and_flip(view: View) -> View:

@@ -241,6 +241,8 @@ _SUPERVISED: dict[str, Bound] = {
   "momentum": Real(0, 1, below=True),
   "weight_decay": Real(0),
   "label_smoothing": Real(0, 1, below=True),
+  "rand_augment.layers": Whole(0, 100),
+  "rand_augment.magnitude": Real(0, 10),
 }
 
 # For configs/transfer.py.

@@ -8,6 +8,7 @@ from typing import Any
 from byol_flax.evaluation import splits, training, whole_network
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
+from input_pipeline import rand_augment
 from input_pipeline.errors import UsageError
 
 _FOLDER = "network"
@@ -51,6 +52,7 @@ def run(setting: Setting) -> dict[str, Any]:
     ),
     weight_decay=config.weight_decay,
     smoothing=config.label_smoothing,
+    policy=policy_of(config),
   )
   found = training.once(
     setting,
@@ -74,6 +76,14 @@ def run(setting: Setting) -> dict[str, Any]:
     "splits": setting.describe(train, test),
     "choices": [
       "The paper states neither learning rate nor batch size (App. C.2).",
-      "RandAugment, which the authors use for large networks, is left out.",
+      "Nor does it state what RandAugment of large networks was; here it has "
+      f"{config.rand_augment.layers} operations of magnitude "
+      f"{config.rand_augment.magnitude:g}.",
     ],
   }
+
+
+def policy_of(config: Any) -> rand_augment.RandAugment | None:
+  """RandAugment as the config has it, or None if it has no layers."""
+  policy = rand_augment.RandAugment(**config.rand_augment)
+  return policy if policy.layers else None

@@ -18,7 +18,7 @@ from byol_flax.evaluation import (
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
-from input_pipeline import augment, sources, subsets
+from input_pipeline import augment, rand_augment, sources, subsets
 
 
 def make_functions(
@@ -80,6 +80,7 @@ def make_training(
   learning_rate: schedules.Schedule,
   weight_decay: float,
   smoothing: float = 0.0,
+  policy: rand_augment.RandAugment | None = None,
 ) -> training.Training:
   """Makes a training by `finetuning`'s update, on random crops and flips.
 
@@ -92,6 +93,7 @@ def make_training(
     learning_rate: step -> rate.
     weight_decay: see `finetuning.make_step`.
     smoothing: see `finetuning.make_step`.
+    policy: what changes an image after crop and flip, if anything does.
   """
   config = setting.config
   create_state, update = make_functions(
@@ -108,7 +110,7 @@ def make_training(
     name=name,
     source=source,
     transform=augment.OneView(
-      size=encoder.crop.size, view=augment.crop_and_flip(view)
+      size=encoder.crop.size, view=augment.crop_and_flip(view), policy=policy
     ),
     batch_size=config.batch_size,
     total_steps=total_steps,

@@ -4,6 +4,7 @@ import pytest
 
 from byol_flax.evaluation import encoder, supervised
 from configs import supervised as supervised_config
+from input_pipeline import rand_augment
 from input_pipeline.errors import UsageError
 from tests.evaluation import settings
 
@@ -40,6 +41,15 @@ def test_a_supervised_network_learns_and_opens(tmp_path):
   assert opened.module.width == 0.25
   with pytest.raises(UsageError, match="was trained already; expected random"):
     supervised.run(setting(tmp_path, opened))
+
+
+def test_rand_augment_is_off_unless_asked_for():
+  plain, strong = (
+    supervised.policy_of(supervised_config.get_config(arg))
+    for arg in ("", "rand_augment=1")
+  )
+  assert plain is None
+  assert strong == rand_augment.RandAugment(layers=2, magnitude=9.0)
 
 
 def test_a_warm_up_is_shorter_than_the_training(tmp_path):
