@@ -18,7 +18,6 @@ from byol_flax.evaluation import (
 from byol_flax.evaluation import scores as scores_lib
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
-from byol_flax.pretrain import schedules
 from input_pipeline import sources, subsets
 
 # What the paper leaves open, and what is done here.
@@ -45,39 +44,56 @@ def run(setting: Setting) -> dict[str, Any]:
   chosen = points(config)
   tried = within(config, list(chosen))
 
-  def make(point: str, name: str, source: sources.Source) -> training.Training:
+  def functions_of(source: sources.Source) -> whole_network.Functions:
+    return whole_network.make_functions(
+      config,
+      _with_decay(encoder, len(source) / config.batch_size),
+      setting.mesh,
+      num_classes=source.num_classes,
+    )
+
+  train = data.to_train_on("train")
+  of_grid = functions_of(train)
+
+  def make(
+    functions: whole_network.Functions,
+    point: str,
+    name: str,
+    source: sources.Source,
+  ) -> training.Training:
     return whole_network.make_training(
       setting,
-      _with_decay(encoder, len(source) / config.batch_size),
+      encoder,
+      functions,
       name=name,
       source=source,
-      total_steps=config.steps,
-      learning_rate=schedules.learning_rate_schedule(
+      sgd=whole_network.Sgd(
         # Not per 256 images: the paper's batch is one, and its rates are given.
-        base_learning_rate=chosen[point]["learning_rate"],
-        batch_size=schedules.IMAGES_OF_A_RATE,
+        peak=chosen[point]["learning_rate"],
         warmup_steps=0,
         total_steps=config.steps,
+        weight_decay=chosen[point]["weight_decay"],
       ),
-      weight_decay=chosen[point]["weight_decay"],
     )
 
   def count(state: Any, name: str) -> float:
     logits, numbers = whole_network.logits(
-      setting, encoder, state, data.named[name]
+      setting, of_grid, state, data.named[name]
     )
     measure = scores_lib.METRICS[config.metric]
     return measure(logits, data.labels[name][numbers]).value
 
-  train = data.to_train_on("train")
   found = grid.scores(
     setting,
-    {point: functools.partial(make, point, point, train) for point in tried},
+    {
+      point: functools.partial(make, of_grid, point, point, train)
+      for point in tried
+    },
     lambda state: count(state, "valid"),
   )
   best = grid.best(found)
   both = subsets.Joined(train, data.to_train_on("valid"))
-  again = make(best, f"{best}-train-and-valid", both)
+  again = make(functions_of(both), best, f"{best}-train-and-valid", both)
   kept = training.once(
     setting,
     "scores-test",

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from byol_flax import sharding
 from byol_flax.evaluation import features, linear_heads
 from byol_flax.models import byol, resnet
-from byol_flax.pretrain import metrics, schedules
+from byol_flax.pretrain import metrics
 
 
 @flax.struct.dataclass
@@ -107,21 +107,25 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return jax.nn.softplus(-sign * logits)
 
 
+# (state, batch, learning rate [], weight decay []) -> (state, metrics).
+Step = Callable[
+  [FinetuneState, Any, jax.Array, jax.Array],
+  tuple[FinetuneState, dict[str, Any]],
+]
+
+
 def make_step(
-  module: resnet.ResNet,
-  *,
-  learning_rate: schedules.Schedule,
-  momentum: float,
-  weight_decay: float,
-  smoothing: float,
-) -> Callable[[FinetuneState, Any], tuple[FinetuneState, dict[str, Any]]]:
-  """Returns (state, batch) -> (state, metrics): Nesterov's SGD on everything.
+  module: resnet.ResNet, *, momentum: float, smoothing: float
+) -> Step:
+  """Returns an update of everything by Nesterov's SGD.
+
+  It takes a state, a batch, the learning rate and the weight decay, which is
+  the factor with which each weight is added to its gradient. These two are
+  arguments, so that one program serves all trainings of a grid.
 
   Args:
     module: the encoder.
-    learning_rate: step -> rate.
     momentum: Nesterov's.
-    weight_decay: the factor with which each weight is added to its gradient.
     smoothing: of `cross_entropy`.
 
   The labels of a batch are int [B], or int [B, K] where an image may have
@@ -130,7 +134,10 @@ def make_step(
   """
 
   def step(
-    state: FinetuneState, batch: Any
+    state: FinetuneState,
+    batch: Any,
+    learning_rate: jax.Array,
+    weight_decay: jax.Array,
   ) -> tuple[FinetuneState, dict[str, Any]]:
     labels = batch["label"]
 
@@ -147,14 +154,15 @@ def make_step(
     (value, (batch_stats, logits)), grads = jax.value_and_grad(
       loss, has_aux=True
     )(state.params)
-    grads = jax.tree.map(lambda g, w: g + weight_decay * w, grads, state.params)
+    grads = jax.tree.map(
+      lambda g, w: g + weight_decay.astype(w.dtype) * w, grads, state.params
+    )
     moved = jax.tree.map(lambda m, g: g + momentum * m, state.momentum, grads)
-    rate = learning_rate(state.step)
 
     def move(w: jax.Array, g: jax.Array, m: jax.Array) -> jax.Array:
-      return w - rate.astype(w.dtype) * (g + momentum * m)
+      return w - learning_rate.astype(w.dtype) * (g + momentum * m)
 
-    report = {"train/loss": value, "train/learning_rate": rate}
+    report = {"train/loss": value, "train/learning_rate": learning_rate}
     if labels.ndim == 1:
       hits = metrics.in_top_k(logits, labels, 1)
       report["train/top1"] = metrics.labelled_mean(hits, labels)

@@ -37,9 +37,12 @@ def run(setting: Setting) -> dict[str, Any]:
     splits.check_epochs(min(config.epochs), part, config.batch_size)
   if not config.subset_file:
     _write_lists(setting, train, parts)
+  functions = whole_network.make_functions(
+    config, encoder, setting.mesh, num_classes=train.num_classes
+  )
   rows = []
   for name, part in parts.items():
-    rows.append(_row(setting, encoder, name, part, valid, test))
+    rows.append(_row(setting, encoder, functions, name, part, valid, test))
     setting.tell(_line(rows[-1]))
   count = len(config.learning_rates) * len(config.epochs)
   return {
@@ -87,6 +90,7 @@ def _write_lists(
 def _row(
   setting: Setting,
   encoder: Encoder,
+  functions: whole_network.Functions,
   name: str,
   part: sources.Source,
   valid: sources.Source,
@@ -100,16 +104,15 @@ def _row(
     return whole_network.make_training(
       setting,
       encoder,
+      functions,
       name=folder,
       source=part,
-      total_steps=total_steps,
-      learning_rate=schedules.learning_rate_schedule(
-        base_learning_rate=rate,
-        batch_size=config.batch_size,
+      sgd=whole_network.Sgd(
+        peak=rate * config.batch_size / schedules.IMAGES_OF_A_RATE,
         warmup_steps=0,
         total_steps=total_steps,
+        weight_decay=config.weight_decay,
       ),
-      weight_decay=config.weight_decay,
     )
 
   points = {}
@@ -121,7 +124,7 @@ def _row(
   found = grid.scores(
     setting,
     points,
-    lambda state: whole_network.scores(setting, encoder, state, [valid])[0][0],
+    lambda state: whole_network.scores(setting, functions, state, valid)[0],
   )
   best = grid.best(found)
   kept = training.once(
@@ -129,8 +132,8 @@ def _row(
     f"scores-{name}",
     lambda: {
       "test": whole_network.scores(
-        setting, encoder, training.run(points[best](), setting), [test]
-      )[0]
+        setting, functions, training.run(points[best](), setting), test
+      )
     },
   )
   grid.forget(setting, best)

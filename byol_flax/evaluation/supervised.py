@@ -38,20 +38,26 @@ def run(setting: Setting) -> dict[str, Any]:
       f"warmup_epochs is {config.warmup_epochs:g} of {config.epochs:g} epochs; "
       "expected fewer."
     )
+  functions = whole_network.make_functions(
+    config,
+    encoder,
+    setting.mesh,
+    num_classes=train.num_classes,
+    smoothing=config.label_smoothing,
+  )
+  rate = config.base_learning_rate
   what = whole_network.make_training(
     setting,
     encoder,
+    functions,
     name=_FOLDER,
     source=train,
-    total_steps=total_steps,
-    learning_rate=schedules.learning_rate_schedule(
-      base_learning_rate=config.base_learning_rate,
-      batch_size=config.batch_size,
+    sgd=whole_network.Sgd(
+      peak=rate * config.batch_size / schedules.IMAGES_OF_A_RATE,
       warmup_steps=warmup_steps,
       total_steps=total_steps,
+      weight_decay=config.weight_decay,
     ),
-    weight_decay=config.weight_decay,
-    smoothing=config.label_smoothing,
     policy=policy_of(config),
   )
   found = training.once(
@@ -59,8 +65,8 @@ def run(setting: Setting) -> dict[str, Any]:
     "scores",
     lambda: {
       "test": whole_network.scores(
-        setting, encoder, training.run(what, setting), [test]
-      )[0]
+        setting, functions, training.run(what, setting), test
+      )
     },
   )
   top1, top5 = found["test"]

@@ -1,10 +1,13 @@
 """Trains and scores a whole network on labels, for several protocols."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -21,90 +24,111 @@ from byol_flax.pretrain import schedules
 from input_pipeline import augment, rand_augment, sources, subsets
 
 
+@flax.struct.dataclass
+class Sgd:
+  """What the trainings of a grid differ in.
+
+  Attributes:
+    peak: the learning rate after the warm-up, from which a cosine falls to 0.
+    warmup_steps: updates in which the rate rises from 0.
+    total_steps: of the training.
+    weight_decay: see `finetuning.make_step`.
+  """
+
+  peak: float
+  warmup_steps: int
+  total_steps: int
+  weight_decay: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Functions:
+  """What trainings of one network compute, jitted; each compiles once.
+
+  Attributes:
+    create_state: variables of the encoder -> state before the first update.
+    update: (state, batch, `Sgd`) -> (state, metrics).
+    guess: see `finetuning.make_guess_fn`.
+    logits: see `finetuning.make_logit_fn`.
+  """
+
+  create_state: Callable[[Any], finetuning.FinetuneState]
+  update: Callable[..., tuple[finetuning.FinetuneState, dict[str, Any]]]
+  guess: features.FeatureFn
+  logits: features.FeatureFn
+
+
 def make_functions(
   config: Any,
   encoder: Encoder,
   mesh: Mesh,
   *,
   num_classes: int,
-  learning_rate: schedules.Schedule,
-  weight_decay: float,
   smoothing: float = 0.0,
-) -> tuple[Callable[[Any], finetuning.FinetuneState], Any]:
-  """What a training computes, apart from what it reads.
+) -> Functions:
+  """Makes what trainings compute, apart from what they read.
 
   Args:
     config: of an evaluation; it has `momentum` and `seed`.
     encoder: its variables may be shapes only.
-    mesh: where the training runs.
+    mesh: where the trainings run.
     num_classes: K.
-    learning_rate: step -> rate.
-    weight_decay: see `finetuning.make_step`.
     smoothing: see `finetuning.make_step`.
-
-  Returns:
-    Variables of the encoder -> state before the first update, and
-    `finetuning.make_step`; both jitted.
   """
   whole = sharding.replicated(mesh)
   step = finetuning.make_step(
-    encoder.module,
-    learning_rate=learning_rate,
-    momentum=config.momentum,
-    weight_decay=weight_decay,
-    smoothing=smoothing,
+    encoder.module, momentum=config.momentum, smoothing=smoothing
   )
+
+  def update(
+    state: finetuning.FinetuneState, batch: Any, sgd: Sgd
+  ) -> tuple[finetuning.FinetuneState, dict[str, Any]]:
+    rate = schedules.warmup_cosine(
+      state.step,
+      peak=sgd.peak,
+      warmup_steps=sgd.warmup_steps,
+      total_steps=sgd.total_steps,
+    )
+    return step(state, batch, rate, jnp.asarray(sgd.weight_decay))
+
   y = encoder.representation
-  create_state = jax.jit(
-    functools.partial(
-      finetuning.create_state,
-      width=y.shape[-1],
-      num_classes=num_classes,
-      seed=config.seed,
-      dtype=y.dtype,
-    ),
-    out_shardings=whole,
+  create_state = functools.partial(
+    finetuning.create_state,
+    width=y.shape[-1],
+    num_classes=num_classes,
+    seed=config.seed,
+    dtype=y.dtype,
   )
-  return create_state, jax.jit(
-    step, donate_argnums=0, out_shardings=(whole, whole)
+  return Functions(
+    create_state=jax.jit(create_state, out_shardings=whole),
+    update=jax.jit(update, donate_argnums=0, out_shardings=(whole, whole)),
+    guess=finetuning.make_guess_fn(encoder.module, mesh),
+    logits=finetuning.make_logit_fn(encoder.module, mesh),
   )
 
 
 def make_training(
   setting: Setting,
   encoder: Encoder,
+  functions: Functions,
   *,
   name: str,
   source: sources.Source,
-  total_steps: int,
-  learning_rate: schedules.Schedule,
-  weight_decay: float,
-  smoothing: float = 0.0,
+  sgd: Sgd,
   policy: rand_augment.RandAugment | None = None,
 ) -> training.Training:
-  """Makes a training by `finetuning`'s update, on random crops and flips.
+  """Makes a training on random crops and flips.
 
   Args:
-    setting: of the evaluation; its config has `batch_size`, `momentum`, `seed`.
+    setting: of the evaluation; its config has `batch_size` and `seed`.
     encoder: what the training begins with; the classifier is new.
+    functions: those of `encoder`.
     name: of the training's folder.
     source: labelled images.
-    total_steps: updates.
-    learning_rate: step -> rate.
-    weight_decay: see `finetuning.make_step`.
-    smoothing: see `finetuning.make_step`.
+    sgd: how it is trained, and how long.
     policy: what changes an image after crop and flip, if anything does.
   """
   config = setting.config
-  create_state, update = make_functions(
-    config,
-    encoder,
-    setting.mesh,
-    num_classes=source.num_classes,
-    learning_rate=learning_rate,
-    weight_decay=weight_decay,
-    smoothing=smoothing,
-  )
   view = augment.View(**encoder.config["augment"]["view1"])
   return training.Training(
     name=name,
@@ -113,60 +137,55 @@ def make_training(
       size=encoder.crop.size, view=augment.crop_and_flip(view), policy=policy
     ),
     batch_size=config.batch_size,
-    total_steps=total_steps,
+    total_steps=sgd.total_steps,
     seed=config.seed,
-    create_state=lambda: create_state(encoder.variables),
-    step_fn=update,
+    create_state=lambda: functions.create_state(encoder.variables),
+    step_fn=lambda state, batch: functions.update(state, batch, sgd),
     evaluate=lambda state: {},
     evaluate_every=0,
     headline=("loss", "train/loss"),
   )
 
 
-def guesses(
-  setting: Setting,
-  encoder: Encoder,
-  state: finetuning.FinetuneState,
-  counted: Sequence[sources.Source],
-) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Classes by falling logits, int [N, 1, 5], and labels [N] of each split."""
-  found = features.extract_splits(
-    finetuning.make_guess_fn(encoder.module, setting.mesh),
-    {"params": state.params, "batch_stats": state.batch_stats},
-    counted,
-    setting.make_reader(),
-    mesh=setting.mesh,
-    part_done=setting.processes.part_done,
-  )
-  return [(split["guesses"], split["label"]) for split in found]
-
-
 def logits(
   setting: Setting,
-  encoder: Encoder,
+  functions: Functions,
   state: finetuning.FinetuneState,
   split: sources.Source,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Logits [N, K] of what can be read of a split, and its numbers there [N]."""
-  (found,) = features.extract_splits(
-    finetuning.make_logit_fn(encoder.module, setting.mesh),
-    {"params": state.params, "batch_stats": state.batch_stats},
-    [subsets.Numbered(split)],
-    setting.make_reader(),
-    mesh=setting.mesh,
-    part_done=setting.processes.part_done,
+  (found,) = _of_splits(
+    setting, functions.logits, state, [subsets.Numbered(split)]
   )
   return found["logits"], found["label"]
 
 
 def scores(
   setting: Setting,
-  encoder: Encoder,
+  functions: Functions,
   state: finetuning.FinetuneState,
-  counted: Sequence[sources.Source],
-) -> list[list[float]]:
-  """Top-1 and top-5 of a trained network on each split."""
-  return [
-    linear_heads.accuracies(*split)[0].tolist()
-    for split in guesses(setting, encoder, state, counted)
-  ]
+  split: sources.Source,
+) -> list[float]:
+  """Top-1 and top-5 of a trained network."""
+  (found,) = _of_splits(setting, functions.guess, state, [split])
+  top1_and_top5: list[float] = linear_heads.accuracies(
+    found["guesses"], found["label"]
+  )[0].tolist()
+  return top1_and_top5
+
+
+def _of_splits(
+  setting: Setting,
+  function: features.FeatureFn,
+  state: finetuning.FinetuneState,
+  splits: Sequence[sources.Source],
+) -> list[features.Features]:
+  """What `function` gives of all images, by split."""
+  return features.extract_splits(
+    function,
+    {"params": state.params, "batch_stats": state.batch_stats},
+    splits,
+    setting.make_reader(),
+    mesh=setting.mesh,
+    part_done=setting.processes.part_done,
+  )

@@ -16,7 +16,6 @@ import numpy as np
 from byol_flax.evaluation import (
   features,
   finetune,
-  finetuning,
   lbfgs,
   linear,
   linear_heads,
@@ -27,12 +26,11 @@ from byol_flax.evaluation import (
   whole_network,
 )
 from byol_flax.preflight.jobs import Count, Job, Program
-from byol_flax.pretrain import schedules
 from input_pipeline import subsets
 
-# The rate itself changes no program.
-_RATE = schedules.learning_rate_schedule(
-  base_learning_rate=1.0, batch_size=1, warmup_steps=0, total_steps=1
+# Arguments of a program; it is the same whatever they are.
+_SGD = whole_network.Sgd(
+  peak=1.0, warmup_steps=0, total_steps=1, weight_decay=1.0
 )
 
 
@@ -74,7 +72,7 @@ def _linear(job: Job) -> list[Program]:
 
 
 def _whole_network(
-  job: Job, updates: int, passes: int, make_score: Any, name: str = "guess"
+  job: Job, updates: int, passes: int, name: str = "guess"
 ) -> list[Program]:
   """Trainings of the whole network, and what each is scored by.
 
@@ -82,31 +80,25 @@ def _whole_network(
     job: the evaluation.
     updates: of all trainings.
     passes: batches that are read for scores.
-    make_score: (module, mesh) -> what computes the scores.
-    name: of that program.
+    name: of that program, which gives the scores.
   """
   encoder = job.encoder
   splits.check_batch(job.config.batch_size, job.counts["train_split"], job.mesh)
-  create, update = whole_network.make_functions(
-    job.config,
-    encoder,
-    job.mesh,
-    num_classes=job.num_classes,
-    learning_rate=_RATE,
-    weight_decay=1.0,
+  functions = whole_network.make_functions(
+    job.config, encoder, job.mesh, num_classes=job.num_classes
   )
-  state = job.whole(jax.eval_shape(create, encoder.variables))
+  state = job.whole(jax.eval_shape(functions.create_state, encoder.variables))
   return [
     Program(
       name="update",
-      function=update,
-      arguments=(state, job.batch),
+      function=functions.update,
+      arguments=(state, job.batch, _SGD),
       calls=updates,
       beside=encoder.variables,  # for the next training
     ),
     Program(
       name=name,
-      function=make_score(encoder.module, job.mesh),
+      function=getattr(functions, name),
       arguments=(
         {"params": state.params, "batch_stats": state.batch_stats},
         job.images,
@@ -124,7 +116,6 @@ def _finetune(job: Job) -> list[Program]:
     job,
     (tried + 1) * config.steps,  # the chosen point is trained once more
     tried * job.calls("valid_split") + job.calls("test_split"),
-    finetuning.make_logit_fn,
     "logits",
   )
 
@@ -146,18 +137,14 @@ def _semi_supervised(job: Job) -> list[Program]:
     )
   points = len(config.epochs) * len(config.learning_rates)
   passes = points * job.calls("valid_split") + job.calls("test_split")
-  return _whole_network(
-    job, updates, len(parts) * passes, finetuning.make_guess_fn
-  )
+  return _whole_network(job, updates, len(parts) * passes)
 
 
 def _supervised(job: Job) -> list[Program]:
   config, train = job.config, job.counts["train_split"]
   splits.check_epochs(config.epochs, train, config.batch_size)
   updates = splits.total_steps(config.epochs, train, config.batch_size)
-  return _whole_network(
-    job, updates, job.calls("test_split"), finetuning.make_guess_fn
-  )
+  return _whole_network(job, updates, job.calls("test_split"))
 
 
 def _knn(job: Job) -> list[Program]:

@@ -4,6 +4,7 @@ A step counts completed updates, so update number k (from 0) uses the value at
 k (paper.md §10 row 7: the authors' code, not the 1-based pseudo-code).
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -12,6 +13,24 @@ import jax.numpy as jnp
 IMAGES_OF_A_RATE = 256  # of a batch, to which a base learning rate refers
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
+
+
+def warmup_cosine(
+  step: jax.typing.ArrayLike,
+  *,
+  peak: jax.Array | float,
+  warmup_steps: jax.Array | int,
+  total_steps: jax.Array | int,
+) -> jax.Array:
+  """Linear warm-up from 0 to `peak`, then one cosine to 0; float [].
+
+  All may be traced, so that one program serves several rates.
+  """
+  step = jnp.asarray(step, float)
+  rising = peak * step / jnp.maximum(warmup_steps, 1)
+  progress = (step - warmup_steps) / (total_steps - warmup_steps)
+  falling = peak * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1))) / 2
+  return jnp.where(step < warmup_steps, rising, falling)
 
 
 def learning_rate_schedule(
@@ -40,16 +59,12 @@ def learning_rate_schedule(
       f"The warm-up ({warmup_steps} steps) must be shorter than the run "
       f"({total_steps} steps)."
     )
-  peak = base_learning_rate * batch_size / IMAGES_OF_A_RATE
-
-  def learning_rate(step: jax.typing.ArrayLike) -> jax.Array:
-    step = jnp.asarray(step, float)
-    rising = peak * step / max(warmup_steps, 1)
-    progress = (step - warmup_steps) / (total_steps - warmup_steps)
-    falling = peak * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1))) / 2
-    return jnp.where(step < warmup_steps, rising, falling)
-
-  return learning_rate
+  return functools.partial(
+    warmup_cosine,
+    peak=base_learning_rate * batch_size / IMAGES_OF_A_RATE,
+    warmup_steps=warmup_steps,
+    total_steps=total_steps,
+  )
 
 
 def target_decay_schedule(

@@ -37,18 +37,12 @@ def test_six_updates_are_those_of_the_authors(name):
       momentum=jax.tree.map(jnp.zeros_like, params),
     )
     rates = jnp.asarray(golden["finetune|learning_rate"])
-    step = jax.jit(
-      finetuning.make_step(
-        module,
-        learning_rate=rates.__getitem__,
-        momentum=0.9,
-        weight_decay=0.0,
-        smoothing=0.0,
-      )
-    )
+    step = jax.jit(finetuning.make_step(module, momentum=0.9, smoothing=0.0))
+    no_decay = jnp.zeros(())
     images, labels = golden["finetune|images"], golden["finetune|labels"]
     for t in range(6):
-      state, report = step(state, {"image": images[t], "label": labels[t]})
+      batch = {"image": images[t], "label": labels[t]}
+      state, report = step(state, batch, rates[t], no_decay)
       np.testing.assert_allclose(
         report["train/loss"], golden[f"finetune|loss_{t}"], rtol=1e-9
       )
