@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_flax.evaluation import finetuning
+from byol_flax.evaluation import finetuning, whole_network
 from byol_flax.pretrain import metrics
+from configs import finetune as finetune_config
+from tests.evaluation import settings
 from tests.pretrain import test_golden_step as golden_step
 
 RNG = np.random.default_rng(5)
@@ -90,3 +92,28 @@ def test_several_classes_an_image_against_numpy():
   counted = (labels >= 0).sum()
   expected = np.where(labels >= 0, (p - (labels == 1)) / counted, 0)
   np.testing.assert_allclose(slope, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_trainings_of_a_grid_share_one_program():
+  mesh = settings.mesh_of(1)
+  encoder = settings.untrained(mesh)
+  functions = whole_network.make_functions(
+    finetune_config.get_config(), encoder, mesh, num_classes=10
+  )
+  size = encoder.crop.size
+  batch = {
+    "image": RNG.integers(0, 256, (16, size, size, 3), np.uint8),
+    "label": np.arange(16, dtype=np.int32) % 10,
+  }
+  rates = []
+  for sgd in (
+    whole_network.Sgd(0.1, 0, 10, 0.0),
+    whole_network.Sgd(0.4, 2, 7, 1e-3),
+  ):
+    state = functions.create_state(encoder.variables)
+    for _ in range(2):
+      state, report = functions.update(state, batch, sgd)
+    rates.append(float(report["train/learning_rate"]))
+  assert rates == pytest.approx([0.1 * (1 + np.cos(np.pi / 10)) / 2, 0.2])
+  assert functions.update._cache_size() == 1
