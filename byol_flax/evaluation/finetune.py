@@ -44,41 +44,12 @@ def run(setting: Setting) -> dict[str, Any]:
   chosen = points(config)
   tried = within(config, list(chosen))
 
-  def functions_of(source: sources.Source) -> whole_network.Functions:
-    return whole_network.make_functions(
-      config,
-      _with_decay(encoder, len(source) / config.batch_size),
-      setting.mesh,
-      num_classes=source.num_classes,
-    )
-
   train = data.to_train_on("train")
-  of_grid = functions_of(train)
-
-  def make(
-    functions: whole_network.Functions,
-    point: str,
-    name: str,
-    source: sources.Source,
-  ) -> training.Training:
-    return whole_network.make_training(
-      setting,
-      encoder,
-      functions,
-      name=name,
-      source=source,
-      sgd=whole_network.Sgd(
-        # Not per 256 images: the paper's batch is one, and its rates are given.
-        peak=chosen[point]["learning_rate"],
-        warmup_steps=0,
-        total_steps=config.steps,
-        weight_decay=chosen[point]["weight_decay"],
-      ),
-    )
+  of_grid = _Trainings.on(train, setting, encoder)
 
   def count(state: Any, name: str) -> float:
     logits, numbers = whole_network.logits(
-      setting, of_grid, state, data.named[name]
+      setting, of_grid.functions, state, data.named[name]
     )
     measure = scores_lib.METRICS[config.metric]
     return measure(logits, data.labels[name][numbers]).value
@@ -86,14 +57,16 @@ def run(setting: Setting) -> dict[str, Any]:
   found = grid.scores(
     setting,
     {
-      point: functools.partial(make, of_grid, point, point, train)
+      point: functools.partial(of_grid.make, point, chosen[point])
       for point in tried
     },
     lambda state: count(state, "valid"),
   )
   best = grid.best(found)
   both = subsets.Joined(train, data.to_train_on("valid"))
-  again = make(functions_of(both), best, f"{best}-train-and-valid", both)
+  again = _Trainings.on(both, setting, encoder).make(
+    f"{best}-train-and-valid", chosen[best]
+  )
   kept = training.once(
     setting,
     "scores-test",
@@ -126,6 +99,46 @@ def run(setting: Setting) -> dict[str, Any]:
       *([CHOICE_OF_LOSS] if config.metric == "map11" else []),
     ],
   }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trainings:
+  """The trainings on one source; they share what is compiled."""
+
+  source: sources.Source
+  setting: Setting
+  encoder: Encoder
+  functions: whole_network.Functions
+
+  @classmethod
+  def on(
+    cls, source: sources.Source, setting: Setting, encoder: Encoder
+  ) -> "_Trainings":
+    """BatchNorm's averages move as fast as the size of `source` asks."""
+    functions = whole_network.make_functions(
+      setting.config,
+      _with_decay(encoder, len(source) / setting.config.batch_size),
+      setting.mesh,
+      num_classes=source.num_classes,
+    )
+    return cls(source, setting, encoder, functions)
+
+  def make(self, name: str, point: dict[str, float]) -> training.Training:
+    """The training in a folder `name` with the values of a point."""
+    return whole_network.make_training(
+      self.setting,
+      self.encoder,
+      self.functions,
+      name=name,
+      source=self.source,
+      sgd=whole_network.Sgd(
+        # Not per 256 images: the paper's batch is one, and its rates are given.
+        peak=point["learning_rate"],
+        warmup_steps=0,
+        total_steps=self.setting.config.steps,
+        weight_decay=point["weight_decay"],
+      ),
+    )
 
 
 def points(config: Any) -> dict[str, dict[str, float]]:
