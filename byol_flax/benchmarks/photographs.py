@@ -1,5 +1,6 @@
 """Images to measure with: those of a config, or synthetic photographs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -49,18 +50,27 @@ def open_images(
   Raises:
     UsageError: there is no such folder.
   """
-  name = config.data.name
-  width, height = size or _IMAGENET
-  synthetic = f"synthetic photographs of {width} × {height}"
   if size:
-    return Photographs(size), synthetic
+    return _synthetic(size)
+  name = config.data.name
+  return or_synthetic(name, lambda: data_sets.open_split(config))
+
+
+def or_synthetic(
+  name: str, open_split: Callable[[], sources.Source]
+) -> tuple[sources.Source, str]:
+  """What `open_split` opens of the data set `name`; else as `open_images`."""
   try:
-    source = data_sets.open_split(config)
+    return open_split(), f"images of {name}"
   except UsageError:  # the set need not be on this machine
     if name.startswith(("folder:", "unlabelled:")):
       raise  # but a folder must be
-    return Photographs(), synthetic
-  return source, f"images of {name}"
+    return _synthetic(_IMAGENET)
+
+
+def _synthetic(size: tuple[int, int]) -> tuple[sources.Source, str]:
+  width, height = size
+  return Photographs(size), f"synthetic photographs of {width} × {height}"
 
 
 class Photographs:

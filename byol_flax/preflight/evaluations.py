@@ -1,7 +1,6 @@
 """What preflight asks about an evaluation."""
 
 import math
-import types
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
@@ -64,11 +63,8 @@ def subject(
   of_encoder = encoder_lib.config_of(where, read_config)
   name, folder = protocol.data_of(config, of_encoder)
   counts, num_classes = count_images(config, name, folder)
-  source, measured_on = photographs.open_images(
-    types.SimpleNamespace(
-      data=types.SimpleNamespace(name=name, split=config.train_split),
-      loader=types.SimpleNamespace(data_dir=folder),
-    )
+  source, measured_on = photographs.or_synthetic(
+    name, lambda: held_out.open_split(name, config.train_split, folder)
   )
 
   def compiled(config: Any) -> list[Compiled]:
