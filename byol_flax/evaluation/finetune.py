@@ -92,7 +92,7 @@ def run(setting: Setting) -> dict[str, Any]:
       "alone is reported on test."
     ),
     "updates": config.steps * (len(tried) + 1),
-    "splits": setting.describe(*data.named.values()),
+    "splits": setting.describe(*map(data.to_train_on, data.named)),
     "choices": [
       *data.choices,
       *CHOICES,

@@ -81,7 +81,7 @@ def run(setting: Setting) -> dict[str, Any]:
       "reported on test."
     ),
     "updates": 0,
-    "splits": setting.describe(*splits.named.values()),
+    "splits": setting.describe(*map(splits.to_train_on, splits.named)),
     "choices": [*splits.choices, *CHOICES],
   }
 

@@ -111,6 +111,7 @@ def test_images_of_several_classes(tmp_path):
     )
   )
   assert found["map11"] > 0.9
+  assert [split["classes"] for split in found["splits"]] == [3, 3, 3]
   assert {finetune.CHOICE_OF_LOSS, three_splits.CHOICE_OF_DIFFICULT} <= set(
     found["choices"]
   )

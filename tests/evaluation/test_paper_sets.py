@@ -1,6 +1,6 @@
 """The paper's sets, as TFDS delivers them, divided as Table 10 says.
 
-`python -m tests.reach_sets` evaluates on each of them.
+`python -m tests.reach_sets` runs the paper's suite on them.
 """
 
 import numpy as np
