@@ -30,7 +30,7 @@ ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
 
 # What may be imported in a few places only, and those places.
 HOMES = {
-  "PIL": "byol_flax.reports.pictures input_pipeline.decoding"
+  "PIL": "byol_flax.reports input_pipeline.decoding"
   " input_pipeline.jpeg input_pipeline.other_formats"
   " input_pipeline.prepare.shrinking",
   "absl": "byol_flax.commands.config_file byol_flax.commands.libraries",
@@ -40,7 +40,7 @@ HOMES = {
   "flax": "byol_flax",
   "grain": "input_pipeline",
   "jax": "byol_flax",
-  "matplotlib": "byol_flax.reports.pictures",
+  "matplotlib": "byol_flax.reports",
   "ml_collections": "configs byol_flax.commands.config_file",
   "numba": "input_pipeline.loops",
   "optax": "byol_flax",
@@ -234,7 +234,7 @@ def test_a_sound_repository_passes(tmp_path):
       "a row above",
     ),
     (
-      "byol_flax/reports/pictures.py",
+      "byol_flax/reports/views.py",
       "import byol_flax.runs.loop",
       "a row above",
     ),

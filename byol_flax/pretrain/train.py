@@ -21,7 +21,7 @@ from byol_flax.pretrain import (
   places,
   train_state,
 )
-from byol_flax.reports import pictures
+from byol_flax.reports import curves, png, views
 from byol_flax.runs import (
   checkpoint,
   digest,
@@ -250,7 +250,7 @@ def _show_views(
 ) -> None:
   """Writes a picture of the first views to the workdir and TensorBoard."""
   grid, _ = view_grid(source, config.augment, config.seed, _GRID_COLUMNS)
-  pictures.save_png(f"{workdir}/views.png", grid)
+  png.save_png(f"{workdir}/views.png", grid)
   if not step:
     out.images(step, {"views": grid[None]})
 
@@ -268,14 +268,14 @@ def view_grid(
     stand in their place.
   """
   originals = list(pipeline.example_stream(source, seed)[:count])
-  views = pipeline.view_stream(
+  stream = pipeline.view_stream(
     source,
     inputs.make_two_views(settings),
     seed,
     scaled_decoding=settings.scaled_decoding,
   )
-  drawn = list(views[:count])
-  picture = pictures.view_grid(
+  drawn = list(stream[:count])
+  picture = views.view_grid(
     [example["image"] for example in originals],
     np.stack([example["view1"] for example in drawn]),
     np.stack([example["view2"] for example in drawn]),
@@ -320,9 +320,7 @@ def _end(
 ) -> None:
   """Draws how training went, and tells what was done."""
   if jax.process_index() == 0:
-    pictures.training_curves(
-      f"{workdir}/metrics.jsonl", f"{workdir}/curves.png"
-    )
+    curves.training_curves(f"{workdir}/metrics.jsonl", f"{workdir}/curves.png")
   progress.note(
     f"Done: {total_steps:,} updates in "
     f"{progress_line.human_duration(seconds)}; results in {workdir}"

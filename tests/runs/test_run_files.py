@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from byol_flax.reports import pictures
+from byol_flax.reports import png
 from byol_flax.runs import distributed, out_files, run_files, workdir
 from input_pipeline.errors import UsageError
 from tests.runs.test_older_records import unpack
@@ -135,7 +135,7 @@ def test_out_is_written_over_only_if_byol_wrote_it(tmp_path):
   pixels = np.zeros((4, 5, 3), np.uint8)
   Image.fromarray(pixels).save(picture)
   with pytest.raises(UsageError, match=r"views\.png: .*not written by"):
-    pictures.check_ours(str(picture))
-  pictures.save_png(str(picture), pixels)
-  pictures.check_ours(str(picture))
+    png.check_ours(str(picture))
+  png.save_png(str(picture), pixels)
+  png.check_ours(str(picture))
   assert np.array_equal(np.asarray(Image.open(picture)), pixels)

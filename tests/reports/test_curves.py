@@ -6,118 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from byol_flax.reports import pictures
+from byol_flax.reports import curves as curves_lib
 from input_pipeline.errors import UsageError
-
-RANDOM = np.random.default_rng(0)
-GREY = (232, 232, 232)
-
-
-def random_images(*shape):
-  return RANDOM.integers(0, 256, (*shape, 3), np.uint8)
-
-
-@pytest.mark.parametrize(
-  ("side", "cell", "count"),
-  [(16, 96, 3), (32, 96, 16), (28, 112, 1), (100, 100, 2)],
-)
-def test_every_view_stands_in_its_cell(side, cell, count):
-  view1, view2 = random_images(2, count, side, side)
-  originals = list(random_images(count, side, side))
-  grid = pictures.view_grid(originals, view1, view2)
-  factor = cell // side
-  for row, images in enumerate((originals, view1, view2)):
-    for column, image in enumerate(images):
-      box = grid[pictures.cell_box(row, column, cell)]
-      # Nearest neighbour: each pixel became a square of one colour.
-      np.testing.assert_array_equal(
-        box, np.kron(image, np.ones((factor, factor, 1), np.uint8))
-      )
-
-
-def test_cells_do_not_touch_and_nothing_else_is_drawn_among_them():
-  grid = pictures.view_grid(
-    list(random_images(2, 16, 16)), *random_images(2, 2, 16, 16)
-  )
-  rows, columns = pictures.cell_box(0, 0, 96)
-  assert grid.shape == (3 * 96 + 4 * 4, columns.start + 2 * 96 + 2 * 4, 3)
-  assert (rows.start, rows.stop) == (4, 100)
-  outside = np.ones(grid.shape[:2], bool)
-  for row in range(3):
-    for column in range(2):
-      outside[pictures.cell_box(row, column, 96)] = False
-  outside[:, : columns.start] = False
-  assert (grid[outside] == 255).all()
-
-
-def test_each_row_has_a_label_that_fits_beside_it():
-  grid = pictures.view_grid(
-    list(random_images(1, 224, 224)), *random_images(2, 1, 224, 224)
-  )
-  labels = []
-  for row in range(3):
-    rows, columns = pictures.cell_box(row, 0, 224)
-    gutter = grid[rows, : columns.start]
-    inked_rows, inked_columns = np.nonzero((gutter < 128).all(axis=-1))
-    assert abs(inked_rows.mean() - 112) < 12  # half way up
-    assert inked_columns.min() > 3
-    assert inked_columns.max() < columns.start - 3
-    labels.append(gutter.tobytes())
-  assert len(set(labels)) == 3
-
-
-@pytest.mark.parametrize(
-  ("height", "width", "box"),
-  [
-    (300, 200, (slice(0, 96), slice(16, 80))),
-    (100, 400, (slice(36, 60), slice(0, 96))),
-    (24, 48, (slice(24, 72), slice(0, 96))),
-  ],
-)
-def test_originals_keep_their_aspect_ratio(height, width, box):
-  # Four by four blocks, each of one colour.
-  colors = RANDOM.integers(0, 200, (4, 4, 3), np.uint8)
-  image = np.kron(colors, np.ones((height // 4, width // 4, 1), np.uint8))
-  cell = pictures.letterbox(image, 96)
-  rows, columns = (
-    np.linspace(side.start, side.stop, 9)[1::2].astype(int) for side in box
-  )
-  centres = cell[np.ix_(rows, columns)].astype(int)
-  np.testing.assert_allclose(centres, colors, atol=12)
-  bars = np.ones((96, 96), bool)
-  bars[box] = False
-  assert (cell[bars] == GREY).all()
-  assert (cell[box] != GREY).any(axis=-1).all()
-
-
-def test_a_very_flat_original_does_not_vanish():
-  cell = pictures.letterbox(np.full((1, 900, 3), 90, np.uint8), 96)
-  assert (cell[47] == 90).all()
-  assert (np.delete(cell, 47, axis=0) == GREY).all()
-
-
-def test_large_originals_are_reduced_smoothly():
-  checkerboard = np.indices((960, 960)).sum(0) % 2 * 255
-  image = np.repeat(checkerboard[..., None], 3, -1).astype(np.uint8)
-  inner = pictures.letterbox(image, 96)[2:-2, 2:-2].astype(int)
-  assert abs(inner - 127).max() <= 2
-
-
-def test_views_must_match_their_originals():
-  views = random_images(2, 3, 16, 16)
-  with pytest.raises(ValueError, match="2 originals"):
-    pictures.view_grid(list(random_images(2, 16, 16)), *views)
-  with pytest.raises(ValueError, match=r"view2 is \(2, 16, 16, 3\)"):
-    pictures.view_grid(list(random_images(3, 16, 16)), views[0], views[1][:2])
-
-
-def test_a_png_holds_the_image_and_leaves_no_other_file(tmp_path):
-  image = random_images(7, 9)
-  path = tmp_path / "new" / "views.png"
-  pictures.save_png(str(path), image)
-  np.testing.assert_array_equal(np.array(Image.open(path)), image)
-  assert list(path.parent.iterdir()) == [path]
-
 
 RECORD = [
   {
@@ -157,7 +47,7 @@ def figures(monkeypatch):
       super().__init__(*args, **kwargs)
       made.append(self)
 
-  monkeypatch.setattr(pictures, "Figure", Watched)
+  monkeypatch.setattr(curves_lib, "Figure", Watched)
   return made
 
 
@@ -181,7 +71,7 @@ def texts_in(figure):
 
 def test_curves_show_every_metric_in_its_panel(tmp_path, figures):
   source = write_record(tmp_path / "metrics.jsonl", RECORD)
-  pictures.training_curves(source, str(tmp_path / "curves.png"))
+  curves_lib.training_curves(source, str(tmp_path / "curves.png"))
   (figure,) = figures
   panels = curves_in(figure)
   assert {title: set(curves) for title, curves in panels.items()} == {
@@ -208,7 +98,7 @@ def test_curves_are_a_picture_that_depends_on_the_record_only(tmp_path):
   source = write_record(tmp_path / "a.jsonl", RECORD)
   for name in ("first.png", "second.png"):
     with matplotlib.style.context("dark_background"):  # a user's own style
-      pictures.training_curves(source, str(tmp_path / name))
+      curves_lib.training_curves(source, str(tmp_path / name))
   image = np.array(Image.open(tmp_path / "first.png"))
   assert image.shape == (800, 1500, 3)
   assert (image[0, 0] == 255).all()
@@ -216,14 +106,14 @@ def test_curves_are_a_picture_that_depends_on_the_record_only(tmp_path):
   first, second = (tmp_path / n for n in ("first.png", "second.png"))
   assert first.read_bytes() == second.read_bytes()
   other = write_record(tmp_path / "b.jsonl", RECORD[:5])
-  pictures.training_curves(other, str(tmp_path / "other.png"))
+  curves_lib.training_curves(other, str(tmp_path / "other.png"))
   assert (tmp_path / "other.png").read_bytes() != first.read_bytes()
 
 
 def test_absent_metrics_are_named_as_such(tmp_path, figures):
   record = {"train/effective_rank": 3.0, "knn/test/top1": 0.5}
   source = write_record(tmp_path / "metrics.jsonl", [record])
-  pictures.training_curves(source, str(tmp_path / "curves.png"))
+  curves_lib.training_curves(source, str(tmp_path / "curves.png"))
   assert texts_in(figures[0]) == ["not recorded"] * 4
   assert curves_in(figures[0])["Signs of collapse"] == {
     "train/effective_rank": [3.0]
@@ -236,7 +126,7 @@ def test_absent_metrics_are_named_as_such(tmp_path, figures):
 
 def test_an_empty_record_still_gives_a_picture(tmp_path, figures):
   source = write_record(tmp_path / "metrics.jsonl", [])
-  pictures.training_curves(source, str(tmp_path / "curves.png"))
+  curves_lib.training_curves(source, str(tmp_path / "curves.png"))
   assert texts_in(figures[0]) == ["not recorded"] * 6
   assert (tmp_path / "curves.png").exists()
 
@@ -248,17 +138,17 @@ def test_a_record_being_written_and_values_not_finite_are_read(
   source = write_record(tmp_path / "metrics.jsonl", records)
   with open(source, "a") as file:
     file.write('{"step": 4000, "wall')
-  series = pictures.read_metrics(source)
+  series = curves_lib.read_metrics(source)
   assert list(series) == ["train/grad_norm"]
   np.testing.assert_array_equal(
     series["train/grad_norm"],
     [(0, 1.0), (1000, np.nan), (2000, np.inf), (3000, 2.0)],
   )
-  pictures.training_curves(source, str(tmp_path / "curves.png"))
+  curves_lib.training_curves(source, str(tmp_path / "curves.png"))
   drawn = curves_in(figures[0])["Size of the updates"]["train/grad_norm"]
   np.testing.assert_array_equal(drawn, [1.0, np.nan, np.nan, 2.0])
 
 
 def test_no_record_is_an_error_that_says_what_to_give(tmp_path):
   with pytest.raises(UsageError, match="workdir of a run"):
-    pictures.training_curves(str(tmp_path / "none.jsonl"), "unused.png")
+    curves_lib.training_curves(str(tmp_path / "none.jsonl"), "unused.png")
