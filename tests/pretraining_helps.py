@@ -4,8 +4,9 @@ Command: python -m tests.pretraining_helps --workdir=runs/helps
   A second call goes on where the first one was cut off.
 
 For each seed the demo's run is made, and three protocols evaluate it and the
-same network with random weights of the same seed: linear evaluation, fine-tuning
-on one label a class, and fine-tuning on a tenth of the labels in 200 updates.
+same network with random weights of the same seed: linear evaluation,
+fine-tuning on one label a class, and fine-tuning on a tenth of the labels in
+200 updates.
 All choose on the same held-out images and report on test. Prints top-1 of each,
 and the gain in points: mean and deviation over the seeds. Exit code 1 unless
 every gain is at least five points and three of its standard deviations. Forty
