@@ -26,6 +26,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.subset_seed = 0
   # A list of file names instead, such as SimCLR's, which Table 2 uses.
   config.subset_file = ""
+  # Or the data set whose train has these images, by their file names:
+  # imagenet2012_subset/1pct and /10pct are SimCLR's lists.
+  config.subset_data = ""
 
   config.batch_size = 1024  # App. C.1, like all that follows
   config.epochs = (30.0, 50.0)

@@ -53,6 +53,10 @@ class DigitsSource:
     """The number of the image in scikit-learn's list."""
     return f"digits image {self._numbers[i]}"
 
+  def file_name(self, i: int) -> str:
+    """The example's name."""
+    return self.example_name(i)
+
   def file_of(self, i: int) -> None:
     """None, because the images come with scikit-learn."""
 

@@ -102,6 +102,10 @@ class FolderSource:
     """The path of file `i`."""
     return os.path.join(self._root, self._relative(i))
 
+  def file_name(self, i: int) -> str:
+    """The last part of the path."""
+    return os.path.basename(self.example_name(i))
+
   def file_of(self, i: int) -> tuple[str, int]:
     """Path below the split's folder, and the size that counts, in bytes."""
     return self._relative(i), int(self._sizes[i])

@@ -44,6 +44,12 @@ class Source(Protocol):
   def example_name(self, i: int) -> str:
     """File path or record name of example `i`, for reports."""
 
+  def file_name(self, i: int) -> str:
+    """Name of the image's file as whoever published it named it.
+
+    It has no folder. Where nothing tells it, it is the example's name.
+    """
+
   def file_of(self, i: int) -> tuple[str, int] | None:
     """The file that holds example `i` alone, if there is one.
 
@@ -90,6 +96,10 @@ class Part:
   def example_name(self, i: int) -> str:
     """The source's name of the example."""
     return self.source.example_name(int(self.examples[i]))
+
+  def file_name(self, i: int) -> str:
+    """The source's name of the file."""
+    return self.source.file_name(int(self.examples[i]))
 
   def file_of(self, i: int) -> tuple[str, int] | None:
     """The source's file of the example."""

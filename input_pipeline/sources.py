@@ -330,6 +330,10 @@ class ReadableSource:
     """The source's name of the example."""
     return self._source.example_name(i)
 
+  def file_name(self, i: int) -> str:
+    """The source's name of the file."""
+    return self._source.file_name(i)
+
   def file_of(self, i: int) -> tuple[str, int] | None:
     """The source's file of the example."""
     return self._source.file_of(i)

@@ -78,6 +78,11 @@ class Joined:
     source, number = self._at(i)
     return source.example_name(number)
 
+  def file_name(self, i: int) -> str:
+    """The source's name of the file."""
+    source, number = self._at(i)
+    return source.file_name(number)
+
   def file_of(self, i: int) -> tuple[str, int] | None:
     """The source's file of the example."""
     source, number = self._at(i)
@@ -174,28 +179,35 @@ def names_in(file: str) -> set[str]:
   return {os.path.basename(line.strip()) for line in lines if line.strip()}
 
 
-def listed(source: sources.Source, file: str) -> np.ndarray:
-  """The examples whose file names a list holds, int [M], in rising order.
+def names_of(source: sources.Source) -> list[str]:
+  """The file names of all examples; every record is read, none decoded."""
+  with concurrent.futures.ThreadPoolExecutor(
+    loading.available_cores()
+  ) as threads:
+    return [*threads.map(source.file_name, range(len(source)))]
+
+
+def listed(source: sources.Source, wanted: set[str], of: str) -> np.ndarray:
+  """The examples with the file names of a list, int [M], in rising order.
 
   Names are compared without their folders, so that a list fits the set however
-  it was prepared.
+  it was prepared. `of` names the list.
 
   Raises:
-    UsageError: the list cannot be read, or names what the source lacks.
+    UsageError: the list is empty, or names what the source lacks.
   """
-  wanted = names_in(file)
-  found = {
-    os.path.basename(source.example_name(i)): i for i in range(len(source))
-  }
+  found = {name: i for i, name in enumerate(names_of(source))}
   if missing := sorted(wanted - found.keys()):
     raise UsageError(
-      f"{len(missing)} of the {len(wanted)} images of {file} are not in "
+      f"{len(missing)} of the {len(wanted)} images of {of} are not in "
       f"{source.split} of {source.name}: {', '.join(missing[:3])}. Name the "
       "split that has them, or another list."
     )
+  if not wanted:
+    raise UsageError(f"{of} names no image; expected one file name a line.")
   return np.sort(np.array([found[name] for name in wanted]))
 
 
 def write_list(source: sources.Source, indices: np.ndarray) -> str:
-  """The text of a list that `listed` reads."""
-  return "".join(f"{source.example_name(int(i))}\n" for i in indices)
+  """The text of a list that `names_in` reads."""
+  return "".join(f"{source.file_name(int(i))}\n" for i in indices)

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import re
 import shlex
 import sys
@@ -97,6 +98,10 @@ _NAME = re.compile(r"(\w+)((?:/[\w.+-]+)?)((?::[\d.*]+)?)")
 _ALL, _NOT_DIFFICULT = "labels", "labels_no_difficult"
 
 
+# Feature of ImageNet and its subsets, and of what `byol prepare` writes.
+_FILE_NAME = "file_name"
+
+
 class TfdsSource:
   """One split of a TFDS data set; see `sources.Source`.
 
@@ -167,6 +172,13 @@ class TfdsSource:
   def example_name(self, i: int) -> str:
     """The place of record `i` in the data set."""
     return f"{self.name} {self.split} record {i}"
+
+  def file_name(self, i: int) -> str:
+    """What the record says, as ImageNet's do and those of `byol prepare`."""
+    name = self._records[i].get(_FILE_NAME)
+    if name is None:
+      return self.example_name(i)
+    return os.path.basename(name.decode() if isinstance(name, bytes) else name)
 
   def file_of(self, i: int) -> None:
     """None, because a file holds many examples."""

@@ -111,6 +111,10 @@ class Photographs:
     """Names a photograph by its number."""
     return f"synthetic photograph {i}"
 
+  def file_name(self, i: int) -> str:
+    """The example's name."""
+    return self.example_name(i)
+
   def file_of(self, i: int) -> None:
     """None, because the photographs are made here."""
 

@@ -210,6 +210,7 @@ _SEMI_SUPERVISED: dict[str, Bound] = {
   "shares": Several(Real(0, 1, above=True)),
   "subset_seed": _SEED,
   "subset_file": Path(optional=True),
+  "subset_data": DataSet(optional=True),
   "batch_size": Whole(1),
   "epochs": Several(_POSITIVE),
   "learning_rates": Several(Real(0, 1e30, above=True)),

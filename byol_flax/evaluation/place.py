@@ -37,6 +37,7 @@ _ADDED_SINCE = {
   "valid_size": 0,
   "test_size": 0,
   "layout": "",
+  "subset_data": "",
   "rand_augment": {"layers": 0, "magnitude": 9.0},
 }
 

@@ -16,7 +16,7 @@ from byol_flax.evaluation import (
   whole_network,
 )
 from byol_flax.evaluation.encoder import Encoder
-from byol_flax.evaluation.protocol import Setting
+from byol_flax.evaluation.protocol import Setting, data_of
 from byol_flax.pretrain import schedules
 from input_pipeline import sources, subsets, whole_files
 
@@ -31,11 +31,11 @@ def run(setting: Setting) -> dict[str, Any]:
   setting.check_splits(train, valid, test)
   reader = setting.make_reader()
   encoder = features.calibrate(setting.encoder, train, reader, setting.mesh)
-  parts = _parts(setting, train)
+  parts = _parts(setting, train, valid)
   for part in parts.values():
     splits.check_batch(config.batch_size, part, setting.mesh)
     splits.check_epochs(min(config.epochs), part, config.batch_size)
-  if not config.subset_file:
+  if not _is_listed(config):
     _write_lists(setting, train, parts)
   functions = whole_network.make_functions(
     config, encoder, setting.mesh, num_classes=train.num_classes
@@ -61,12 +61,18 @@ def run(setting: Setting) -> dict[str, Any]:
   }
 
 
-def _parts(setting: Setting, train: sources.Source) -> dict[str, sources.Part]:
+def _is_listed(config: Any) -> bool:
+  """Whether a list says which images have labels."""
+  return bool(config.subset_file or config.subset_data)
+
+
+def _parts(
+  setting: Setting, train: sources.Source, valid: sources.Source
+) -> dict[str, sources.Part]:
   """The labelled images of each row."""
   config = setting.config
-  if config.subset_file:
-    indices = subsets.listed(train, config.subset_file)
-    return {"listed": sources.Part(train, "listed", indices)}
+  if _is_listed(config):
+    return {"listed": _listed(setting, train, valid)}
   labels = subsets.labels_of(train)
   parts = {}
   for share in config.shares:
@@ -74,6 +80,31 @@ def _parts(setting: Setting, train: sources.Source) -> dict[str, sources.Part]:
     indices = subsets.balanced(labels, share, config.subset_seed)
     parts[name] = sources.Part(train, name, indices)
   return parts
+
+
+def _listed(
+  setting: Setting, train: sources.Source, valid: sources.Source
+) -> sources.Part:
+  """The images of a list, without those on which is chosen.
+
+  The paper does not say whether its lists overlap with its valid.
+  """
+  config = setting.config
+  if config.subset_file:
+    of, wanted = config.subset_file, subsets.names_in(config.subset_file)
+  else:
+    of = f"{config.subset_data}, split train"
+    _, folder = data_of(config, setting.encoder.config)
+    listing = sources.open_source(config.subset_data, "train", folder)
+    wanted = {*subsets.names_of(listing)}
+  shared = wanted.intersection(subsets.names_of(valid))
+  if shared:
+    setting.tell(
+      f"{len(shared):,} of the {len(wanted):,} images of {of} are in "
+      f"{valid.split}, on which is chosen; they are not trained on."
+    )
+  indices = subsets.listed(train, wanted - shared, of)
+  return sources.Part(train, "listed", indices)
 
 
 def _write_lists(

@@ -14,6 +14,9 @@ from input_pipeline import decoding, sources, subsets, tfds_sources
 from tests import small_sets
 from tests.evaluation import settings
 
+# In one process of xdist, which makes the copies once.
+pytestmark = pytest.mark.xdist_group("paper_sets")
+
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
@@ -128,3 +131,18 @@ def test_files_of_the_archive_of_sun397_are_read_or_told(copies):
       continue
     assert image.shape[1:] == (20, 3)
   assert unreadable == 1
+
+
+def test_images_of_the_subset_are_found_in_imagenet(copies):
+  out, _ = copies
+  names = ("imagenet2012_subset/1pct", "imagenet2012")
+  listing, whole = (
+    sources.open_source(name, "train", str(out)) for name in names
+  )
+  wanted = {*subsets.names_of(listing)}
+  found = subsets.listed(whole, wanted, names[0])
+  assert len(wanted) == len(found) == 12
+  assert {whole.file_name(int(i)) for i in found} == wanted
+  labels = {whole.file_name(int(i)): int(whole[int(i)]["label"]) for i in found}
+  for i in range(12):
+    assert labels[listing.file_name(i)] == listing[i]["label"]

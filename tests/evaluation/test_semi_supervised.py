@@ -1,5 +1,6 @@
 """Few labels: which, and that fine-tuning on them is chosen and reported."""
 
+import dataclasses
 import itertools
 import json
 
@@ -38,16 +39,36 @@ def test_a_list_is_read_back_whatever_the_folders(tmp_path):
   text = subsets.write_list(source, indices)
   moved = "".join(f"/elsewhere/{line}\n" for line in text.splitlines())
   (tmp_path / "list.txt").write_text(moved + "\n")
-  found = subsets.listed(source, str(tmp_path / "list.txt"))
+  wanted = subsets.names_in(str(tmp_path / "list.txt"))
+  found = subsets.listed(source, wanted, "list.txt")
   np.testing.assert_array_equal(found, indices)
   chosen = sources.Part(source, "listed", found)
   assert [chosen.example_name(i) for i in range(3)] == text.splitlines()
   assert chosen[1]["label"] == source[7]["label"]
   part = sources.open_source("digits", "train[:7]")
   with pytest.raises(UsageError, match=r"2 of the 3 images of .* are not in"):
-    subsets.listed(part, str(tmp_path / "list.txt"))
+    subsets.listed(part, wanted, "list.txt")
   with pytest.raises(UsageError, match="cannot be read"):
-    subsets.listed(source, str(tmp_path / "none.txt"))
+    subsets.names_in(str(tmp_path / "none.txt"))
+  with pytest.raises(UsageError, match="names no image"):
+    subsets.listed(source, set(), "list.txt")
+
+
+def test_listed_images_on_which_is_chosen_are_not_trained_on(tmp_path):
+  whole = sources.open_source("digits", "train")
+  last = len(whole) - 1
+  (tmp_path / "list.txt").write_text(
+    subsets.write_list(whole, np.array([3, 7, last]))
+  )
+  lines = []
+  told = setting(tmp_path, subset_file=str(tmp_path / "list.txt"))
+  told = dataclasses.replace(told, tell=lines.append)
+  train, valid = (
+    told.open_split(f"{name}_split") for name in ("train", "valid")
+  )
+  (part,) = semi_supervised._parts(told, train, valid).values()
+  np.testing.assert_array_equal(part.examples, [3, 7])
+  assert "1 of the 3 images" in lines[0]
 
 
 def setting(workdir, **changes):
