@@ -31,12 +31,16 @@ MEMORY = 10  # pairs of a step and the change of gradient, as in scikit-learn
 _TRIALS = 30  # of one line search
 _SLOPE_LEFT = 0.5  # share of the first slope at which a line search ends
 _ROUNDING = 1e-6  # share of a loss by which it may seem to rise
+_LEAST_GAIN = 1e-5  # share of a loss; smaller differences are mostly rounding
 _TINY = 1e-30  # so that a curvature that float32 rounds to 0 can divide
 
 
 # (scores [N, K], labels) -> a loss summed over rows, [], and its first and its
 # second derivative by each score, [N, K]. Rows that do not count give 0.
 Terms = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+# (labels, number of classes K) -> the least loss, [], of scores that are the
+# same for all rows.
+Constant = Callable[[jax.Array, int], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +49,14 @@ class Loss:
 
   Attributes:
     terms: the loss and its derivatives.
+    constant: what biases alone can reach.
     relative: whether only differences between the scores of a row matter. Then
       the best weights of a feature, and the biases, add up to 0 over the
       classes, and the search stays where they do.
   """
 
   terms: Terms
+  constant: Constant
   relative: bool
 
 
@@ -75,9 +81,11 @@ class Solution(NamedTuple):
   Attributes:
     params: [F + 1, K].
     objective: loss and penalty.
-    excess: what is left to be gained, as a share of the objective, by a
-      quadratic estimate: half the squared norm of the gradient g, where the
-      norm is that of the diagonal D of second derivatives, gᵀ D⁻¹ g.
+    excess: what is left to be gained, by a quadratic estimate: half the squared
+      norm of the gradient g, where the norm is that of the diagonal D of second
+      derivatives, gᵀ D⁻¹ g. It is a share of the objective, or of what the
+      weights have gained over biases alone if that is less. With a strong
+      penalty they gain little, yet it is they that tell classes apart.
     iterations: of L-BFGS; each reads the features twice.
     stalled: whether rounding ended the search before `excess` was small enough.
   """
@@ -157,9 +165,10 @@ def minimise(
     )
 
   def goes_on(state: _State) -> jax.Array:
-    close = _excess(state) <= tolerance
+    close = _excess(state, constant) <= tolerance
     return ~close & ~state.stalled & (state.iterations < most)
 
+  constant = loss.constant(problem.labels, start.shape[1])
   scores = linear(problem.features, start)
   objective, gradient, diagonal = evaluate(start, scores)
   ring = jnp.zeros((MEMORY, *start.shape), start.dtype)
@@ -176,7 +185,7 @@ def minimise(
     iterations=jnp.zeros((), jnp.int32),
     stalled=jnp.zeros((), bool),
   )
-  return _solution(jax.lax.while_loop(goes_on, iterate, first))
+  return _solution(jax.lax.while_loop(goes_on, iterate, first), constant)
 
 
 def linear(features: jax.Array, params: jax.Array) -> jax.Array:
@@ -185,20 +194,22 @@ def linear(features: jax.Array, params: jax.Array) -> jax.Array:
   return weighted + params[-1:]
 
 
-def _solution(state: _State) -> Solution:
+def _solution(state: _State, constant: jax.Array) -> Solution:
   return Solution(
     params=state.params,
     objective=state.objective,
-    excess=_excess(state),
+    excess=_excess(state, constant),
     iterations=state.iterations,
     stalled=state.stalled,
   )
 
 
-def _excess(state: _State) -> jax.Array:
-  """See `Solution`."""
-  gain = jnp.sum(state.gradient**2 / state.diagonal) / 2
-  return gain / state.objective
+def _excess(state: _State, constant: jax.Array) -> jax.Array:
+  """See `Solution`; `constant` is what biases alone can reach."""
+  left = jnp.sum(state.gradient**2 / state.diagonal) / 2
+  gained = constant - state.objective
+  least = _LEAST_GAIN * state.objective
+  return left / jnp.clip(gained, least, state.objective)
 
 
 def _divide(v: jax.Array, diagonal: jax.Array, loss: Loss) -> jax.Array:

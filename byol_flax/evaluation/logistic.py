@@ -20,8 +20,8 @@ from byol_flax import sharding
 from byol_flax.evaluation import lbfgs
 
 MOST_ITERATIONS = 1000
-# A fit ends when no more than this share of the objective is left to be gained;
-# see `lbfgs.Solution.excess`.
+# A fit ends when no more than this share is left to be gained; of what, tells
+# `lbfgs.Solution.excess`.
 TOLERANCE = 1e-6
 
 
@@ -74,8 +74,30 @@ def binary_terms(
   )
 
 
-MULTINOMIAL = lbfgs.Loss(multinomial_terms, relative=True)
-BINARY = lbfgs.Loss(binary_terms, relative=False)
+def multinomial_constant(labels: jax.Array, num_classes: int) -> jax.Array:
+  """The least cross-entropy, [], of K scores that all rows share.
+
+  Labels are those of `multinomial_terms`.
+  """
+  return _entropy(jnp.bincount(labels + 1, length=num_classes + 1)[1:])
+
+
+def binary_constant(labels: jax.Array, num_classes: int) -> jax.Array:
+  """The same of `binary_terms`, added up over the classes."""
+  del num_classes
+  return _entropy(
+    jnp.stack([jnp.sum(labels == 0, axis=0), jnp.sum(labels == 1, axis=0)])
+  )
+
+
+def _entropy(counts: jax.Array) -> jax.Array:
+  """-Σ n log(n / Σ n) of counts n [C, ...], with the sum within along C."""
+  total = jnp.maximum(jnp.sum(counts, axis=0, keepdims=True), 1)
+  return -jnp.sum(jax.scipy.special.xlogy(counts, counts / total))
+
+
+MULTINOMIAL = lbfgs.Loss(multinomial_terms, multinomial_constant, relative=True)
+BINARY = lbfgs.Loss(binary_terms, binary_constant, relative=False)
 
 
 class Fit(NamedTuple):

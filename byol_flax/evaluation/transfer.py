@@ -24,8 +24,9 @@ CHOICES = (
   "sum of squared weights; biases are not penalised.",
   "L-BFGS starts from zero weights at the strongest penalty, from the fit "
   "before at the next ones, and from zero again for the last fit. It ends when "
-  f"{logistic.TOLERANCE:g} of the objective is left to be gained, by a "
-  f"quadratic estimate, or after {logistic.MOST_ITERATIONS:,} iterations.",
+  f"{logistic.TOLERANCE:g} of the objective is left to be gained, or of what "
+  "the weights have gained over biases alone if that is less, by a quadratic "
+  f"estimate; or after {logistic.MOST_ITERATIONS:,} iterations.",
   "Of penalties that are equally good on valid the strongest is chosen.",
   "Shorter side to the encoder's size and centre crop are one bicubic resize, "
   "not antialiased.",

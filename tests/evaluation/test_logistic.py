@@ -113,6 +113,44 @@ def test_fits_are_scikit_learns(shape):
     assert fit.iterations < model.n_iter_[0]
 
 
+def test_strong_penalties_leave_the_guesses_of_an_exact_minimum():
+  """All scores of an image are nearly equal there, and the weights small."""
+  x, labels = blobs(1000, 60, 20, seed=0)
+  test, _ = blobs(4000, 60, 20, seed=1)
+  sweep = np.geomspace(1e5, 1e2, 7)
+
+  def guesses(**how):
+    regression = logistic.Regression(
+      x, labels, num_classes=20, mesh=mesh_of(1), **how
+    )
+    return [
+      (test.astype(float) @ fit.weights + fit.biases).argmax(axis=1)
+      for fit in regression.path(sweep)
+    ]
+
+  ours = guesses()
+  exact = guesses(tolerance=1e-9)
+  turned = [np.mean(a != b) for a, b in zip(ours, exact, strict=True)]
+  assert len(np.unique(exact[-1])) == 20
+  assert max(turned) <= 0.003
+
+
+@pytest.mark.parametrize("loss", [logistic.MULTINOMIAL, logistic.BINARY])
+def test_biases_alone_reach_the_loss_of_the_frequencies(loss):
+  rng = np.random.default_rng(0)
+  shape = (50, 4) if loss is logistic.BINARY else (50,)
+  labels = rng.choice([-1, 0, 0, 1], shape)
+  if loss is logistic.BINARY:
+    counts = [np.sum(labels == 1, axis=0), np.sum(labels == 0, axis=0)]
+    best = np.log(counts[0] / counts[1])
+  else:  # the other two classes never come
+    best = np.log([max(np.sum(labels == k), 1e-9) for k in range(4)])
+  scores = jnp.asarray(np.tile(best, (50, 1)))
+  value, _, _ = loss.terms(scores, jnp.asarray(labels))
+  constant = loss.constant(jnp.asarray(labels), 4)
+  assert constant == pytest.approx(float(value), rel=1e-5)
+
+
 @pytest.mark.parametrize("most", [3, 10, 30, 100])
 @pytest.mark.parametrize("penalty", [1e-6, 1e-3])
 def test_never_worse_than_scikit_learn_at_equal_iterations(most, penalty):
