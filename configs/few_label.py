@@ -2,6 +2,8 @@
 
 Command: byol evaluate --config=configs/few_label.py --encoder=RUN --workdir=DIR
 This is no protocol of the paper; it gives quick figures on any labelled data.
+It keeps no features; after a kill it begins anew, which costs one pass over the
+images for each representation.
 Argument after the colon: baselines=1 adds raw pixels and the untrained encoder.
 """
 

@@ -123,8 +123,14 @@ def run(setting: protocol.Setting) -> dict[str, Any]:
       chosen = encoder_named(name)
       feature_fn = features.make_feature_fn(chosen, setting.mesh)
       variables = chosen.variables
+    count = sum(map(reader.count_batches, (known, found)))
     splits = features.extract_splits(
-      feature_fn, variables, [known, found], reader, mesh=setting.mesh
+      feature_fn,
+      variables,
+      [known, found],
+      reader,
+      mesh=setting.mesh,
+      part_done=setting.progress(count, reader.batch_size),
     )
     return [(split["representation"], split["label"]) for split in splits]
 

@@ -1,9 +1,14 @@
 """Probes on few labels."""
 
 import numpy as np
+import pytest
 
 from byol_flax import sharding
-from byol_flax.evaluation import few_label, representations
+from byol_flax.evaluation import encoder, few_label, representations
+from configs import few_label as few_label_config
+from input_pipeline.errors import PreemptedError
+from tests.evaluation import settings
+from tests.evaluation.test_linear import Preempted
 
 RNG = np.random.default_rng(0)
 
@@ -82,3 +87,17 @@ def test_knn_is_left_when_no_probe_can_be_had():
   header, row = representations.table(rows, 1).splitlines()
   assert header.split() == ["representation", "1-NN,", "all", "labels"]
   assert row.split() == ["byol", "1.000"]
+
+
+def test_a_preemption_ends_it_between_two_batches(tmp_path):
+  mine = settings.setting(
+    few_label_config.get_config(),
+    tmp_path,
+    opened=encoder.without_weights(
+      settings.small_config(), settings.mesh_of(2)
+    ),
+    representations=("raw_pixels",),
+  )
+  object.__setattr__(mine, "processes", Preempted(2))
+  with pytest.raises(PreemptedError):
+    representations.run(mine)
