@@ -35,6 +35,7 @@ def load(name):
 
 
 # Those of width 2 or 3 differ from their neighbours in that number only.
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name", [name for name in RUNS if not re.search(r"x[23]$", name)]
 )

@@ -181,6 +181,7 @@ def one_core(source, config):
   return input_stages.one_core(source, config.augment, config.batch_size)
 
 
+@pytest.mark.slow
 def test_without_the_data_synthetic_photographs_are_measured():
   config = byol.get_config()
   config.loader.data_dir = "/nowhere"

@@ -112,6 +112,7 @@ def few_label_table(devices, representations_=("raw_pixels", "byol")):
   return found["table"], "\n".join(lines).splitlines()
 
 
+@pytest.mark.slow
 def test_table_of_raw_pixels_and_a_random_encoder():
   (raw, untrained), lines = few_label_table(1)
   assert raw["knn"] > 0.97  # scikit-learn's own figure for 8 × 8 digits: 0.986

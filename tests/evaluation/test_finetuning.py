@@ -25,6 +25,7 @@ def golden_at(golden, t):
   return {**encoder, "classifier": classifier}, averages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden_step.NETWORKS)
 def test_six_updates_are_those_of_the_authors(name):
   golden = np.load(golden_step.GOLDENS / f"linear_step_{name}.npz")

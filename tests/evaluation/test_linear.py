@@ -31,6 +31,7 @@ def encoder_of(module, variables, size):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden_step.NETWORKS)
 def test_six_updates_are_those_of_the_authors(name):
   """A sweep of three, whose second head has the golden's learning rates."""
@@ -115,6 +116,7 @@ def test_losses_against_numpy():
     np.testing.assert_allclose(found[h], np.mean(each), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_head_of_a_sweep_is_trained_as_if_alone():
   """Against optax, on features that stand for a whole network."""
 

@@ -54,6 +54,7 @@ def random_scores():
   return jnp.asarray(rng.normal(size=(7, 4)) * 20), rng
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [logistic.MULTINOMIAL, logistic.BINARY])
 def test_derivatives_are_jax_s_own_of_the_plain_loss(loss):
   with jax.enable_x64(True):
@@ -183,6 +184,7 @@ def test_binary_problems_side_by_side_are_single_ones():
     np.testing.assert_allclose(fit.biases[k], biases[0], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_one_device_equals_eight():
   """Eight can share 299 rows only after some that do not count are added."""
   x, labels = blobs(299, 20, 5, seed=4)
@@ -217,6 +219,7 @@ def test_penalties_are_the_papers_and_share_one_program():
   assert solve._cache_size() == before + 1
 
 
+@pytest.mark.slow
 def test_a_feature_that_never_changes_does_no_harm():
   x, labels = blobs(100, 8, 3, seed=6)
   dead = np.concatenate([x, np.zeros((100, 2)), np.ones((100, 1))], axis=1)

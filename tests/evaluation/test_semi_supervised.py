@@ -110,6 +110,7 @@ def test_the_grid_is_tried_and_the_best_reported(tmp_path):
   assert again == found
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_before_anything_is_trained(tmp_path):
   for changes, told in (
     ({"shares": (0.01,)}, "batch_size is 16, more than the 10 images"),

@@ -48,6 +48,7 @@ def on_eight(tmp_path_factory):
   return transfer.run(mine), lines, workdir
 
 
+@pytest.mark.slow
 def test_one_penalty_is_chosen_on_valid_and_reported_on_test(on_eight):
   found, lines, _ = on_eight
   path = found["path"]
@@ -91,6 +92,7 @@ def test_the_report_is_of_a_fit_on_train_and_valid_together(on_eight):
   assert found["top1"] == pytest.approx(score, abs=0.003)  # 1 of 360
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_preemptions_with_what_it_kept(on_eight, tmp_path):
   """It ends between batches and between penalties."""
   whole, _, _ = on_eight
@@ -117,6 +119,7 @@ def test_kept_features_of_other_images_are_not_used(on_eight, tmp_path):
   assert transfer.run(mine)["top1"] == whole["top1"]
 
 
+@pytest.mark.slow
 def test_three_devices_find_the_same(on_eight, tmp_path):
   whole, _, _ = on_eight
   three, _ = setting(tmp_path, devices=3)
@@ -126,6 +129,7 @@ def test_three_devices_find_the_same(on_eight, tmp_path):
   assert found["top1"] == pytest.approx(whole["top1"], abs=0.006)  # 2 of 360
 
 
+@pytest.mark.slow
 def test_valid_is_drawn_from_train_class_by_class(tmp_path):
   mine, _ = setting(
     tmp_path,
@@ -149,6 +153,7 @@ def test_valid_is_drawn_from_train_class_by_class(tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_images_of_several_classes(tmp_path):
   changes = {
     **corners.write(tmp_path),
@@ -169,6 +174,7 @@ def test_images_of_several_classes(tmp_path):
       transfer.run(wrong)
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_before_anything_is_computed(tmp_path):
   files = [f"train/{k}/{i}.png" for k in "abc" for i in range(4)]
   flat = [f"test/{i}.png" for i in range(3)]

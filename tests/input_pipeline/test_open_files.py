@@ -10,6 +10,8 @@ IMAGES = 60
 # A block, and a shard, for each image.
 PROGRAM = """
 import resource, sys
+
+import pytest
 from byol_flax import main
 from input_pipeline import sources
 from input_pipeline.errors import UsageError
@@ -36,6 +38,7 @@ def run(*words):
   )
 
 
+@pytest.mark.slow
 def test_more_blocks_and_shards_than_files_that_may_be_open(tmp_path):
   """939a972 kept a file open for every block that it had looked at."""
   folder = write(

@@ -284,6 +284,7 @@ def test_storage_that_fails_for_a_while_changes_nothing(tmp_path):
   assert batches(Remote(50)) == batches(Numbered(50))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_storage_that_fails_for_good_ends_the_run(tmp_path, workers):
   source = sources.ReadableSource(Remote(50, lost=[3]), delays=(0.001,) * 2)

@@ -142,6 +142,7 @@ def test_a_wrong_config_is_never_restarted(rig):
   assert "the end of the log of worker 1" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_when_others_have_ended_is_ended(rig):
   rig.plan(runs=[{"polls": 0, "codes": [134, "running"]}])
   result = rig.run(*CONTROLLER, BYOL_STRAGGLER_SECONDS="1")
@@ -169,6 +170,7 @@ def test_a_delete_that_stays_refused_says_that_money_is_spent(rig):
   assert len(rig.verbs) == 8
 
 
+@pytest.mark.slow
 def test_a_queue_is_waited_for_and_made_anew_when_suspended(rig):
   rig.plan(
     queue=["ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING"],

@@ -233,6 +233,7 @@ def test_batch_norm_may_pool_first(train):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_recomputation_changes_no_number():
   images = random_images(4, 2, 16, 16, 3)
   plain = make()
@@ -257,6 +258,7 @@ def test_recomputation_changes_no_number():
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_labels_never_reach_the_encoder():
   network = make()
   images = random_images(4, 1, 16, 16, 3)
@@ -309,6 +311,7 @@ def test_images_are_normalised_once():
   )
 
 
+@pytest.mark.slow
 def test_weights_start_as_the_authors_do():
   _, variables = jax.jit(
     lambda: make("resnet18", width=1).init_with_output(
@@ -325,6 +328,7 @@ def test_weights_start_as_the_authors_do():
   np.testing.assert_array_equal(params["norm1"]["offset"], 0)
 
 
+@pytest.mark.slow
 def test_zero_init_touches_only_the_last_norm_of_each_block():
   network = make(zero_init_last=True)
   images = jnp.zeros((1, 1, 8, 8, 3), jnp.uint8)
@@ -335,6 +339,7 @@ def test_zero_init_touches_only_the_last_norm_of_each_block():
   assert np.all(block["shortcut_norm"]["scale"] == 1)
 
 
+@pytest.mark.slow
 def test_bfloat16_activations_keep_float32_statistics_and_outputs():
   network = make(dtype=jnp.bfloat16)
   images = random_images(8, 2, 16, 16, 3)

@@ -56,6 +56,7 @@ def test_a_fault_of_ours_is_one_sentence():
     apart.compile_apart(fault, None, slices.find("v3-8"), stream=io.StringIO())
 
 
+@pytest.mark.slow
 def test_a_long_compilation_tells_how_long_it_takes(monkeypatch):
   monkeypatch.setattr(apart, "_SECONDS_BETWEEN_NOTES", 0.3)
   stream = io.StringIO()
@@ -111,6 +112,7 @@ def test_two_preflights_at_once(tmp_path, tpu_compiler):
   )
 
 
+@pytest.mark.slow
 def test_images_that_are_not_there_cannot_be_counted(tmp_path, tpu_compiler):
   run = preflight(
     tmp_path / "out.json",
@@ -141,6 +143,7 @@ apart.compile_apart(linger, None, slices.find("v3-8"), stream=sys.stdout)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_preflight_leaves_no_compiler(number):
   run = subprocess.Popen(
@@ -160,6 +163,7 @@ def test_a_killed_preflight_leaves_no_compiler(number):
   assert not any(map(processes.lives, children))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("flags", "words"),
   [

@@ -103,6 +103,7 @@ def test_a_packed_draw_is_the_draw():
   assert 0 < np.mean(found.jitter) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(30, 47), (47, 30)])
 @pytest.mark.parametrize("out_size", [16, 40])
 def test_windows_of_padded_images(size, out_size):

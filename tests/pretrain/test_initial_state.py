@@ -103,6 +103,7 @@ def test_both_networks_whole_on_any_number_of_devices(
   assert "both networks" in beginning.sentence
 
 
+@pytest.mark.slow
 def test_the_online_encoder_alone_for_both_networks(source, tmp_path):
   folder, old = source
   state, mesh = some_state(0, num_classes=7)

@@ -199,6 +199,7 @@ def test_target_moves_by_the_average_of_the_updated_online_network():
   assert np.max(np.abs(own - online)) > 1e-3  # not averaged, not copied
 
 
+@pytest.mark.slow
 def test_labels_move_only_the_classifier():
   create, step_fn = make()[0], compiled()
   first = batch(0)
@@ -211,6 +212,7 @@ def test_labels_move_only_the_classifier():
   assert largest_difference(trace_a["classifier"], trace_b["classifier"]) > 0.1
 
 
+@pytest.mark.slow
 def test_only_view1_trains_the_classifier():
   create, step_fn = make()[0], compiled()
   first = batch(0)
@@ -236,6 +238,7 @@ def test_rows_without_label_do_not_count():
   np.testing.assert_array_equal(kernel, 0)
 
 
+@pytest.mark.slow
 def test_unlabelled_data_train_without_classifier():
   create, step_fn = make(num_classes=0)
   state, metrics = jax.jit(step_fn)(create(), batch(0))

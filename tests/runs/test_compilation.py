@@ -11,6 +11,7 @@ import sys
 from byol_flax.runs import compilation
 print(compilation.keep_programs(sys.argv[1] or None))
 import jax, jax.numpy as jnp
+import pytest
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 hits = []
 jax.monitoring.register_event_listener(
@@ -38,6 +39,7 @@ def start(folder, **environment):
   return found.stdout.split()
 
 
+@pytest.mark.slow
 def test_programs_are_kept_where_the_user_says(tmp_path):
   given = str(tmp_path / "given")
   assert start(given) == [given, "False"]

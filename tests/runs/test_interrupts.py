@@ -173,6 +173,7 @@ def test_a_process_that_is_done_keeps_its_status_and_says_nothing():
   assert seconds < 2
 
 
+@pytest.mark.slow
 def test_what_was_ignored_at_the_start_stays_so():
   """As SIGHUP is under nohup, and SIGINT in the background of a script."""
   ignored = (signal.SIGINT, signal.SIGHUP)

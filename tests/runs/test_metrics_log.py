@@ -224,6 +224,7 @@ print([name for name in ("tensorflow", "clu") if name in sys.modules])
   assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_opening_a_report_says_nothing_on_the_console(tmp_path):
   code = f"""
 from byol_flax.runs.metrics_log import MetricsLog

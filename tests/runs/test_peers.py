@@ -76,6 +76,7 @@ class Run:
       peer.connection.close()
 
 
+@pytest.mark.slow
 def test_those_who_do_not_come_are_named():
   deadlines = watch.Deadlines(
     start_seconds=2, silence_seconds=20, stall_seconds=60
@@ -163,11 +164,13 @@ def gather_at_random(seed):
   assert all("preempted" in run.ended[i][0] for i in ended), told
 
 
+@pytest.mark.slow
 def test_a_signal_while_they_gather_ends_all_with_75_the_late_ones_too():
   with concurrent.futures.ThreadPoolExecutor(24) as pool:
     list(pool.map(gather_at_random, range(24)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_nobody_waits_for_long_for_those_who_never_come(stopped):
   deadlines = watch.Deadlines(
@@ -195,6 +198,7 @@ def test_a_signal_while_process_0_is_not_there():
   assert run.errors == {1: "preempted"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1, 2])
 def test_a_killed_process_is_named_everywhere(killed):
   run = Run(3)
@@ -211,6 +215,7 @@ def test_a_killed_process_is_named_everywhere(killed):
     assert code == 1
 
 
+@pytest.mark.slow
 def test_a_silent_process_is_named():
   deadlines = watch.Deadlines(
     start_seconds=20, silence_seconds=2, stall_seconds=60
@@ -223,6 +228,7 @@ def test_a_silent_process_is_named():
   assert "not been heard of for 2 s" in run.ended[0][0]
 
 
+@pytest.mark.slow
 def test_those_who_hold_up_the_others_are_named():
   deadlines = watch.Deadlines(
     start_seconds=20, silence_seconds=20, stall_seconds=3
@@ -240,6 +246,7 @@ def test_those_who_hold_up_the_others_are_named():
     assert code == 1
 
 
+@pytest.mark.slow
 def test_parts_of_a_long_evaluation_are_movement():
   deadlines = watch.Deadlines(
     start_seconds=20, silence_seconds=20, stall_seconds=4
@@ -269,6 +276,7 @@ def test_a_failure_ends_all_with_its_sentence_and_code(failed):
     assert code == 2
 
 
+@pytest.mark.slow
 def test_leaving_in_order_alarms_no_one():
   run = Run(3)
   for index in (2, 0, 1):

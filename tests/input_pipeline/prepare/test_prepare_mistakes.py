@@ -150,6 +150,7 @@ def workers_of(pid):
   ]
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_command_that_is_killed(tmp_path):
   source = write(
     tmp_path / "s", {f"{i}.jpg": jpeg(i, size=(300, 400)) for i in range(40)}
