@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.input_pipeline.prepare.test_prepare import jpeg, write
 from tests.trainers import ROOT
 
@@ -11,7 +13,6 @@ IMAGES = 60
 PROGRAM = """
 import resource, sys
 
-import pytest
 from byol_flax import main
 from input_pipeline import sources
 from input_pipeline.errors import UsageError

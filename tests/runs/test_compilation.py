@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests import trainers
 
 PROGRAM = """
@@ -11,7 +13,6 @@ import sys
 from byol_flax.runs import compilation
 print(compilation.keep_programs(sys.argv[1] or None))
 import jax, jax.numpy as jnp
-import pytest
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 hits = []
 jax.monitoring.register_event_listener(
