@@ -240,20 +240,14 @@ def test_recomputation_changes_no_number():
   variables = tiny.init(plain, images)
 
   def run(params, recompute):
-    outputs, changed = make(recompute=recompute).apply(
-      {**variables, "params": params},
-      images,
-      train=True,
-      mutable=["batch_stats"],
+    given, network = {**variables, "params": params}, make(recompute=recompute)
+    outputs, changed = network.apply(
+      given, images, train=True, mutable=["batch_stats"]
     )
     return jnp.sum(outputs.prediction**2), changed
 
-  outcomes = [
-    jax.jit(jax.grad(run, has_aux=True), static_argnums=1)(
-      variables["params"], recompute
-    )
-    for recompute in (False, True)
-  ]
+  found = jax.jit(jax.grad(run, has_aux=True), static_argnums=1)
+  outcomes = [found(variables["params"], again) for again in (False, True)]
   for a, b in zip(*map(jax.tree.leaves, outcomes), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
