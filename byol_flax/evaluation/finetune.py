@@ -47,12 +47,20 @@ def run(setting: Setting) -> dict[str, Any]:
   train = data.to_train_on("train")
   of_grid = _Trainings.on(train, setting, encoder)
 
-  def count(state: Any, name: str) -> float:
+  def classify(state: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     logits, numbers = whole_network.logits(
       setting, of_grid.functions, state, data.named[name]
     )
-    measure = scores_lib.METRICS[config.metric]
-    return measure(logits, data.labels[name][numbers]).value
+    return logits, data.labels[name][numbers]
+
+  measure = scores_lib.METRICS[config.metric]
+
+  def report(state: Any) -> dict[str, Any]:
+    logits, labels = classify(state, "test")
+    return {
+      "test": measure(logits, labels).value,
+      "confusions": data.keep_guesses(setting.workdir, logits, labels),
+    }
 
   found = grid.scores(
     setting,
@@ -60,7 +68,7 @@ def run(setting: Setting) -> dict[str, Any]:
       point: functools.partial(of_grid.make, point, chosen[point])
       for point in tried
     },
-    lambda state: count(state, "valid"),
+    lambda state: measure(*classify(state, "valid")).value,
   )
   best = grid.best(found)
   both = subsets.Joined(train, data.to_train_on("valid"))
@@ -68,9 +76,7 @@ def run(setting: Setting) -> dict[str, Any]:
     f"{best}-train-and-valid", chosen[best]
   )
   kept = training.once(
-    setting,
-    "scores-test",
-    lambda: {"test": count(training.run(again, setting), "test")},
+    setting, "scores-test", lambda: report(training.run(again, setting))
   )
   grid.forget(setting, best)
   grid.forget(setting, again.name)
@@ -83,6 +89,7 @@ def run(setting: Setting) -> dict[str, Any]:
   return {
     **chosen[best],
     config.metric: kept["test"],
+    "confusions": kept.get("confusions"),  # older versions did not keep them
     "valid": found,
     "tried": len(tried),
     "of": len(chosen),

@@ -4,6 +4,7 @@ One search with the largest k serves every k and both votes.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import sharding
-from byol_flax.evaluation import features, rows
+from byol_flax.evaluation import features, illustrations, knn_shown, rows
 from byol_flax.evaluation.neighbours import Bank, make_bank
 from byol_flax.evaluation.protocol import Setting
 from input_pipeline import sources
@@ -61,11 +62,11 @@ def _largest(
 
 
 class Hits:
-  """How many queries each vote gets right, with each number of neighbours.
+  """What each vote takes the queries for, with each number of neighbours.
 
   Attributes:
-    count: queries so far that have a label.
-    broken: how many of these are not finite; their neighbours mean nothing.
+    broken: how many queries with a label are not finite; their neighbours mean
+      nothing.
   """
 
   def __init__(
@@ -81,29 +82,68 @@ class Hits:
     self._neighbours = tuple(neighbours)
     self._votes = dict(votes)
     self._num_classes = num_classes
-    self._hits = {name: dict.fromkeys(neighbours, 0) for name in votes}
-    self.count = 0
+    self._seen = 0
+    self._labels: list[np.ndarray] = []
+    self._numbers: list[np.ndarray] = []
+    self._near: list[tuple[np.ndarray, np.ndarray]] = []
+    self._guesses: dict[str, dict[int, list[np.ndarray]]] = {
+      name: {k: [] for k in self._neighbours} for name in votes
+    }
     self.broken = 0
 
   def add(self, queries: jax.Array, labels: np.ndarray) -> None:
     """Classifies queries [Q, F] of known labels int [Q]; -1 does not count."""
-    counted = labels >= 0
+    counted = np.flatnonzero(labels >= 0)
     found = self._bank.nearest(queries, max(self._neighbours))
-    similarity, label = (
-      np.asarray(x)[counted] for x in (found.similarity, found.label)
+    similarity, label, place = (
+      np.asarray(x)[counted]
+      for x in (found.similarity, found.label, found.place)
     )
-    self.count += len(label)
+    self._labels.append(labels[counted])
+    self._numbers.append(self._seen + counted)
+    self._seen += len(labels)
+    shown = knn_shown.NEIGHBOURS
+    self._near.append((similarity[:, :shown], place[:, :shown]))
     self.broken += int(np.sum(np.isnan(similarity[:, 0])))
     for name, vote in self._votes.items():
       for k in self._neighbours:
         guess = vote(similarity[:, :k], label[:, :k], self._num_classes)
-        self._hits[name][k] += int(np.sum(guess == labels[counted]))
+        self._guesses[name][k].append(guess)
+
+  @property
+  def count(self) -> int:
+    """Queries so far that have a label, N."""
+    return len(self.labels)
+
+  @property
+  def labels(self) -> np.ndarray:
+    """Of the queries that have one, int [N]."""
+    return np.concatenate(self._labels)
+
+  @property
+  def numbers(self) -> np.ndarray:
+    """Places of these queries among all that were added, int [N]."""
+    return np.concatenate(self._numbers)
+
+  @property
+  def near(self) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines, and places in the bank, of the nearest rows, [N, 5] or fewer."""
+    similarity, place = zip(*self._near, strict=True)
+    return np.concatenate(similarity), np.concatenate(place)
+
+  def guesses(self, vote: str, k: int) -> np.ndarray:
+    """What the queries are taken for, int [N]."""
+    return np.concatenate(self._guesses[vote][k])
 
   def top1(self) -> dict[str, dict[int, float]]:
     """Vote -> k -> share of the queries with a label, in [0, 1]."""
+    labels = self.labels
     return {
-      name: {k: hits / max(self.count, 1) for k, hits in of_vote.items()}
-      for name, of_vote in self._hits.items()
+      vote: {
+        k: int(np.sum(self.guesses(vote, k) == labels)) / max(len(labels), 1)
+        for k in self._neighbours
+      }
+      for vote in self._votes
     }
 
 
@@ -175,13 +215,39 @@ def run(setting: Setting) -> dict[str, Any]:
       votes={"majority": majority, "weighted": weighted(config.temperature)},
       num_classes=known.num_classes,
     )
+    sample = knn_shown.Sample(len(found), mesh)
     for batch in of_batches(batches[1]):
-      hits.add(batch["representation"], labels_of(batch, mesh))
+      labels = labels_of(batch, mesh)
+      hits.add(batch["representation"], labels)
+      sample.add(batch["representation"], labels)
   _check_finite(hits.broken, hits.count, found)
   scores = hits.top1()
   setting.tell(table(scores))
+  vote, k = max(
+    itertools.product(scores, config.neighbours),
+    key=lambda one: scores[one[0]][one[1]],
+  )
+  best = hits.guesses(vote, k)
+  if jax.process_index() == 0:
+    knn_shown.keep(
+      setting,
+      sample,
+      bank=known,
+      queries=found,
+      numbers=hits.numbers,
+      near=hits.near,
+      guess=best,
+    )
   return {
     "top1": scores,
+    "confusions": illustrations.keep_guesses(
+      setting.workdir,
+      "",
+      hits.labels,
+      best,
+      known.class_names,
+      about=f"{k} neighbours, {vote} vote",
+    ),
     "counted": {"bank": bank.size, "queries": hits.count},
     "splits": setting.describe(known, found),
     "selection": "Nothing is chosen: all numbers of neighbours are reported.",

@@ -6,14 +6,20 @@ each representation only once for all of them.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from byol_flax import sharding
-from byol_flax.evaluation import features, linear_heads, splits, training
+from byol_flax.evaluation import (
+  features,
+  illustrations,
+  linear_heads,
+  splits,
+  training,
+)
 from byol_flax.evaluation.encoder import Config, Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
@@ -146,12 +152,8 @@ class _Sweep:
     )
     found = []
     for regularised in self.setting.config.logit_regularisation:
-      mine = [
-        i for i, h in enumerate(self.heads) if h.regularised == regularised
-      ]
-      chosen = mine[0]
-      if self.valid:  # the first of equal ones
-        chosen = max(mine, key=lambda i: scores["valid"][i][0])
+      mine = self._of_kind(regularised)
+      chosen = self._best(scores, regularised)
       found.append(
         {
           "augmentation": name,
@@ -164,9 +166,24 @@ class _Sweep:
           },
           "top1": scores["test"][chosen][0],
           "top5": scores["test"][chosen][1],
+          # Older versions did not keep them.
+          "confusions": scores.get("confusions", {}).get(
+            _row_name(name, regularised)
+          ),
         }
       )
     return found
+
+  def _of_kind(self, regularised: bool) -> list[int]:
+    """Which classifiers have plain logits, or regularised ones."""
+    return [i for i, h in enumerate(self.heads) if h.regularised == regularised]
+
+  def _best(self, scores: Mapping[str, Any], regularised: bool) -> int:
+    """The one that is reported; of equally good ones the first."""
+    mine = self._of_kind(regularised)
+    if not self.valid:
+      return mine[0]
+    return max(mine, key=lambda i: scores["valid"][i][0])
 
   def _measure(self, name: str) -> dict[str, Any]:
     """Trains, and measures once at the end, on valid and test."""
@@ -176,11 +193,23 @@ class _Sweep:
     *valid, test = [
       linear_heads.accuracies(x["guesses"], x["label"]) for x in guesses
     ]
-    return {
+    scores = {
       "heads": [linear_heads.name_of(head) for head in self.heads],
       "valid": valid[0].tolist() if valid else [],
       "test": test.tolist(),
     }
+    of_test = guesses[-1]
+    confusions = {}
+    for regularised in self.setting.config.logit_regularisation:
+      row = _row_name(name, regularised)
+      confusions[row] = illustrations.keep_guesses(
+        self.setting.workdir,
+        row,
+        of_test["label"],
+        of_test["guesses"][:, self._best(scores, regularised), 0],
+        self.test.class_names,
+      )
+    return {**scores, "confusions": confusions}
 
   def _guesses(
     self, state: linear_heads.LinearState, counted: Sequence[sources.Source]
@@ -238,6 +267,11 @@ def transform(name: str, of_encoder: Config) -> augment.OneView:
   if name == "crop_flip":
     view = augment.crop_and_flip(view)
   return augment.OneView(size=of_encoder["augment"]["size"], view=view)
+
+
+def _row_name(augmentation: str, regularised: bool) -> str:
+  """Names a row of Table 7 in the names of files."""
+  return augmentation + "-regularised" * regularised
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from byol_flax import sharding
 from byol_flax.evaluation import (
   finetune,
+  illustrations,
   knn,
   linear,
   place,
@@ -86,6 +87,9 @@ def evaluate(
     # Other processes may not see yet what process 0 has written.
     if again or not session.processes.any(path.exists()):
       write(session, config, workdir, str(path))
+    if jax.process_index() == 0:
+      illustrations.draw(workdir, session.tell)
+    session.processes.wait("pictures drawn")
 
 
 def write(session: Session, config: Any, workdir: str, path: str) -> None:

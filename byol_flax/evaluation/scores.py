@@ -56,6 +56,18 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
   return float(np.mean(hits(scores[labelled], labels[labelled], k)))
 
 
+def guesses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """The class that each row is taken for, int [N], so that `hits` are right.
+
+  Shapes are as in `hits`. If the true class shares the highest score, another
+  class of this score counts as the guess; the first of them if there are more.
+  """
+  others = np.where(
+    labels[:, None] == np.arange(scores.shape[1]), -np.inf, scores
+  )
+  return np.where(hits(scores, labels), labels, others.argmax(axis=1))
+
+
 def mean_per_class(scores: np.ndarray, labels: np.ndarray) -> Mean:
   """Top-1 among the rows of each class, averaged over classes.
 

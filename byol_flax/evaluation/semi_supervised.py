@@ -155,17 +155,15 @@ def _row(
   found = grid.scores(
     setting,
     points,
-    lambda state: whole_network.scores(setting, functions, state, valid)[0],
+    lambda state: whole_network.top1(setting, functions, state, valid),
   )
   best = grid.best(found)
   kept = training.once(
     setting,
     f"scores-{name}",
-    lambda: {
-      "test": whole_network.scores(
-        setting, functions, training.run(points[best](), setting), test
-      )
-    },
+    lambda: whole_network.report(
+      setting, functions, training.run(points[best](), setting), test, name
+    ),
   )
   grid.forget(setting, best)
   top1, top5 = kept["test"]
@@ -176,6 +174,7 @@ def _row(
     "valid_top1": found,
     "top1": top1,
     "top5": top5,
+    "confusions": kept.get("confusions"),  # older versions did not keep them
   }
 
 

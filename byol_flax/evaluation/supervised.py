@@ -63,11 +63,9 @@ def run(setting: Setting) -> dict[str, Any]:
   found = training.once(
     setting,
     "scores",
-    lambda: {
-      "test": whole_network.scores(
-        setting, functions, training.run(what, setting), test
-      )
-    },
+    lambda: whole_network.report(
+      setting, functions, training.run(what, setting), test
+    ),
   )
   top1, top5 = found["test"]
   setting.tell(
@@ -77,6 +75,7 @@ def run(setting: Setting) -> dict[str, Any]:
   return {
     "top1": top1,
     "top5": top5,
+    "confusions": found.get("confusions"),  # older versions did not keep them
     "selection": "Nothing is chosen: the last update counts.",
     "updates": total_steps,
     "splits": setting.describe(train, test),

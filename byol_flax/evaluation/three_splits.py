@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from byol_flax.evaluation import illustrations
+from byol_flax.evaluation import scores as scores_lib
 from byol_flax.evaluation.protocol import Setting
 from input_pipeline import sources, subsets
 from input_pipeline.errors import UsageError
@@ -57,6 +60,31 @@ class Splits:
     if self.labels[name].ndim == 1:
       return split
     return subsets.SeveralClasses(split, self.num_classes)
+
+  def keep_guesses(
+    self, workdir: str, scores: np.ndarray, labels: np.ndarray
+  ) -> list[dict[str, Any]] | None:
+    """Keeps for a picture what images of test were taken for.
+
+    Args:
+      workdir: of the evaluation.
+      scores: float [N, K].
+      labels: of the same images.
+
+    Returns:
+      The most frequent mistakes, see `illustrations.keep_guesses`; None where
+      an image may have several classes.
+    """
+    if labels.ndim == 2:
+      return None
+    known = labels >= 0
+    return illustrations.keep_guesses(
+      workdir,
+      "",
+      labels[known],
+      scores_lib.guesses(scores[known], labels[known]),
+      self.train.class_names,
+    )
 
   def class_name(self, k: int) -> str:
     """Of class k; sets of several classes an image have no names here."""

@@ -14,7 +14,7 @@ from etils import epath
 from byol_flax.evaluation import features, logistic, scores, training
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
-from byol_flax.evaluation.three_splits import open_splits
+from byol_flax.evaluation.three_splits import Splits, open_splits
 from input_pipeline import pipeline, sources, subsets, whole_files
 from input_pipeline.errors import RunError
 
@@ -57,7 +57,7 @@ def run(setting: Setting) -> dict[str, Any]:
   found = training.once(
     setting,
     "penalties",
-    lambda: _found(setting, train, valid, test, splits.num_classes),
+    lambda: _found(setting, train, valid, test, splits),
   )
   left_out = [splits.class_name(k) for k in found.pop("left_out")]
   setting.tell(
@@ -152,10 +152,10 @@ def _kept(
 
 
 def _found(
-  setting: Setting, train: Rows, valid: Rows, test: Rows, num_classes: int
+  setting: Setting, train: Rows, valid: Rows, test: Rows, splits: Splits
 ) -> dict[str, Any]:
   """The sweep, the choice, and the report."""
-  config = setting.config
+  config, num_classes = setting.config, splits.num_classes
   measure = scores.METRICS[config.metric]
   path = _sweep(setting, train, valid, num_classes)
   chosen = max(path, key=lambda row: row["valid"])  # of equal ones the first
@@ -166,7 +166,8 @@ def _found(
     mesh=setting.mesh,
   )
   (fit,) = both.path([chosen["penalty"]])
-  result = measure(logistic.Scorer.of(test[0], setting.mesh)(fit), test[1])
+  found = logistic.Scorer.of(test[0], setting.mesh)(fit)
+  result = measure(found, test[1])
   return {
     config.metric: result.value,
     "valid": chosen["valid"],
@@ -174,6 +175,7 @@ def _found(
     "path": path,
     "last_fit": _facts(fit),
     "left_out": list(result.left_out),
+    "confusions": splits.keep_guesses(setting.workdir, found, test[1]),
   }
 
 

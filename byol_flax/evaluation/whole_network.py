@@ -15,6 +15,7 @@ from byol_flax import sharding
 from byol_flax.evaluation import (
   features,
   finetuning,
+  illustrations,
   linear_heads,
   training,
 )
@@ -160,18 +161,38 @@ def logits(
   return found["logits"], found["label"]
 
 
-def scores(
+def top1(
   setting: Setting,
   functions: Functions,
   state: finetuning.FinetuneState,
   split: sources.Source,
-) -> list[float]:
-  """Top-1 and top-5 of a trained network."""
+) -> float:
+  """Top-1 of a trained network, on valid."""
   (found,) = _of_splits(setting, functions.guess, state, [split])
-  top1_and_top5: list[float] = linear_heads.accuracies(
-    found["guesses"], found["label"]
-  )[0].tolist()
-  return top1_and_top5
+  return float(linear_heads.accuracies(found["guesses"], found["label"])[0, 0])
+
+
+def report(
+  setting: Setting,
+  functions: Functions,
+  state: finetuning.FinetuneState,
+  split: sources.Source,
+  name: str = "",
+) -> dict[str, Any]:
+  """What a trained network is reported with, on test.
+
+  Returns:
+    "test", top-1 and top-5, and "confusions", see
+    `illustrations.keep_guesses`, which keeps the guesses of row `name`.
+  """
+  (found,) = _of_splits(setting, functions.guess, state, [split])
+  guesses, label = found["guesses"], found["label"]
+  return {
+    "test": linear_heads.accuracies(guesses, label)[0].tolist(),
+    "confusions": illustrations.keep_guesses(
+      setting.workdir, name, label, guesses[:, 0, 0], split.class_names
+    ),
+  }
 
 
 def _of_splits(

@@ -6,12 +6,10 @@ import itertools
 import json
 from collections.abc import Sequence
 
-import matplotlib.style
 import numpy as np
 from etils import epath
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -83,14 +81,12 @@ def training_curves(metrics_path: str, out_path: str) -> None:
       record is no error: its panel says so.
   """
   series = read_metrics(metrics_path)
-  with matplotlib.style.context(["default", figures.STYLE]):
-    figure = Figure(figsize=(15, 8), dpi=100)
-    # With a canvas of its own the figure never looks for a display.
-    canvas = FigureCanvasAgg(figure)
+
+  def draw(figure: Figure) -> None:
     for axes, panel in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
       _draw_panel(axes, series, *panel)
-    canvas.draw()
-    png.save_png(out_path, np.asarray(canvas.buffer_rgba())[..., :3])
+
+  png.save_png(out_path, figures.render((15, 8), draw))
 
 
 def read_metrics(path: str) -> Series:

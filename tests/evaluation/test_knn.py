@@ -188,7 +188,7 @@ def test_the_vote_over_all_classes_is_that_of_scikit_learn():
   assert found == pytest.approx(oracle.score(queries, truth), abs=1e-12)
 
 
-def setting_of(devices, spoil=lambda opened: opened, **changes):
+def setting_of(workdir, devices, spoil=lambda opened: opened, **changes):
   """The protocol on digits, of an encoder that was never trained."""
   mesh = mesh_of(devices)
   config = knn_config.get_config()
@@ -203,7 +203,7 @@ def setting_of(devices, spoil=lambda opened: opened, **changes):
   return protocol.Setting(
     config=config,
     encoder=spoil(opened),
-    workdir="",
+    workdir=str(workdir),
     mesh=mesh,
     processes=Processes(),
     tell=lambda line: None,
@@ -212,8 +212,8 @@ def setting_of(devices, spoil=lambda opened: opened, **changes):
 
 
 @pytest.mark.slow
-def test_the_protocol_counts_what_scikit_learn_counts():
-  setting = setting_of(8)
+def test_the_protocol_counts_what_scikit_learn_counts(tmp_path):
+  setting = setting_of(tmp_path, 8)
   found = knn.run(setting)
   known, test = (
     setting.open_split(name) for name in ("train_split", "test_split")
@@ -251,17 +251,17 @@ def spoilt(opened):
   return dataclasses.replace(opened, variables=broken, has_averages=True)
 
 
-def test_bad_input_is_told():
+def test_bad_input_is_told(tmp_path):
   with pytest.raises(
     UsageError, match=r"neighbours asks for 1,438, but .*1,437"
   ):
-    knn.run(setting_of(1, neighbours=(1, 1438)))
+    knn.run(setting_of(tmp_path, 1, neighbours=(1, 1438)))
   with pytest.raises(UsageError, match="share 360 images"):
-    knn.run(setting_of(1, train_split="test"))
+    knn.run(setting_of(tmp_path, 1, train_split="test"))
   with pytest.raises(
     RunError, match="1,437 of the 1,437 features of train are"
   ):
-    knn.run(setting_of(1, spoil=spoilt))
+    knn.run(setting_of(tmp_path, 1, spoil=spoilt))
 
 
 def test_a_query_that_is_not_finite_is_counted():

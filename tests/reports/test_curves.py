@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from byol_flax.reports import curves as curves_lib
+from byol_flax.reports import figures as figures_lib
 from input_pipeline.errors import UsageError
 
 RECORD = [
@@ -47,7 +48,7 @@ def figures(monkeypatch):
       super().__init__(*args, **kwargs)
       made.append(self)
 
-  monkeypatch.setattr(curves_lib, "Figure", Watched)
+  monkeypatch.setattr(figures_lib, "Figure", Watched)
   return made
 
 

@@ -1,0 +1,250 @@
+"""The pictures of an evaluation, made of what lies in its folder.
+
+A protocol keeps what they need while it has it. They are drawn after the result
+has been written, by process 0 alone, and again if they are missing.
+"""
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from byol_flax.evaluation import place
+from byol_flax.reports import (
+  cells,
+  charts,
+  confusion,
+  neighbour_sheet,
+  paper,
+  png,
+  projection,
+  projector,
+)
+from byol_flax.reports import suite as suite_report
+from byol_flax.runs import tensorboard_files
+from input_pipeline import whole_files
+
+TENSORBOARD = "tensorboard"
+NEIGHBOURS, PROJECTION = "neighbours", "projection"
+_GUESSES, _CONFUSION = "guesses", "confusion"
+_SEED = 0  # of t-SNE
+# The paper's numbers by share of the labels: table and column.
+_THEIRS = {
+  0.01: ("2", "1 %, top-1"),
+  0.1: ("2", "10 %, top-1"),
+  1.0: ("8", "top-1"),
+}
+
+Tell = Callable[[str], None]
+Result = Mapping[str, Any]
+Make = Callable[[], np.ndarray]
+
+
+@contextlib.contextmanager
+def spared(what: str, tell: Tell) -> Iterator[None]:
+  """Tells what fails within, and goes on: no picture may cost a result."""
+  try:
+    yield
+  except Exception as error:
+    tell(f"{what} is left out: {type(error).__name__}: {error}")
+
+
+def keep_guesses(
+  workdir: str,
+  name: str,
+  true: np.ndarray,
+  guess: np.ndarray,
+  class_names: Sequence[str],
+  about: str = "",
+) -> list[dict[str, Any]]:
+  """Keeps guesses on test for the picture of the confusion matrix.
+
+  Every process calls this; process 0 writes.
+
+  Args:
+    workdir: of the evaluation.
+    name: of the row that the guesses are of; "" if there is only one.
+    true: int [N]; rows with -1 do not count.
+    guess: int [N].
+    class_names: of all classes.
+    about: what made the guesses, for the title.
+
+  Returns:
+    The most frequent mistakes, see `confusion.largest`.
+  """
+  known = true >= 0
+  true, guess = true[known].astype(np.int32), guess[known].astype(np.int32)
+  if jax.process_index() == 0:
+    end = f"-{name}" if name else ""
+    keep(
+      workdir,
+      f"{_GUESSES}{end}",
+      {
+        "true": true,
+        "guess": guess,
+        "class_names": np.array(class_names),
+        "about": np.array(about),
+      },
+      picture=f"{_CONFUSION}{end}",
+    )
+  return confusion.largest(true, guess, class_names)
+
+
+def keep(
+  workdir: str, name: str, arrays: dict[str, np.ndarray], *, picture: str
+) -> None:
+  """Writes `name.npz`, and removes a picture of what was there before."""
+  forget(workdir, picture)
+  whole_files.write_arrays(epath.Path(workdir, f"{name}.npz"), arrays)
+
+
+def forget(workdir: str, picture: str) -> None:
+  """Removes a picture, because what it shows is about to be written anew."""
+  epath.Path(workdir, f"{picture}.png").unlink(missing_ok=True)
+
+
+def draw(workdir: str, tell: Tell) -> None:
+  """Draws the pictures of a finished evaluation, unless all are there.
+
+  They go to `NAME.png` in its folder and to its TensorBoard. Process 0 alone
+  calls this. What cannot be drawn is told, and is no error.
+  """
+  folder = epath.Path(workdir)
+  with spared("The pictures' list", tell):
+    result = json.loads((folder / place.RESULT).read_text())
+    pictures = _pictures(folder, result)
+    missing = {
+      name for name in pictures if not (folder / f"{name}.png").exists()
+    }
+    if _classifies(result) and not any(
+      name.startswith(_CONFUSION) for name in pictures
+    ):
+      tell(
+        "No confusion matrix is drawn: an older version made this result and "
+        "did not keep its guesses."
+      )
+    if missing:
+      _draw(folder, pictures, missing, tell)
+
+
+def _draw(
+  folder: epath.Path,
+  pictures: Mapping[str, Make],
+  missing: set[str],
+  tell: Tell,
+) -> None:
+  """Writes those that are missing, and all of them to TensorBoard."""
+  drawn = {}
+  for name, make in pictures.items():
+    with spared(f"{name}.png", tell):
+      drawn[name] = make()
+      if name in missing:
+        png.save_png(str(folder / f"{name}.png"), drawn[name])
+        tell(f"Drawn: {folder / name}.png")
+  with spared("TensorBoard's copy of the pictures", tell):
+    # A new start takes the place of what earlier ones showed, so all are shown.
+    writer, _ = tensorboard_files.open_writer(folder / TENSORBOARD, 0)
+    try:
+      writer.write_images(0, {name: x[None] for name, x in drawn.items()})
+    finally:
+      writer.close()
+
+
+def _pictures(folder: epath.Path, result: Result) -> dict[str, Make]:
+  """Name of each picture that the folder has the data of -> what draws it."""
+  found: dict[str, Make] = {}
+  for path in sorted(folder.glob(f"{_GUESSES}*.npz")):
+    name = path.stem.replace(_GUESSES, _CONFUSION, 1)
+    found[name] = functools.partial(_confusion, path)
+  if result["protocol"] == "transfer":
+    found["penalties"] = functools.partial(_penalties, result)
+  if result["protocol"] == "semi_supervised":
+    found["label-efficiency"] = functools.partial(label_efficiency, [result])
+  if (folder / f"{NEIGHBOURS}.npz").exists():
+    found[NEIGHBOURS] = functools.partial(
+      _neighbours, folder / f"{NEIGHBOURS}.npz"
+    )
+  if (folder / TENSORBOARD / projector.CONFIG).exists():
+    found[PROJECTION] = functools.partial(_projection, folder / TENSORBOARD)
+  return found
+
+
+def _classifies(result: Result) -> bool:
+  """Whether the protocol gives each test image one class."""
+  return (
+    result["protocol"] != "few_label"
+    and result["config"].get("metric") != "map11"
+  )
+
+
+def _confusion(path: epath.Path) -> np.ndarray:
+  kept = whole_files.read_arrays(str(path))
+  return confusion.picture(
+    kept["true"],
+    kept["guess"],
+    kept["class_names"].tolist(),
+    str(kept["about"]),
+  )
+
+
+def _penalties(result: Result) -> np.ndarray:
+  metric = result["config"]["metric"]
+  return charts.penalties(
+    [(row["penalty"], row["valid"]) for row in result["path"]],
+    chosen=result["penalty"],
+    test=result[metric],
+    metric=metric,
+  )
+
+
+def label_efficiency(results: Sequence[Result]) -> np.ndarray:
+  """Draws the rows of all `results` of fine-tuning on parts of the labels.
+
+  The paper's points stand beside them if it has any.
+  """
+  return charts.label_efficiency(
+    [
+      (row["examples"], row["top1"])
+      for result in results
+      for row in result["rows"]
+    ],
+    points_of_paper(results[0]),
+    about=f"of {cells.data_of(results[0])}",
+  )
+
+
+def points_of_paper(result: Result) -> list[tuple[float, float]]:
+  """(labelled images, top-1) that the paper has for a result's encoder.
+
+  There are none unless the data set is ImageNet. Of the paper's lists only the
+  share is known, so each point stands at this share of our training split.
+  """
+  network = suite_report.network_of(result["encoder"])
+  if not network or cells.data_of(result) != paper.IMAGENET:
+    return []
+  examples = result["splits"][0]["examples"]
+  points = []
+  for share, (table, column) in _THEIRS.items():
+    number = paper.TABLES[table].number(network, column)
+    if number is not None:
+      points.append((share * examples, number / 100))
+  return points
+
+
+def _neighbours(path: epath.Path) -> np.ndarray:
+  kept = whole_files.read_arrays(str(path))
+  return neighbour_sheet.sheet(
+    kept["images"], kept["label"], kept["similarity"], kept["names"].tolist()
+  )
+
+
+def _projection(folder: epath.Path) -> np.ndarray:
+  features, about = projector.read(folder)
+  names, label = np.unique(about["class"], return_inverse=True)
+  points = projection.embeddings(features, _SEED)
+  return projection.picture(points, label, names.tolist())
