@@ -7,7 +7,7 @@ has been written, by process 0 alone, and again if they are missing.
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,7 @@ from input_pipeline import whole_files
 TENSORBOARD = "tensorboard"
 NEIGHBOURS, PROJECTION = "neighbours", "projection"
 _GUESSES, _CONFUSION = "guesses", "confusion"
+_EFFICIENCY = "label-efficiency"
 _SEED = 0  # of t-SNE
 # The paper's numbers by share of the labels: table and column.
 _THEIRS = {
@@ -52,6 +53,15 @@ def spared(what: str, tell: Tell) -> Iterator[None]:
     yield
   except Exception as error:
     tell(f"{what} is left out: {type(error).__name__}: {error}")
+
+
+def wanted(workdir: str) -> bool:
+  """Whether pictures are made here: in the folder of an evaluation only.
+
+  An evaluation that leaves its summary in the folder of a run draws nothing
+  there, because the next checkpoint's would take the place of its pictures.
+  """
+  return epath.Path(workdir, place.IDENTITY).exists()
 
 
 def keep_guesses(
@@ -79,7 +89,7 @@ def keep_guesses(
   """
   known = true >= 0
   true, guess = true[known].astype(np.int32), guess[known].astype(np.int32)
-  if jax.process_index() == 0:
+  if jax.process_index() == 0 and wanted(workdir):
     end = f"-{name}" if name else ""
     keep(
       workdir,
@@ -132,6 +142,40 @@ def draw(workdir: str, tell: Tell) -> None:
       _draw(folder, pictures, missing, tell)
 
 
+def draw_of_suite(
+  workdir: str, results: Mapping[str, Result], tell: Tell
+) -> None:
+  """Draws one curve over all parts of a suite that fine-tune on few labels.
+
+  Args:
+    workdir: of the suite.
+    results: of its parts that are done, by name.
+    tell: is given a line if the picture fails.
+  """
+  few = [
+    result
+    for result in results.values()
+    if result["protocol"] == "semi_supervised"
+  ]
+  if few:  # drawn after each part, so that the report has it from the start
+    with spared(f"{_EFFICIENCY}.png", tell):
+      png.save_png(
+        str(epath.Path(workdir, f"{_EFFICIENCY}.png")), label_efficiency(few)
+      )
+
+
+def links(workdir: str, parts: Iterable[str]) -> str:
+  """Markdown that links the pictures in the folders of a suite's parts."""
+  found = []
+  for folder in ("", *parts):
+    names = sorted(
+      path.name for path in epath.Path(workdir, folder).glob("*.png")
+    )
+    paths = [f"{folder}/{name}".lstrip("/") for name in names]
+    found += [f"- [{path.removesuffix('.png')}]({path})" for path in paths]
+  return "\n".join(["", "## Pictures", "", *found, ""]) if found else ""
+
+
 def _draw(
   folder: epath.Path,
   pictures: Mapping[str, Make],
@@ -164,7 +208,7 @@ def _pictures(folder: epath.Path, result: Result) -> dict[str, Make]:
   if result["protocol"] == "transfer":
     found["penalties"] = functools.partial(_penalties, result)
   if result["protocol"] == "semi_supervised":
-    found["label-efficiency"] = functools.partial(label_efficiency, [result])
+    found[_EFFICIENCY] = functools.partial(label_efficiency, [result])
   if (folder / f"{NEIGHBOURS}.npz").exists():
     found[NEIGHBOURS] = functools.partial(
       _neighbours, folder / f"{NEIGHBOURS}.npz"

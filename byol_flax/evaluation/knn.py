@@ -228,7 +228,7 @@ def run(setting: Setting) -> dict[str, Any]:
     key=lambda one: scores[one[0]][one[1]],
   )
   best = hits.guesses(vote, k)
-  if jax.process_index() == 0:
+  if jax.process_index() == 0 and illustrations.wanted(setting.workdir):
     knn_shown.keep(
       setting,
       sample,

@@ -14,7 +14,7 @@ from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 
 RESULT = "result.json"
-_IDENTITY = "evaluation.json"
+IDENTITY = "evaluation.json"
 # These may change when an evaluation goes on.
 MAY_CHANGE = (
   "config.num_workers.",
@@ -59,7 +59,7 @@ def claim(
     UsageError: it is the folder of a run, or of another evaluation.
   """
   if jax.process_index() == 0:
-    _claim(epath.Path(workdir, _IDENTITY), identity)
+    _claim(epath.Path(workdir, IDENTITY), identity)
   processes.wait("claimed the folder")
 
 
@@ -92,5 +92,5 @@ def _begun(workdir: epath.Path) -> bool:
 
   It has not if it was refused, say because the data set was absent.
   """
-  claim = {_IDENTITY, run_files.MARKER, run_files.LOCK}
+  claim = {IDENTITY, run_files.MARKER, run_files.LOCK}
   return any(entry.name not in claim for entry in workdir.iterdir())

@@ -12,7 +12,7 @@ import jax
 from etils import epath
 
 from byol_flax.evaluation import finetune as finetune_lib
-from byol_flax.evaluation import place, protocols
+from byol_flax.evaluation import illustrations, place, protocols
 from byol_flax.evaluation.protocol import data_of
 from byol_flax.evaluation.protocols import Session
 from byol_flax.reports import markdown
@@ -179,7 +179,12 @@ def _report(
     str(epath.Path(workdir, REPORT)),
     {**report, "code_version": code_version()},
   )
-  whole_files.write_text(epath.Path(workdir, TEXT), markdown.render(report))
+  done = {name: part.result for name, part in found.items() if part.result}
+  illustrations.draw_of_suite(workdir, done, session.tell)
+  whole_files.write_text(
+    epath.Path(workdir, TEXT),
+    markdown.render(report) + illustrations.links(workdir, done),
+  )
 
 
 def _result(path: epath.Path) -> Any:

@@ -113,6 +113,37 @@ def test_results_of_older_versions_are_drawn_as_far_as_they_go(tmp_path):
   assert lines[1:] == [f"Drawn: {tmp_path}/penalties.png"]
 
 
+def test_a_suite_has_one_curve_and_links_what_is_there(tmp_path):
+  results = {}
+  for part, examples in (("semi_1", 100), ("semi_10", 1000), ("knn", 0)):
+    row = {"examples": examples, "top1": 0.5}
+    protocol = "semi_supervised" if examples else part
+    results[part] = test_suite.result(protocol, "digits", rows=[row])
+  (tmp_path / "knn").mkdir()
+  (tmp_path / "knn" / "confusion.png").write_bytes(b"")
+  lines = []
+  illustrations.draw_of_suite(str(tmp_path), results, lines.append)
+  assert lines == []
+  assert Image.open(tmp_path / "label-efficiency.png").size == (800, 500)
+  assert illustrations.links(str(tmp_path), results).splitlines()[3:] == [
+    "- [label-efficiency](label-efficiency.png)",
+    "- [knn/confusion](knn/confusion.png)",
+  ]
+  assert illustrations.links(str(tmp_path / "none"), []) == ""
+
+
+def test_nothing_is_kept_in_the_folder_of_a_run(tmp_path):
+  true = np.array([0, 1, -1, 1])
+  for claimed in (False, True):
+    if claimed:
+      (tmp_path / "evaluation.json").write_text("{}")
+    found = illustrations.keep_guesses(
+      str(tmp_path), "row", true, np.array([1, 1, 0, 1]), ["a", "b"]
+    )
+    assert [x["guess"] for x in found] == ["b"]
+    assert (tmp_path / "guesses-row.npz").exists() == claimed
+
+
 def test_the_paper_has_points_for_its_own_encoders_on_imagenet():
   result = test_suite.result("semi_supervised")
   found = illustrations.points_of_paper(result)
