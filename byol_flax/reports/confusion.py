@@ -90,8 +90,8 @@ def picture(
   """Draws the confusion matrix, each row as shares of its class.
 
   The row of a class without examples is grey. Up to 30 classes have their names
-  beside the matrix. Colours follow the root of the share, because mistakes are
-  rare and could not be seen otherwise.
+  beside the matrix. Colours rise steeply from zero, because mistakes are rare
+  and could not be seen otherwise.
 
   Args:
     true: see above.
@@ -113,9 +113,11 @@ def picture(
     axes = figure.subplots()
     shown = axes.imshow(
       np.ma.masked_invalid(shares),
-      cmap="Blues",
-      norm=colors.PowerNorm(0.5, 0, 1),
-      interpolation="nearest" if named else "antialiased",
+      # Where a cell is but a pixel, a light one on black is seen best.
+      cmap="Blues" if named else "inferno",
+      norm=colors.PowerNorm(0.5 if named else 0.3, 0, 1),
+      interpolation="nearest",
+      extent=(-0.5, num_classes - 0.5, num_classes - 0.5, -0.5),
     )
     axes.set_facecolor("#cccccc")
     axes.grid(False)
