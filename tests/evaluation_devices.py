@@ -1,0 +1,115 @@
+"""Every evaluation on several devices, which must find what one device finds.
+
+Command: python -m tests.evaluation_devices [--only=NAME]
+
+Each protocol, and the suite, runs on one device, on eight, and in two processes
+of two devices each, with an encoder in float32 and with one in float64. Devices
+add up in different orders. In float64 that rounding is too small to turn an
+image, so every field that is found must agree to BOUNDS["float64"]: all
+results, scores, losses of updates, and features. In float32 the bounds are
+wider, and widest for `supervised`: there a difference turns the sign of some
+value before a ReLU within 20 updates, and from then on two healthy trainings
+part, by some images of a batch of 48.
+
+Distances are those of `every_protocol.differences`. The command prints a table,
+and exits with 1 if a bound is broken, or if a choice (a learning rate, a
+penalty) or anything that is no number differs.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import time
+
+from tests import trainers
+from tests.evaluation import every_protocol
+
+TOPOLOGIES = ("1x1", "1x8", "2x2")  # processes x devices of each
+# On a busy machine one process can be half a minute behind the other, which is
+# longer than Gloo, JAX's way from CPU to CPU, waits. The same command goes on.
+MISSED, STARTS = "Gloo context initialization failed", 3
+# Kind of a field -> what its place looks like; the first that fits counts.
+KINDS = {
+  "feature": r"\.npz/",
+  "loss": r"loss|objective|excess",
+  "share of images": r"top1|top5|valid|test|knn|linear|score|mean|tables",
+}
+BOUNDS = {
+  "float64": {"share of images": 0, "loss": 1e-9, "feature": 1e-9},
+  "float32": {"share of images": 0.01, "loss": 1e-5, "feature": 1e-5},
+}
+# In float32, of whole networks that are trained from random weights.
+GROWN = {"share of images": 0.1, "loss": 0.01}
+
+
+def found(folder, name, topology, dtype):
+  """What an evaluation finds."""
+  processes, devices = map(int, topology.split("x"))
+  workdir = folder / f"{name}-{topology}-{dtype}"
+  for _ in range(STARTS):
+    run = trainers.Trainers(
+      workdir,
+      every_protocol.flags(name, folder, dtype),
+      processes=processes,
+      devices=devices,
+      float64=dtype == "float64",
+      command="evaluate",
+    )
+    if not any(run.wait(600)) or MISSED not in run.logs():
+      break
+    print(f"{name}, {dtype}, {topology}: started again, {MISSED}", flush=True)
+  run.finish()
+  return every_protocol.found(workdir)
+
+
+def kind_of(place):
+  for kind, pattern in KINDS.items():
+    if re.search(pattern, place):
+      return kind
+  return "other"
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--only", choices=every_protocol.NAMES, action="append")
+  options = parser.parse_args()
+  begun, broken = time.monotonic(), 0
+  with tempfile.TemporaryDirectory() as text:
+    folder = pathlib.Path(text)
+    os.environ.update(
+      JAX_COMPILATION_CACHE_DIR=f"{folder}/compiled",
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    )
+    for name in options.only or every_protocol.NAMES:
+      for dtype, bounds in BOUNDS.items():
+        if dtype == "float32" and name == "supervised":
+          bounds = GROWN
+        one, *others = (found(folder, name, t, dtype) for t in TOPOLOGIES)
+        for topology, other in zip(TOPOLOGIES[1:], others, strict=True):
+          worst = {}
+          for place, d in every_protocol.differences(other, one).items():
+            kind = kind_of(place)
+            worst[kind] = max(worst.get(kind, 0.0), d)
+            if d > bounds.get(kind, 0):
+              broken += 1
+              print(
+                f"BROKEN: {place} is {other.get(place)}; on one device "
+                f"{one.get(place)}"
+              )
+          print(
+            f"{name}, {dtype}, {topology}, {len(one)} fields: "
+            + (
+              "; ".join(f"{kind} {d:.1e}" for kind, d in worst.items())
+              or "equal"
+            ),
+            flush=True,
+          )
+  print(f"minutes: {(time.monotonic() - begun) / 60:.1f}")
+  return bool(broken)
+
+
+if __name__ == "__main__":
+  sys.exit(main())
