@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -60,11 +59,12 @@ def why_unwritable(folder: epath.PathLike) -> str:
   permissions alone do not show quotas and read-only mounts. A full disk raises
   its error, about which `full_disk.told` has more to say.
   """
-  probe = epath.Path(folder) / f".writable-{os.getpid()}"
+  # One name for all, so that the next call removes what a killed one has left.
+  probe = epath.Path(folder) / ".writable"
   try:
     probe.parent.mkdir(parents=True, exist_ok=True)
     probe.write_text("")
-    # Another machine may have a process of the same number and remove the file.
+    # Another process may ask at the same time and remove the file.
     probe.unlink(missing_ok=True)
   # A bucket without permission raises errors of its storage library.
   except Exception as error:

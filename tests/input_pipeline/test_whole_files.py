@@ -1,6 +1,9 @@
 """Files are whole or absent; folders that take none are told; locks hold."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +12,7 @@ from byol_flax.commands.command_line import parse_command
 from byol_flax.runs import compilation, out_files, workdir
 from input_pipeline import locks, whole_files
 from input_pipeline.errors import UsageError
+from tests.forks import ROOT
 
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
@@ -53,3 +57,26 @@ def test_a_lock_names_its_holder_and_is_let_go_of(tmp_path):
       locks.taken(path),
     ):
       pass
+
+
+KILLED = """
+import os, signal, sys
+from input_pipeline import whole_files
+
+def kill(event, _):
+  if event == "os.remove":
+    os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(kill)
+whole_files.why_unwritable(sys.argv[1])
+"""
+
+
+def test_a_probe_of_a_killed_process_is_removed_by_the_next(tmp_path):
+  killed = subprocess.run(
+    [sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT
+  )
+  assert killed.returncode == -signal.SIGKILL
+  assert len(list(tmp_path.iterdir())) == 1
+  assert not whole_files.why_unwritable(tmp_path)
+  assert not list(tmp_path.iterdir())
