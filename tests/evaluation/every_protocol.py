@@ -158,17 +158,22 @@ def _leaves(where: str, node: object) -> Iterator[tuple[str, object]]:
 
 
 def files(workdir: pathlib.Path) -> set[str]:
-  """What lies in a workdir; of checkpoints, and of events, only that they do.
+  """What lies in a workdir, but for times in names and for older checkpoints.
 
-  Events have the time in their names, and each start adds some.
+  Each start adds events to a folder `tensorboard`, so only that it is there
+  counts. A save that is due while another is written is left out, so that
+  only the last checkpoint is the same in every run.
   """
   names = set()
   for path in workdir.rglob("*"):
     parts = path.relative_to(workdir).parts
-    for cut in ("checkpoints", "tensorboard"):
-      if cut in parts:
-        deep = 2 if cut == "checkpoints" else 1
-        parts = parts[: parts.index(cut) + deep]
+    if "tensorboard" in parts:
+      parts = parts[: parts.index("tensorboard") + 1]
+    if "checkpoints" in parts:
+      parts = parts[: parts.index("checkpoints") + 2]
+      saves = trainers.saves(workdir.joinpath(*parts[:-2]))
+      if parts[-1].isdigit() and int(parts[-1]) < saves[-1]:
+        continue
     names.add("/".join(parts))
   return names
 
@@ -179,7 +184,8 @@ def differences(
   """Places where two evaluations differ -> by how much.
 
   Numbers differ by their distance, of the larger one if that is above 1; arrays
-  by their largest, of their largest value. All else differs by infinity.
+  by their largest, of their largest value, and those of whole numbers by the
+  share of entries that are not the same. All else differs by infinity.
   """
   found_ = {}
   for place in sorted(one.keys() | other.keys()):
@@ -200,5 +206,7 @@ def _distance(a: object, b: object) -> float:
     return math.inf
   if x.shape != y.shape:
     return math.inf
+  if x.ndim and np.asarray(a).dtype.kind in "iu":
+    return float(np.mean(x != y))
   scale = max(1.0, float(np.abs(x).max()))
   return float(np.abs(x - y).max()) / scale
