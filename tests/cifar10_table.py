@@ -22,6 +22,7 @@ import numpy as np
 from byol_flax import sharding
 from byol_flax.evaluation import knn, logistic, scores
 from input_pipeline import sources
+from input_pipeline.decoding import decode_image
 
 ROOT = pathlib.Path(__file__).parents[1]
 PENALTIES = {"least": 1e-4, "most": 1e5, "count": 19}
@@ -39,8 +40,15 @@ import pathlib
 from ml_collections import ConfigDict
 
 
+def with_tuples(value):
+  if isinstance(value, dict):
+    return {name: with_tuples(each) for name, each in value.items()}
+  return tuple(value) if isinstance(value, list) else value
+
+
 def get_config(arg):
-  return ConfigDict(json.loads(pathlib.Path(arg, "config.json").read_text()))
+  text = pathlib.Path(arg, "config.json").read_text()
+  return ConfigDict(with_tuples(json.loads(text)))
 """
 
 
@@ -70,7 +78,7 @@ def of_pixels(data_dir):
   for name in ("train_without_valid", "valid", "test"):
     source = sources.open_source("cifar10", name, data_dir)
     examples = [source[i] for i in range(len(source))]
-    images = np.stack([example["image"] for example in examples])
+    images = np.stack([decode_image(each["image"]) for each in examples])
     labels = np.array([example["label"] for example in examples])
     splits[name] = images.reshape(len(images), -1) / np.float32(255), labels
   train, valid, test = splits.values()

@@ -190,12 +190,12 @@ def test_without_the_data_synthetic_photographs_are_measured():
   stages = {
     stage.name: stage.images_per_second for stage in one_core(source, config)
   }
-  assert 20 < stages["whole"] < stages["decode"]
-  assert stages["hue"] > stages["whole"]
+  assert {"decode", "hue", "whole"} < set(stages)
+  assert stages["whole"] > 20
   config.augment.device = "accelerator"
-  crops = one_core(source, config)
-  assert "hue" not in {stage.name for stage in crops}
-  assert crops[-1].images_per_second > stages["whole"]
+  crops = {stage.name for stage in one_core(source, config)}
+  assert {"decode", "whole"} < crops
+  assert "hue" not in crops
 
 
 def test_draws_for_resident_images_are_made_and_measured_in_batches():

@@ -2,12 +2,13 @@
 
 import re
 import sys
+import types
 
 import pytest
 
 from byol_flax.evaluation import protocol
 from byol_flax.runs import distributed
-from configs import few_label
+from configs import byol_digits, few_label
 from input_pipeline import labels
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import open_source
@@ -62,7 +63,7 @@ def test_evaluate_says_so_when_it_opens_its_splits(flat):
   config.data_name, config.data_dir = flat, "/nowhere"
   setting = protocol.Setting(
     config=config,
-    encoder=None,  # the data set is the config's
+    encoder=types.SimpleNamespace(config=byol_digits.get_config()),
     workdir="/nowhere",
     mesh=None,
     processes=distributed.Processes(),
