@@ -35,14 +35,25 @@ MISSED, STARTS = "Gloo context initialization failed", 3
 # What a field's place looks like, and its kind; the first that fits counts.
 KINDS = (
   (r"\.npz/guess", "share of images"),
+  (r"\.npz/similarity", "similarity"),
   (r"\.npz/", "feature"),
   (r"loss|objective|excess", "loss"),
   (r"confusions/", "confusion"),
   (r"top1|top5|valid|test|knn|linear|score|mean|tables", "share of images"),
 )
 BOUNDS = {
-  "float64": {"share of images": 0, "loss": 1e-9, "feature": 1e-9},
-  "float32": {"share of images": 0.01, "loss": 1e-5, "feature": 1e-5},
+  "float64": {
+    "share of images": 0,
+    "loss": 1e-9,
+    "feature": 1e-9,
+    "similarity": 1e-6,  # kNN's bank is float32 in any case
+  },
+  "float32": {
+    "share of images": 0.01,
+    "loss": 1e-5,
+    "feature": 1e-5,
+    "similarity": 1e-6,
+  },
 }
 # In float32, of whole networks that are trained from random weights. The list
 # of the largest confusions changes its order with any image that turns.
@@ -100,8 +111,8 @@ def main():
             if d > bounds.get(kind, 0):
               broken += 1
               print(
-                f"BROKEN: {place} is {other.get(place)}; on one device "
-                f"{one.get(place)}"
+                f"BROKEN: {place} differs by {d:.1e}: "
+                f"{str(other.get(place))[:200]} | {str(one.get(place))[:200]}"
               )
           print(
             f"{name}, {dtype}, {topology}, {len(one)} fields: "
