@@ -184,18 +184,7 @@ def make_logit_fn(module: resnet.ResNet, mesh: Mesh) -> features.FeatureFn:
 
   The variables are "params" and "batch_stats" of a state.
   """
-
-  def logits(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-    found, _ = forward(
-      module,
-      variables["params"],
-      variables["batch_stats"],
-      images,
-      train=False,
-    )
-    return {"logits": found}
-
-  return jax.jit(logits, out_shardings=sharding.split(mesh))
+  return _of_logits(module, mesh, lambda logits: {"logits": logits})
 
 
 def make_guess_fn(module: resnet.ResNet, mesh: Mesh) -> features.FeatureFn:
@@ -204,8 +193,21 @@ def make_guess_fn(module: resnet.ResNet, mesh: Mesh) -> features.FeatureFn:
   They are those of `linear_heads.make_guess_fn`.
   The variables are "params" and "batch_stats" of a state.
   """
+  return _of_logits(
+    module,
+    mesh,
+    lambda logits: {"guesses": linear_heads.best_of(logits)[:, None]},
+  )
 
-  def guess(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+
+def _of_logits(
+  module: resnet.ResNet,
+  mesh: Mesh,
+  found: Callable[[jax.Array], dict[str, jax.Array]],
+) -> features.FeatureFn:
+  """Returns a function that gives what `found` makes of an image's logits."""
+
+  def of_images(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
     logits, _ = forward(
       module,
       variables["params"],
@@ -213,6 +215,6 @@ def make_guess_fn(module: resnet.ResNet, mesh: Mesh) -> features.FeatureFn:
       images,
       train=False,
     )
-    return {"guesses": linear_heads.best_of(logits)[:, None]}
+    return found(logits)
 
-  return jax.jit(guess, out_shardings=sharding.split(mesh))
+  return jax.jit(of_images, out_shardings=sharding.split(mesh))
