@@ -139,7 +139,7 @@ def _row(
       name=folder,
       source=part,
       sgd=whole_network.Sgd(
-        peak=rate * config.batch_size / schedules.IMAGES_OF_A_RATE,
+        peak=schedules.peak_of(rate, config.batch_size),
         warmup_steps=0,
         total_steps=total_steps,
         weight_decay=config.weight_decay,

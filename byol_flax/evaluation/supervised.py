@@ -45,7 +45,6 @@ def run(setting: Setting) -> dict[str, Any]:
     num_classes=train.num_classes,
     smoothing=config.label_smoothing,
   )
-  rate = config.base_learning_rate
   what = whole_network.make_training(
     setting,
     encoder,
@@ -53,7 +52,7 @@ def run(setting: Setting) -> dict[str, Any]:
     name=_FOLDER,
     source=train,
     sgd=whole_network.Sgd(
-      peak=rate * config.batch_size / schedules.IMAGES_OF_A_RATE,
+      peak=schedules.peak_of(config.base_learning_rate, config.batch_size),
       warmup_steps=warmup_steps,
       total_steps=total_steps,
       weight_decay=config.weight_decay,

@@ -15,6 +15,11 @@ IMAGES_OF_A_RATE = 256  # of a batch, to which a base learning rate refers
 Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
+def peak_of(base_learning_rate: float, batch_size: int) -> float:
+  """The rate of a batch, from one that refers to `IMAGES_OF_A_RATE` images."""
+  return base_learning_rate * batch_size / IMAGES_OF_A_RATE
+
+
 def warmup_cosine(
   step: jax.typing.ArrayLike,
   *,
@@ -61,7 +66,7 @@ def learning_rate_schedule(
     )
   return functools.partial(
     warmup_cosine,
-    peak=base_learning_rate * batch_size / IMAGES_OF_A_RATE,
+    peak=peak_of(base_learning_rate, batch_size),
     warmup_steps=warmup_steps,
     total_steps=total_steps,
   )
