@@ -13,7 +13,6 @@ neighbours of this program take as they are. Penalties are half a decade apart.
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 
 import jax
@@ -23,6 +22,7 @@ from byol_flax import sharding
 from byol_flax.evaluation import knn, logistic, scores
 from input_pipeline import sources
 from input_pipeline.decoding import decode_image
+from tests.continuation import byol
 
 ROOT = pathlib.Path(__file__).parents[1]
 PENALTIES = {"least": 1e-4, "most": 1e5, "count": 19}
@@ -56,15 +56,15 @@ def found(folder, protocol, encoder, data_dir):
   """Top-1 of an evaluation that is made, or finished, if need be."""
   result = folder / "result.json"
   if not result.exists():
-    command = (
-      *(sys.executable, "-m", "byol_flax.main", "evaluate"),
+    byol(
+      "evaluate",
       f"--config={ROOT}/configs/{protocol}.py",
       f"--encoder={encoder}",
       f"--workdir={folder}",
       f"--config.data_dir={data_dir}",
       "--config.data_name=cifar10",
+      *PROTOCOLS[protocol],
     )
-    subprocess.run([*command, *PROTOCOLS[protocol]], check=True)
   answer = json.loads(result.read_text())
   if protocol == "linear":
     return answer["rows"][0]["top1"]

@@ -15,12 +15,12 @@ minutes on two cores.
 
 import argparse
 import json
-import os
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
+
+from tests.continuation import byol
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
@@ -53,16 +53,6 @@ PROTOCOLS = {
     "--config.weight_decays=(0.0,)",
   ),
 }
-
-
-def byol(*arguments):
-  """Runs the command; its output goes where ours goes."""
-  cache = {"JAX_COMPILATION_CACHE_DIR": f"{os.getcwd()}/runs/compiled"}
-  subprocess.run(
-    [sys.executable, "-m", "byol_flax.main", *arguments],
-    env={**cache, **os.environ},
-    check=True,
-  )
 
 
 def top1(folder, protocol, encoder):
