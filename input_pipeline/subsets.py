@@ -1,5 +1,6 @@
 """Parts of a data set that are chosen example by example."""
 
+import collections
 import concurrent.futures
 import math
 import os
@@ -187,27 +188,57 @@ def names_of(source: sources.Source) -> list[str]:
     return [*threads.map(source.file_name, range(len(source)))]
 
 
-def listed(source: sources.Source, wanted: set[str], of: str) -> np.ndarray:
-  """The examples with the file names of a list, int [M], in rising order.
+def listed(
+  source: sources.Source, held_out: sources.Source, wanted: set[str], of: str
+) -> tuple[np.ndarray, int]:
+  """Finds the examples with the file names of a list.
 
   Names are compared without their folders, so that a list fits the set however
-  it was prepared. `of` names the list.
+  it was prepared.
+
+  Args:
+    source: where they are looked for.
+    held_out: examples of the same set that are not taken.
+    wanted: the names.
+    of: names the list.
+
+  Returns:
+    Their numbers in `source`, int [M], in rising order, and how many of
+    `wanted` are in `held_out`.
 
   Raises:
-    UsageError: the list is empty, or names what the source lacks.
+    UsageError: the list is empty, names what neither has, or has a name that
+      several images bear.
   """
-  found = {name: i for i, name in enumerate(names_of(source))}
-  if missing := sorted(wanted - found.keys()):
+  names, others = names_of(source), names_of(held_out)
+  bearers = collections.Counter(names) + collections.Counter(others)
+  if several := sorted(name for name in wanted if bearers[name] > 1):
+    raise UsageError(
+      f"{len(several)} of the {len(wanted)} names of {of} are those of several "
+      f"images of {source.name}, such as {several[0]}; expected file names "
+      "that tell images apart, whatever folders they are in."
+    )
+  shared = wanted.intersection(others)
+  found = {name: i for i, name in enumerate(names)}
+  if missing := sorted(wanted - shared - found.keys()):
     raise UsageError(
       f"{len(missing)} of the {len(wanted)} images of {of} are not in "
       f"{source.split} of {source.name}: {', '.join(missing[:3])}. Name the "
       "split that has them, or another list."
     )
-  if not wanted:
-    raise UsageError(f"{of} names no image; expected one file name a line.")
-  return np.sort(np.array([found[name] for name in wanted]))
+  if not wanted - shared:
+    raise UsageError(
+      f"{of} names no image to train on; expected one file name a line."
+    )
+  numbers = np.array([found[name] for name in wanted - shared])
+  return np.sort(numbers), len(shared)
 
 
 def write_list(source: sources.Source, indices: np.ndarray) -> str:
-  """The text of a list that `names_in` reads."""
-  return "".join(f"{source.file_name(int(i))}\n" for i in indices)
+  """The text of a list that `names_in` reads, with folders where there are."""
+
+  def name(i: int) -> str:
+    file = source.file_of(i)
+    return file[0] if file else source.file_name(i)
+
+  return "".join(f"{name(int(i))}\n" for i in indices)

@@ -97,13 +97,12 @@ def _listed(
     _, folder = data_of(config, setting.encoder.config)
     listing = sources.open_source(config.subset_data, "train", folder)
     wanted = {*subsets.names_of(listing)}
-  shared = wanted.intersection(subsets.names_of(valid))
+  indices, shared = subsets.listed(train, valid, wanted, of)
   if shared:
     setting.tell(
-      f"{len(shared):,} of the {len(wanted):,} images of {of} are in "
-      f"{valid.split}, on which is chosen; they are not trained on."
+      f"{shared:,} of the {len(wanted):,} images of {of} are in {valid.split}, "
+      "on which is chosen; they are not trained on."
     )
-  indices = subsets.listed(train, wanted - shared, of)
   return sources.Part(train, "listed", indices)
 
 

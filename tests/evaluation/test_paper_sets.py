@@ -140,7 +140,8 @@ def test_images_of_the_subset_are_found_in_imagenet(copies):
     sources.open_source(name, "train", str(out)) for name in names
   )
   wanted = {*subsets.names_of(listing)}
-  found = subsets.listed(whole, wanted, names[0])
+  valid = sources.open_source("imagenet2012", "test", str(out))
+  found, _ = subsets.listed(whole, valid, wanted, names[0])
   assert len(wanted) == len(found) == 12
   assert {whole.file_name(int(i)) for i in found} == wanted
   labels = {whole.file_name(int(i)): int(whole[int(i)]["label"]) for i in found}

@@ -12,6 +12,7 @@ from configs import semi_supervised as semi_supervised_config
 from input_pipeline import sources, subsets
 from input_pipeline.errors import UsageError
 from tests.evaluation import settings
+from tests.input_pipeline.test_folders import make_folder
 
 RNG = np.random.default_rng(8)
 
@@ -40,18 +41,36 @@ def test_a_list_is_read_back_whatever_the_folders(tmp_path):
   moved = "".join(f"/elsewhere/{line}\n" for line in text.splitlines())
   (tmp_path / "list.txt").write_text(moved + "\n")
   wanted = subsets.names_in(str(tmp_path / "list.txt"))
-  found = subsets.listed(source, wanted, "list.txt")
+  other = sources.open_source("digits", "test[:9]")
+  found, shared = subsets.listed(source, other, wanted, "list.txt")
+  assert shared == 0
   np.testing.assert_array_equal(found, indices)
   chosen = sources.Part(source, "listed", found)
   assert [chosen.example_name(i) for i in range(3)] == text.splitlines()
   assert chosen[1]["label"] == source[7]["label"]
   part = sources.open_source("digits", "train[:7]")
   with pytest.raises(UsageError, match=r"2 of the 3 images of .* are not in"):
-    subsets.listed(part, wanted, "list.txt")
+    subsets.listed(part, other, wanted, "list.txt")
   with pytest.raises(UsageError, match="cannot be read"):
     subsets.names_in(str(tmp_path / "none.txt"))
   with pytest.raises(UsageError, match="names no image"):
-    subsets.listed(source, set(), "list.txt")
+    subsets.listed(source, other, set(), "list.txt")
+
+
+def test_a_name_of_several_images_is_not_guessed(tmp_path):
+  """Of folders of classes, each with its own 0.png."""
+  folder = make_folder(
+    tmp_path, [f"train/{k}/{i}.png" for k in "ab" for i in range(3)]
+  )
+  train, valid = (
+    sources.open_source(folder, split) for split in ("train[:4]", "train[4:]")
+  )
+  text = subsets.write_list(train, np.array([1, 3]))
+  assert text == "a/1.png\nb/0.png\n"
+  with pytest.raises(
+    UsageError, match=r"2 of the 2 names of .* several images"
+  ):
+    subsets.listed(train, valid, {"1.png", "0.png"}, "list.txt")
 
 
 def test_listed_images_on_which_is_chosen_are_not_trained_on(tmp_path):
