@@ -16,7 +16,7 @@ from byol_flax.preflight.jobs import Count, Job, Program
 from byol_flax.preflight.protocols import PROTOCOLS
 from byol_flax.preflight.verdict import Subject
 from byol_flax.slices import Slice
-from input_pipeline import augment
+from input_pipeline import augment, sources
 from input_pipeline.errors import UsageError
 
 _SPLITS = ("train_split", "valid_split", "test_split")
@@ -125,6 +125,10 @@ def count_images(
       raise UsageError(f"{name} has no labels to evaluate with.")
     num_classes = len(example["classes"])
   images = {key: size for key, (size, _) in sizes.items()}
+  if config.get("subset_data"):
+    images["subset_data"], _ = sources.size_of(
+      config.subset_data, "train", folder
+    )
   if config.get("valid_per_class"):  # as `three_splits` holds them out
     per_class = config.valid_per_class * num_classes
     held = per_class if per_class > 0 else images["test_split"]

@@ -26,7 +26,7 @@ from byol_flax.evaluation import (
   whole_network,
 )
 from byol_flax.preflight.jobs import Count, Job, Program
-from input_pipeline import paths, sources, subsets
+from input_pipeline import subsets
 
 # Arguments of a program; it is the same whatever they are.
 _SGD = whole_network.Sgd(
@@ -125,8 +125,7 @@ def _semi_supervised(job: Job) -> list[Program]:
   if config.subset_file:
     parts = [len(subsets.names_in(config.subset_file))]
   elif config.subset_data:
-    data_dir = config.data_dir and paths.absolute(config.data_dir)
-    parts = [sources.size_of(config.subset_data, "train", data_dir)[0]]
+    parts = [len(job.counts["subset_data"])]
   else:
     # About: of each class a whole number is drawn, and at least one.
     parts = [max(round(s * len(train)), job.num_classes) for s in config.shares]
