@@ -33,7 +33,7 @@ from sklearn.datasets import load_sample_images
 from byol_flax import sharding
 from byol_flax.benchmarks import photographs
 from byol_flax.models import layers
-from byol_flax.pretrain import build, inputs, train_step
+from byol_flax.pretrain import build, inputs, objective
 from configs import byol_cifar10, byol_digits
 from input_pipeline import pipeline, sources
 
@@ -111,7 +111,7 @@ def trained(case, updates):
 
 
 def _arguments(state, images, labels):
-  """Those of `train_step.objective` after the network."""
+  """Those of `objective.objective` after the network."""
   online, target = state.online, state.target
   stats = {"online": online.batch_stats, "target": target.batch_stats}
   return online.params, target.params, stats, images, labels
@@ -119,7 +119,7 @@ def _arguments(state, images, labels):
 
 def whole_gradient(network, *arguments):
   """Gradient of the online network's weights over the whole batch."""
-  gradient = jax.grad(train_step.objective, argnums=1, has_aux=True)
+  gradient = jax.grad(objective.objective, argnums=1, has_aux=True)
   return jax.jit(gradient, static_argnums=0)(network, *arguments)[0]
 
 
@@ -149,7 +149,7 @@ def parts_of_gradient(network, state, images, labels, devices):
       return y
 
     with nn.intercept_methods(watch):
-      value, _ = train_step.objective(network, *arguments)
+      value, _ = objective.objective(network, *arguments)
     return value, inputs_of
 
   jax.eval_shape(lambda a: loss({}, a, record=True), arguments)

@@ -1,4 +1,4 @@
-"""One update of BYOL (paper.md §1.7): forward, loss, LARS, target average."""
+"""One update of BYOL (paper.md §1.7): gradient, LARS, target average."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,71 +10,15 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding, trees
 from byol_flax.models import byol
-from byol_flax.pretrain import losses, metrics, schedules
+from byol_flax.pretrain import objective, schedules
+from byol_flax.pretrain.objective import Metrics
 from byol_flax.pretrain.train_state import ByolState, update_target
 
 Batch = Mapping[str, jax.Array]
-Metrics = dict[str, jax.Array]
 StepFn = Callable[[ByolState, Batch], tuple[ByolState, Metrics]]
 
 
-def objective(
-  network: byol.ByolNetwork,
-  online_params: Any,
-  target_params: Any,
-  batch_stats: Mapping[str, Any],
-  images: jax.Array,
-  labels: jax.Array,
-) -> tuple[jax.Array, tuple[dict[str, Any], Metrics]]:
-  """BYOL's loss plus that of the online classifier (paper.md §1.2, §1.6).
-
-  Args:
-    network: both networks.
-    online_params: the only argument that receives a gradient.
-    target_params: of the target network.
-    batch_stats: {"online", "target"}: running averages.
-    images: uint8 [B, 2, H, W, 3], view1 and view2.
-    labels: int32 [B]; -1 is no label.
-
-  Returns:
-    Loss [], and the new running averages and the metrics.
-  """
-
-  def forward(params: Any, side: str) -> tuple[byol.Outputs, Any]:
-    outputs, updated = network.apply(
-      {"params": params, "batch_stats": batch_stats[side]},
-      images,
-      train=True,
-      mutable=["batch_stats"],
-    )
-    return outputs, updated["batch_stats"]
-
-  online, online_stats = forward(online_params, "online")
-  target, target_stats = forward(target_params, "target")
-  loss = jnp.mean(
-    losses.symmetric_byol_loss(online.prediction, target.projection)
-  )
-  view1 = online.projection[:, 0]
-  report = {
-    "train/byol_loss": loss,
-    "train/projection_std": metrics.projection_std(view1),
-    "train/effective_rank": metrics.effective_rank(view1),
-  }
-  if network.num_classes:
-    logits = online.logits[:, 0]  # view1 only
-    classifier_loss = metrics.labelled_mean(
-      losses.cross_entropy(logits, labels), labels
-    )
-    loss += classifier_loss
-    report["train/classifier_loss"] = classifier_loss
-    for k in (1, 5):
-      report[f"train/top{k}"] = metrics.labelled_mean(
-        metrics.in_top_k(logits, labels, k), labels
-      )
-  return loss, ({"online": online_stats, "target": target_stats}, report)
-
-
-_gradient = jax.grad(objective, argnums=1, has_aux=True)
+_gradient = jax.grad(objective.objective, argnums=1, has_aux=True)
 
 
 def _whole(params: Any, dtype: Any, mesh: Mesh) -> Any:

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from byol_flax import sharding
-from byol_flax.pretrain import optimizers, schedules, train_state, train_step
+from byol_flax.pretrain import (
+  objective,
+  optimizers,
+  schedules,
+  train_state,
+  train_step,
+)
 from input_pipeline.errors import UsageError
 from tests import tiny
 from tests.tiny import batch
@@ -125,7 +131,7 @@ def test_accumulation_is_the_mean_of_micro_batch_gradients():
   sides = ("online", "target")
   stats = {side: getattr(state, side).batch_stats for side in sides}
   gradient = jax.jit(
-    jax.value_and_grad(train_step.objective, argnums=1, has_aux=True),
+    jax.value_and_grad(objective.objective, argnums=1, has_aux=True),
     static_argnums=0,
   )
   grads = []
