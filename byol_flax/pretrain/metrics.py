@@ -1,5 +1,6 @@
 """What a step reports: accuracies and signals of collapse."""
 
+import einops
 import jax
 import jax.numpy as jnp
 
@@ -36,6 +37,26 @@ def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
   return ((jnp.sum(before, axis=-1) < k) & (labels >= 0)).astype(logits.dtype)
 
 
+def signals_of_collapse(
+  prediction: jax.Array, projection: jax.Array, target: jax.Array
+) -> dict[str, jax.Array]:
+  """What `watchdog` looks at and a person should, by name; each [] float.
+
+  Args:
+    prediction: [B, 2, D] of the online network for view1 and view2.
+    projection: [B, 2, D] of the online network.
+    target: [B, 2, D], projections that are predicted.
+  """
+  view1 = projection[:, 0]
+  return {
+    "train/projection_std": projection_std(view1),
+    "train/effective_rank": effective_rank(view1),
+    "train/alignment": alignment(projection),
+    "train/uniformity": uniformity(projection),
+    "train/predictor_gain": predictor_gain(prediction, projection, target),
+  }
+
+
 def projection_std(projection: jax.Array) -> jax.Array:
   """How much unit projections vary: deviation over the batch, mean over D.
 
@@ -69,3 +90,61 @@ def effective_rank(projection: jax.Array) -> jax.Array:
   floor = (100 * jnp.finfo(unit.dtype).eps) ** 2
   rank = spread**2 / jnp.maximum(jnp.sum(covariance**2), floor**2)
   return jnp.where(spread > floor, rank, 0)
+
+
+def alignment(projection: jax.Array) -> jax.Array:
+  """How far apart the unit projections of two views of one image are.
+
+  Args:
+    projection: [B, 2, D] of view1 and view2.
+
+  Returns:
+    [] float, mean squared distance (arXiv 2005.10242 §4.1): 0 when both views
+    agree on every image, about 2 when they have nothing to do with each other.
+  """
+  unit = losses.unit_length(projection)
+  return jnp.mean(jnp.sum((unit[:, 0] - unit[:, 1]) ** 2, axis=-1))
+
+
+def uniformity(projection: jax.Array) -> jax.Array:
+  """How evenly unit projections of different images cover the sphere.
+
+  Each image is compared with its neighbour in the batch alone. The neighbour
+  lies on the same device if every device has an even number of rows, so no row
+  has to travel; and the order of images is random, so neighbours are a fair
+  sample of all pairs.
+
+  Args:
+    projection: [B, 2, D] of view1 and view2. All four pairs of views of two
+      neighbours count. An odd last row has no neighbour and does not count.
+
+  Returns:
+    [] float, log of the mean of exp(-2 d²) over pairs at distance d (arXiv
+    2005.10242 §4.1): about -4 when the directions spread evenly over many
+    dimensions, 0 when all projections point one way.
+  """
+  unit = losses.unit_length(projection)
+  pairs = einops.rearrange(
+    unit[: len(unit) // 2 * 2], "(n two) v d -> two n v d", two=2
+  )
+  apart = pairs[0][:, :, None] - pairs[1][:, None, :]  # [B/2, 2, 2, D]
+  return jnp.log(jnp.mean(jnp.exp(-2 * jnp.sum(apart**2, axis=-1))))
+
+
+def predictor_gain(
+  prediction: jax.Array, projection: jax.Array, target: jax.Array
+) -> jax.Array:
+  """How much of BYOL's loss the predictor saves over predicting z itself.
+
+  Args:
+    prediction: [B, 2, D] of the online network.
+    projection: [B, 2, D] of the online network, z.
+    target: [B, 2, D], projections of the target network.
+
+  Returns:
+    [] float: the loss with z as the prediction, less the loss of `prediction`;
+    0 when the predictor is the identity.
+  """
+  identity = losses.symmetric_byol_loss(projection, target)
+  predicted = losses.symmetric_byol_loss(prediction, target)
+  return jnp.mean(identity - predicted)

@@ -48,11 +48,11 @@ def objective(
   loss = jnp.mean(
     losses.symmetric_byol_loss(online.prediction, target.projection)
   )
-  view1 = online.projection[:, 0]
   report = {
     "train/byol_loss": loss,
-    "train/projection_std": metrics.projection_std(view1),
-    "train/effective_rank": metrics.effective_rank(view1),
+    **metrics.signals_of_collapse(
+      online.prediction, online.projection, target.projection
+    ),
   }
   if network.num_classes:
     logits = online.logits[:, 0]  # view1 only

@@ -58,8 +58,48 @@ def test_signals_of_collapse():
   point = jnp.tile(spread[:1], (4000, 1))
   assert metrics.projection_std(point) < 1e-6
   assert metrics.effective_rank(point) == 0
+  views = jnp.stack([spread, spread[::-1]], axis=1)
+  # Of unrelated directions: about 2, and about -4 if D were large.
+  np.testing.assert_allclose(metrics.alignment(views), 2, rtol=0.02)
+  assert -4 < metrics.uniformity(views) < -3.2
+  same = jnp.stack([point, point], axis=1)
+  assert metrics.alignment(same) == 0
+  np.testing.assert_allclose(metrics.uniformity(same), 0, atol=1e-6)
   line = spread[:, :1] * spread[:1]
   np.testing.assert_allclose(metrics.effective_rank(line), 1, rtol=1e-4)
+
+
+def unit_views(z):
+  return z / np.linalg.norm(z, axis=-1, keepdims=True)
+
+
+def test_alignment_against_a_loop():
+  z = RNG.normal(size=(7, 2, 5)) * RNG.uniform(0.1, 9, (7, 2, 1))
+  expected = np.mean([np.sum((a - b) ** 2) for a, b in unit_views(z)])
+  found = metrics.alignment(jnp.asarray(z, jnp.float32))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_uniformity_against_a_loop_over_neighbours():
+  z = RNG.normal(size=(7, 2, 5)) * RNG.uniform(0.1, 9, (7, 2, 1))
+  u = unit_views(z)
+  kernels = [
+    np.exp(-2 * np.sum((a - b) ** 2))
+    for i in (0, 2, 4)  # row 6 has no neighbour
+    for a in u[i]
+    for b in u[i + 1]
+  ]
+  found = metrics.uniformity(jnp.asarray(z, jnp.float32))
+  np.testing.assert_allclose(found, np.log(np.mean(kernels)), rtol=1e-5)
+
+
+def test_predictor_gain_against_cosines():
+  q, z, target = (unit_views(RNG.normal(size=(6, 2, 5))) for _ in range(3))
+  crossed = target[:, ::-1]
+  expected = 2 * np.mean(np.sum((q - z) * crossed, axis=(1, 2)))
+  found = metrics.predictor_gain(*map(jnp.asarray, (q, z, target)))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  assert metrics.predictor_gain(*map(jnp.asarray, (z, z, target))) == 0
 
 
 def test_tree_measures():

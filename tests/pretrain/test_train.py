@@ -80,7 +80,8 @@ def test_metrics_have_the_names_of_the_vocabulary(run):
     "step", "wall_time", "kind", "train/byol_loss", "train/classifier_loss",
     "train/top1", "train/top5", "train/target_decay", "train/learning_rate",
     "train/grad_norm", "train/projection_std", "train/effective_rank",
-    "train/online_target_distance", "time/step_ms", "time/images_per_second",
+    "train/online_target_distance", "train/alignment", "train/uniformity",
+    "train/predictor_gain", "time/step_ms", "time/images_per_second",
     "time/data_wait_fraction",
   }  # fmt: skip
   evaluated = [line for line in lines if "knn/test/top1" in line]
