@@ -59,8 +59,7 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    """Maps images [B, 1, S, S, 3] to logits [B, 1000]."""
-    images = images.astype(jnp.bfloat16)
+    """Maps images, uint8 [B, 1, S, S, 3], to logits [B, 1000]."""
     return nn.Dense(1000)(self.encoder(images, train=True)[:, 0])
 
 
@@ -88,7 +87,9 @@ def cost(images_per_core: int) -> compiler.Cost:
   batch = images_per_core * slice_.devices
 
   def create() -> tuple[Any, Any, Any]:
-    variables = network.init(jax.random.key(0), jnp.zeros((1, 1, 224, 224, 3)))
+    variables = network.init(
+      jax.random.key(0), jnp.zeros((1, 1, 224, 224, 3), jnp.uint8)
+    )
     params = variables["params"]
     return params, tx.init(params), variables["batch_stats"]
 
@@ -113,7 +114,7 @@ def cost(images_per_core: int) -> compiler.Cost:
 
   whole, rows = sharding.replicated(mesh), sharding.split(mesh)
   state = jax.tree.map(lambda x: abstract(x, whole), jax.eval_shape(create))
-  images = jnp.zeros((batch, 1, 224, 224, 3), jnp.float32)
+  images = jnp.zeros((batch, 1, 224, 224, 3), jnp.uint8)
   labels = jnp.zeros(batch, jnp.int32)
   lowered = jax.jit(step, donate_argnums=0).lower(
     state, abstract(images, rows), abstract(labels, rows)

@@ -28,7 +28,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.~/})-])/(?:work|root|home/[\w.-]+)/")
 PAPER_NUMBERS = (4096, 1_281_167, 0.485)
 HOMES_OF_NUMBERS = (
   "configs/",
-  "byol_flax/models/byol.py",
+  "byol_flax/models/pixels.py",
   "input_pipeline/sources.py",
   "input_pipeline/tfds_sources.py",
   "tests/",

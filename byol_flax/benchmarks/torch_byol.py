@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from byol_flax.models import byol, resnet
+from byol_flax.models import pixels, resnet
 
 
 class Block(nn.Module):
@@ -130,8 +130,8 @@ def make_update(
     for name in ("view1", "view2")
   ]
   labels = torch.from_numpy(batch["label"]).long().to(device)
-  mean = torch.tensor(byol.IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
-  std = torch.tensor(byol.IMAGENET_STD, device=device).view(1, 3, 1, 1)
+  mean = torch.tensor(pixels.IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
+  std = torch.tensor(pixels.IMAGENET_STD, device=device).view(1, 3, 1, 1)
 
   def loss_of() -> torch.Tensor:
     with torch.autocast(device, torch.bfloat16, enabled=gpu):

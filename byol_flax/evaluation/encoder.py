@@ -34,7 +34,7 @@ class Encoder:
   """A network that maps images to representations, and how it sees them.
 
   Attributes:
-    module: images [B, V, S, S, 3] to representations [B, V, F].
+    module: images, uint8 [B, V, S, S, 3], to representations [B, V, F].
     variables: its "params" and "batch_stats", whole on every device.
     crop: the evaluation crop of its config, of S × S pixels.
     has_averages: whether BatchNorm has running averages; an encoder that was
@@ -68,8 +68,7 @@ def represent(
   BatchNorm uses its running averages, so that an example's representation does
   not depend on the batch it is in.
   """
-  x = byol.normalize(images[:, None], module.param_dtype).astype(module.dtype)
-  y: Any = module.apply(variables, x, train=False)
+  y: Any = module.apply(variables, images[:, None], train=False)
   return jnp.squeeze(y, axis=1)
 
 

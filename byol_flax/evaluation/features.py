@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.evaluation.encoder import Encoder, represent
-from byol_flax.models import byol
 from input_pipeline import augment, pipeline, sources
 
 # (variables, uint8 [B, S, S, 3]) -> arrays [B, ...] by name. Each row stays on
@@ -173,10 +172,8 @@ def calibrate(
 
   @jax.jit
   def update(variables: Any, images: jax.Array) -> Any:
-    module = encoder.module
-    x = byol.normalize(images[:, None], module.param_dtype)
-    _, changed = module.apply(
-      variables, x.astype(module.dtype), train=True, mutable=["batch_stats"]
+    _, changed = encoder.module.apply(
+      variables, images[:, None], train=True, mutable=["batch_stats"]
     )
     return {**variables, **changed}
 

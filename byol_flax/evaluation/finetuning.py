@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.evaluation import features, linear_heads
-from byol_flax.models import byol, resnet
+from byol_flax.models import initializers, resnet
 from byol_flax.pretrain import metrics
 
 
@@ -43,7 +43,9 @@ def create_state(
     seed: of the classifier's kernel; its bias is 0.
     dtype: of the classifier.
   """
-  kernel = resnet.weight_init(jax.random.key(seed), (width, num_classes), dtype)
+  kernel = initializers.fan_in(
+    jax.random.key(seed), (width, num_classes), dtype
+  )
   params = {
     "encoder": variables["params"],
     "classifier": {"kernel": kernel, "bias": jnp.zeros(num_classes, dtype)},
@@ -69,10 +71,9 @@ def forward(
   `train` normalises by the statistics of the whole batch, wherever its rows
   lie, and moves the averages.
   """
-  x = byol.normalize(images[:, None], module.param_dtype).astype(module.dtype)
   found: Any = module.apply(
     {"params": params["encoder"], "batch_stats": batch_stats["encoder"]},
-    x,
+    images[:, None],
     train=train,
     mutable=["batch_stats"],
   )

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from byol_flax import sharding
 from byol_flax.evaluation import features
 from byol_flax.evaluation.encoder import Encoder, represent
-from byol_flax.models import resnet
+from byol_flax.models import initializers
 from byol_flax.pretrain import metrics, schedules
 
 _TOP = 5  # how many guesses are kept, for top-5
@@ -59,7 +59,9 @@ def create_state(
     seed: of the kernels.
     dtype: of all arrays.
   """
-  kernel = resnet.weight_init(jax.random.key(seed), (width, num_classes), dtype)
+  kernel = initializers.fan_in(
+    jax.random.key(seed), (width, num_classes), dtype
+  )
   weights = {
     "kernel": jnp.broadcast_to(kernel, (heads, width, num_classes)),
     "bias": jnp.zeros((heads, num_classes), dtype),

@@ -10,11 +10,6 @@ import jax.numpy as jnp
 from byol_flax.models import heads, resnet
 from input_pipeline.errors import UsageError
 
-# Mean and deviation of ImageNet's channels; the authors normalise every data
-# set by them.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 @flax.struct.dataclass
 class Outputs:
@@ -37,7 +32,7 @@ class ByolNetwork(nn.Module):
   """Online or target network; both have all parts (paper.md §1.3).
 
   Attributes:
-    encoder: images [B, V, H, W, 3] to representations [B, V, F].
+    encoder: images, uint8 [B, V, H, W, 3], to representations [B, V, F].
     projector: [B, V, F] to [B, V, D].
     predictor: [B, V, D] to [B, V, D].
     num_classes: K of the online classifier; 0 leaves it out.
@@ -65,8 +60,7 @@ class ByolNetwork(nn.Module):
     `train` normalises with the statistics of this batch, separately for each
     view, and updates the running averages (collection "batch_stats").
     """
-    x = normalize(images, self.param_dtype).astype(self.dtype)
-    representation = self.encoder(x, train=train)
+    representation = self.encoder(images, train=train)
     projection = self.projector(representation, train=train)
     prediction = self.predictor(projection, train=train)
     if self.num_classes:
@@ -77,14 +71,6 @@ class ByolNetwork(nn.Module):
     else:
       logits = jnp.zeros((*representation.shape[:-1], 0), self.param_dtype)
     return Outputs(representation, projection, prediction, logits)
-
-
-def normalize(images: jax.Array, dtype: Any) -> jax.Array:
-  """Scales uint8 [..., 3] to [0, 1], then by ImageNet's mean and deviation."""
-  shape = (1,) * (images.ndim - 1) + (3,)
-  mean = jnp.asarray(IMAGENET_MEAN, dtype).reshape(shape)
-  std = jnp.asarray(IMAGENET_STD, dtype).reshape(shape)
-  return (images.astype(dtype) / 255 - mean) / std
 
 
 def make_network(

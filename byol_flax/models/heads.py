@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from byol_flax.models import layers, resnet
+from byol_flax.models import initializers, layers
 
 
 class MLP(nn.Module):
@@ -48,7 +48,7 @@ def linear(
   return layers.Linear(
     size,
     use_bias=bias,
-    kernel_init=resnet.weight_init,
+    kernel_init=initializers.fan_in,
     dtype=dtype,
     param_dtype=param_dtype,
     name=name,

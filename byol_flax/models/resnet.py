@@ -12,14 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from byol_flax.models import batch_norm, layers
-
-# σ = 1/sqrt(fan_in), cut at ±2σ and, unlike `lecun_normal`, not rescaled for
-# the cut: 0.87962566 is the standard deviation that remains (paper.md §2.3).
-weight_init = nn.initializers.variance_scaling(
-  0.87962566103423978**2, "fan_in", "truncated_normal"
-)
-
+from byol_flax.models import batch_norm, initializers, layers, pixels
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -104,6 +97,8 @@ class Block(nn.Module):
 class ResNet(nn.Module):
   """Encoder f: images to representations.
 
+  It scales the images itself, so that none of its users can forget to.
+
   Attributes:
     architecture: depth and shape.
     width: multiplier of all channels.
@@ -135,10 +130,11 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-    """Maps images [B, V, H, W, 3] to representations [B, V, F]."""
+    """Maps images, uint8 [B, V, H, W, 3], to representations [B, V, F]."""
+    x = pixels.normalize(images, self.param_dtype).astype(self.dtype)
     conv = functools.partial(
       layers.Conv,
-      kernel_init=weight_init,
+      kernel_init=initializers.fan_in,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
@@ -148,7 +144,7 @@ class ResNet(nn.Module):
       (3, 3) if small else (7, 7),
       strides=1 if small else 2,
       name="stem_conv",
-    )(images)
+    )(x)
     norm = self.norm(name="stem_norm")
     # ReLU keeps the order of values, so it may follow the pooling.
     x = nn.relu(norm(x, train=train, max_pool=None if small else max_pool))

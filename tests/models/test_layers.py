@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_flax.models import layers, resnet
+from byol_flax.models import initializers, layers
 
 RNG = np.random.default_rng(0)
 
@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 def pair(shape, dtype=jnp.float32, **options):
   """Our layer and Flax's."""
   types = {"dtype": dtype, "param_dtype": jnp.float32}
-  shared = {"kernel_init": resnet.weight_init, **types}
+  shared = {"kernel_init": initializers.fan_in, **types}
   if "strides" in options:
     theirs = nn.Conv(5, **options, padding="SAME", use_bias=False, **shared)
     return layers.Conv(5, **options, **shared), theirs

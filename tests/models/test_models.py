@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from byol_flax import trees
-from byol_flax.models import batch_norm, byol, resnet
+from byol_flax.models import batch_norm, byol, pixels, resnet
 from input_pipeline.errors import UsageError
 from tests import tiny
 
@@ -291,17 +291,17 @@ def test_a_network_is_imported_without_the_input():
 
 
 def test_normalised_range_is_the_papers():
-  mean, std = np.array([byol.IMAGENET_MEAN, byol.IMAGENET_STD])
+  mean, std = np.array([pixels.IMAGENET_MEAN, pixels.IMAGENET_STD])
   low, high = (0 - mean) / std, (1 - mean) / std
   np.testing.assert_allclose(low, [-2.11790, -2.03571, -1.80444], atol=1e-5)
   np.testing.assert_allclose(high, [2.24891, 2.42857, 2.64], atol=1e-5)
 
 
 def test_images_are_normalised_once():
-  pixels = random_images(2, 3, 3)
-  expected = (pixels / 255 - byol.IMAGENET_MEAN) / byol.IMAGENET_STD
+  colors = random_images(2, 3, 3)
+  expected = (colors / 255 - pixels.IMAGENET_MEAN) / pixels.IMAGENET_STD
   np.testing.assert_allclose(
-    byol.normalize(pixels, jnp.float32), expected, rtol=1e-5, atol=1e-6
+    pixels.normalize(colors, jnp.float32), expected, rtol=1e-5, atol=1e-6
   )
 
 
