@@ -29,9 +29,13 @@ def view(*, blur_probability: float, solarize_probability: float) -> ConfigDict:
     {
       "crop_area": (0.08, 1.0),
       "crop_aspect": (3 / 4, 4 / 3),
+      # A window larger than the image is cut to it; "retried" draws another, as
+      # SimCLR's code does, see input_pipeline/retried_crops.py.
+      "crop_sampling": "clamped",
       "flip_probability": 0.5,
       "jitter_probability": 0.8,
       "brightness": 0.4,
+      "brightness_mode": "add",  # or "multiply", as SimCLR v2 does
       "contrast": 0.4,
       "saturation": 0.2,
       "hue": 0.1,

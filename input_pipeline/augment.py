@@ -13,17 +13,19 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from input_pipeline import image_ops
+from input_pipeline import image_ops, retried_crops
 from input_pipeline.rand_augment import RandAugment
 
 # (field of ViewDraw, op, the number that changes nothing). `ViewDraw.order` has
-# positions in this tuple.
+# four positions in this tuple, one of which is that of either brightness.
 JITTER_OPS = (
   ("brightness", image_ops.adjust_brightness, 0.0),
   ("contrast", image_ops.adjust_contrast, 1.0),
   ("saturation", image_ops.adjust_saturation, 1.0),
   ("hue", image_ops.adjust_hue, 0.0),
+  ("brightness", image_ops.multiply_brightness, 1.0),
 )
+ADD, MULTIPLY = 0, 4  # positions of the two
 
 Range = tuple[float, float]
 
@@ -35,9 +37,13 @@ class View:
   Attributes:
     crop_area: range of the window's share of the image, uniform.
     crop_aspect: range of the window's width / height, log-uniform.
+    crop_sampling: "clamped" cuts a window to the image; "retried" draws another
+      (`retried_crops`), where height and aspect are uniform instead.
     flip_probability: of mirroring left and right.
     jitter_probability: of all four colour ops, in random order.
     brightness: most that is added or subtracted.
+    brightness_mode: "add", or "multiply" by a factor that differs from one by
+      `brightness` at most.
     contrast: most by which the factor differs from one.
     saturation: most by which the factor differs from one.
     hue: most that is turned either way, in turns.
@@ -50,9 +56,11 @@ class View:
 
   crop_area: Range
   crop_aspect: Range
+  crop_sampling: str
   flip_probability: float
   jitter_probability: float
   brightness: float
+  brightness_mode: str
   contrast: float
   saturation: float
   hue: float
@@ -69,8 +77,8 @@ class ViewDraw(NamedTuple):
   box: image_ops.Box  # (y, x, h, w) of the crop.
   flip: bool
   jitter: bool
-  order: tuple[int, ...]  # Permutation of JITTER_OPS.
-  brightness: float  # Added.
+  order: tuple[int, ...]  # Positions in JITTER_OPS.
+  brightness: float  # Added, or a factor; the order tells.
   contrast: float  # Factor.
   saturation: float  # Factor.
   hue: float  # Turns.
@@ -90,19 +98,21 @@ def sample_view(
   the image. So no setting changes the random numbers of another.
   """
   u = rng.random(18).tolist()
+  multiplies = view.brightness_mode == "multiply"
 
   def around(center: float, most: float, uniform: float) -> float:
     return center + most * (2 * uniform - 1)
 
   low, high = view.blur_sigma
   return ViewDraw(
-    box=image_ops.sample_crop(
-      height, width, (u[0], u[1], u[2], u[3]), view.crop_area, view.crop_aspect
-    ),
+    box=_sample_box(view, height, width, (u[0], u[1], u[2], u[3])),
     flip=u[4] < view.flip_probability,
     jitter=u[5] < view.jitter_probability,
-    order=tuple(sorted(range(4), key=u[6:10].__getitem__)),
-    brightness=around(0.0, view.brightness, u[10]),
+    order=tuple(
+      MULTIPLY if multiplies and k == ADD else k
+      for k in sorted(range(4), key=u[6:10].__getitem__)
+    ),
+    brightness=around(float(multiplies), view.brightness, u[10]),
     contrast=around(1.0, view.contrast, u[11]),
     saturation=around(1.0, view.saturation, u[12]),
     hue=around(0.0, view.hue, u[13]),
@@ -112,6 +122,23 @@ def sample_view(
     solarize=u[17] < view.solarize_probability,
     threshold=view.solarize_threshold,
   )
+
+
+def _sample_box(
+  view: View,
+  height: int,
+  width: int,
+  uniform: tuple[float, float, float, float],
+) -> image_ops.Box:
+  """The window of a view, by four numbers from 0 to 1."""
+  if view.crop_sampling == "clamped":
+    return image_ops.sample_crop(
+      height, width, uniform, view.crop_area, view.crop_aspect
+    )
+  box: image_ops.Box = retried_crops.sample(
+    height, width, *uniform, *view.crop_area, *view.crop_aspect
+  )
+  return box
 
 
 def apply_view(image: np.ndarray, draw: ViewDraw, size: int) -> np.ndarray:

@@ -23,7 +23,7 @@ import math
 import grain
 import numpy as np
 
-from input_pipeline import augment, loops
+from input_pipeline import augment, loops, retried_crops
 from input_pipeline.errors import RunError
 
 _u64 = np.uint64
@@ -34,6 +34,7 @@ _S1, _S2, _S8, _S11, _S32 = (_u64(n) for n in (1, 2, 8, 11, 32))
 _ROUNDS = 4  # of the cipher, as Grain calls it
 _LEAST_BITS = 16  # of the cipher's block
 _UNIFORMS = 18  # random numbers that a view takes
+_ADD, _MULTIPLY = augment.ADD, augment.MULTIPLY  # Numba reads constants here
 
 
 def generator_key(seed: int) -> np.ndarray:
@@ -42,7 +43,7 @@ def generator_key(seed: int) -> np.ndarray:
 
 
 def settings(view: augment.View) -> np.ndarray:
-  """The numbers of a view in the order of `_draw_view`: float64 [16]."""
+  """The numbers of a view in the order of `_draw_view`: float64 [18]."""
   return np.array(
     [
       *view.crop_area,
@@ -58,6 +59,8 @@ def settings(view: augment.View) -> np.ndarray:
       *view.blur_sigma,
       view.solarize_probability,
       view.solarize_threshold,
+      view.crop_sampling == "retried",
+      view.brightness_mode == "multiply",
     ],
     np.float64,
   )
@@ -94,7 +97,7 @@ def draw(
     first: position in the stream.
     sizes: int32 [n, 2], heights and widths of the images.
     key: from `generator_key`.
-    views: float64 [2, 16], from `settings`.
+    views: float64 [2, 18], from `settings`.
 
   Returns:
     float32 [n, 2, augment.DRAW_SIZE]; see `augment.pack`.
@@ -225,16 +228,35 @@ def _draw(first, sizes, key, views, out):
 
 
 @_compiled
-def _draw_view(height, width, u, view, out):
-  """`augment.sample_view` and `augment.pack`."""
+def _clamped(height, width, u, view):
+  """`image_ops.sample_crop`."""
   target = height * width * (view[0] + u[0] * (view[1] - view[0]))
   ratio = view[2] * (view[3] / view[2]) ** u[1]
   # A half is rounded to the even number, as in Python.
   w = min(max(int(np.rint(math.sqrt(target * ratio))), 1), width)
   h = min(max(int(np.rint(math.sqrt(target / ratio))), 1), height)
-  out[0] = int(u[3] * (height - h + 1))
-  out[1] = int(u[2] * (width - w + 1))
-  out[2], out[3] = h, w
+  return int(u[3] * (height - h + 1)), int(u[2] * (width - w + 1)), h, w
+
+
+@_compiled
+def _draw_view(height, width, u, view, out):
+  """`augment.sample_view` and `augment.pack`."""
+  if view[16]:
+    box = retried_crops.sample(
+      height,
+      width,
+      u[0],
+      u[1],
+      u[2],
+      u[3],
+      view[0],
+      view[1],
+      view[2],
+      view[3],
+    )
+  else:
+    box = _clamped(height, width, u, view)
+  out[0], out[1], out[2], out[3] = box
   out[4] = u[4] < view[4]  # flip
   out[5] = u[5] < view[5]  # jitter
   for k in range(4):  # the order of the four, by their numbers
@@ -242,8 +264,8 @@ def _draw_view(height, width, u, view, out):
     for other in range(4):
       less = u[6 + other] < u[6 + k]
       place += less or (u[6 + other] == u[6 + k] and other < k)
-    out[6 + place] = k
-  out[10] = 0.0 + view[6] * (2 * u[10] - 1)  # brightness
+    out[6 + place] = _MULTIPLY if view[17] and k == _ADD else k
+  out[10] = view[17] + view[6] * (2 * u[10] - 1)  # brightness
   out[11] = 1.0 + view[7] * (2 * u[11] - 1)  # contrast
   out[12] = 1.0 + view[8] * (2 * u[12] - 1)  # saturation
   out[13] = 0.0 + view[9] * (2 * u[13] - 1)  # hue

@@ -140,8 +140,13 @@ def to_image(planes: Planes) -> np.ndarray:
 
 
 def adjust_brightness(planes: Planes, delta: float) -> None:
-  """Adds `delta` to all of [3, W, H] (as SimCLR v1; torchvision multiplies)."""
+  """Adds `delta` to all of [3, W, H] (as SimCLR v1)."""
   _brightness(planes, _f32(delta))
+
+
+def multiply_brightness(planes: Planes, factor: float) -> None:
+  """Multiplies all of [3, W, H] by `factor` (as SimCLR v2 and torchvision)."""
+  _multiplied(planes, _f32(factor))
 
 
 def adjust_contrast(planes: Planes, factor: float) -> None:
@@ -191,6 +196,7 @@ def compile_all() -> None:
   """Compiles every loop, which takes some seconds the first time."""
   planes = crop_planes(np.zeros((4, 4, 3), np.uint8), (0, 0, 4, 4), 4)
   adjust_brightness(planes, 0.1)
+  multiply_brightness(planes, 1.1)
   adjust_contrast(planes, 1.1)
   adjust_saturation(planes, 1.1)
   adjust_hue(planes, 0.1)
@@ -277,6 +283,13 @@ def _brightness(planes, delta):
   values = planes.reshape(-1)
   for i in range(len(values)):
     values[i] = min(max(values[i] + delta, _f32(0)), _f32(1))
+
+
+@_compiled
+def _multiplied(planes, factor):
+  values = planes.reshape(-1)
+  for i in range(len(values)):
+    values[i] = min(values[i] * factor, _f32(1))
 
 
 @_compiled

@@ -74,8 +74,13 @@ def flip(image: np.ndarray) -> np.ndarray:
 
 
 def adjust_brightness(image: np.ndarray, delta: float) -> np.ndarray:
-  """Adds `delta` to all of [H, W, 3] (as SimCLR v1; torchvision multiplies)."""
+  """Adds `delta` to all of [H, W, 3] (as SimCLR v1)."""
   return _clip(image + np.float32(delta))
+
+
+def multiply_brightness(image: np.ndarray, factor: float) -> np.ndarray:
+  """Multiplies all of [H, W, 3] by `factor` (as SimCLR v2 and torchvision)."""
+  return _clip(image * np.float32(factor))
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
@@ -137,6 +142,7 @@ def apply_view(image: np.ndarray, draw, size: int) -> np.ndarray:
     (adjust_contrast, draw.contrast),
     (adjust_saturation, draw.saturation),
     (adjust_hue, draw.hue),
+    (multiply_brightness, draw.brightness),
   )
   if draw.jitter:
     for k in draw.order:

@@ -18,6 +18,7 @@ def on_image(op):
 
 
 adjust_brightness = on_image(image_ops.adjust_brightness)
+multiply_brightness = on_image(image_ops.multiply_brightness)
 adjust_contrast = on_image(image_ops.adjust_contrast)
 adjust_saturation = on_image(image_ops.adjust_saturation)
 adjust_hue = on_image(image_ops.adjust_hue)

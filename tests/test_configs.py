@@ -132,9 +132,11 @@ def test_views_are_table_6():
   shared = {
     "crop_area": (0.08, 1.0),
     "crop_aspect": (3 / 4, 4 / 3),
+    "crop_sampling": "clamped",
     "flip_probability": 0.5,
     "jitter_probability": 0.8,
     "brightness": 0.4,
+    "brightness_mode": "add",
     "contrast": 0.4,
     "saturation": 0.2,
     "hue": 0.1,

@@ -13,7 +13,7 @@ from byol_flax.pretrain.places import Place
 SIZE = 8  # pixels
 CLASSES = 4
 
-stack_views = device_augment.make_views(Place.HOST, size=SIZE)
+stack_views = device_augment.make_views(Place.HOST, size=SIZE, multiplies=False)
 
 
 def make_network(num_classes=CLASSES, dtype=jnp.float32):

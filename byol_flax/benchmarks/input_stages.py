@@ -206,7 +206,9 @@ def _color_times(
   times = {}
   ops: dict[str, tuple[Callable[[int], Any], str]] = {
     name: (_jitter(planes, op, draws, name), "jitter_probability")
-    for name, op, _ in augment.JITTER_OPS
+    for name, op, _ in (
+      augment.JITTER_OPS[k] for k in sorted(draws[0][0].order)
+    )
   }
   ops["grayscale"] = (
     lambda i: image_ops.to_grayscale(planes[i]),

@@ -35,9 +35,11 @@ _THREADS = Whole(1, 10_000)
 _VIEW: dict[str, Bound] = {
   "crop_area": Interval(Real(0, 1, above=True)),
   "crop_aspect": Interval(Real(1e-3, 1e3)),
+  "crop_sampling": OneOf("clamped", "retried"),
   "flip_probability": _SHARE,
   "jitter_probability": _SHARE,
   "brightness": _SHARE,
+  "brightness_mode": OneOf("add", "multiply"),
   "contrast": _SHARE,
   "saturation": _SHARE,
   "hue": Real(0, 0.5),

@@ -133,7 +133,14 @@ def build(
   batch = device_augment.abstract_batch(
     mesh, place, batch_size=config.batch_size, size=size, resident=resident
   )
-  make_views = device_augment.make_views(place, size=size)
+  make_views = device_augment.make_views(
+    place,
+    size=size,
+    multiplies=any(
+      view.brightness_mode == "multiply"
+      for view in (config.augment.view1, config.augment.view2)
+    ),
+  )
   shapes = jax.eval_shape(abstract_state)
   kept = jax.tree.map(lambda x: sharding.cut(mesh, x.shape), shapes)
   whole = sharding.replicated(mesh)

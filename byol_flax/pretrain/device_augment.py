@@ -57,7 +57,9 @@ def abstract_batch(
   return batch
 
 
-def make_views(place: Place, *, size: int) -> Callable[[Batch], jax.Array]:
+def make_views(
+  place: Place, *, size: int, multiplies: bool
+) -> Callable[[Batch], jax.Array]:
   """Returns batch -> views, uint8 [B, 2, S, S, 3], view1 and view2.
 
   Args:
@@ -65,6 +67,7 @@ def make_views(place: Place, *, size: int) -> Callable[[Batch], jax.Array]:
       changed here; or the numbers of images that lie on the devices, which are
       cropped here, too.
     size: S, in pixels.
+    multiplies: whether a view has the brightness_mode "multiply".
   """
 
   def finished(batch: Batch) -> jax.Array:
@@ -72,7 +75,7 @@ def make_views(place: Place, *, size: int) -> Callable[[Batch], jax.Array]:
 
   def color(crop: jax.Array, packed: jax.Array) -> jax.Array:
     image = crop.astype(jnp.float32) / 255
-    return _to_uint8(change_colors(image, augment.unpack(packed)))
+    return _to_uint8(change_colors(image, augment.unpack(packed), multiplies))
 
   def colored(batch: Batch) -> jax.Array:
     return jax.vmap(jax.vmap(color))(finished(batch), batch["draw"])
@@ -82,7 +85,7 @@ def make_views(place: Place, *, size: int) -> Callable[[Batch], jax.Array]:
   ) -> jax.Array:
     draw = augment.unpack(packed)
     image = crop(images[index], turned, draw, size)
-    return _to_uint8(change_colors(image, draw))
+    return _to_uint8(change_colors(image, draw, multiplies))
 
   def cropped(batch: Batch) -> jax.Array:
     views = jax.vmap(view, in_axes=(None, None, None, 0))
@@ -152,17 +155,24 @@ def resampling(
   return weight / jnp.sum(weight, axis=-1, keepdims=True)
 
 
-def change_colors(image: jax.Array, draw: augment.ViewDraw) -> jax.Array:
-  """Applies all of a view's operations but the crop to float32 [S, S, 3]."""
+def change_colors(
+  image: jax.Array, draw: augment.ViewDraw, multiplies: bool
+) -> jax.Array:
+  """Applies all of a view's operations but the crop to float32 [S, S, 3].
+
+  Only if `multiplies` may the draw multiply the brightness.
+  """
   ops = [  # in the order of `augment.JITTER_OPS`
     lambda x: adjust_brightness(x, draw.brightness),
     lambda x: adjust_contrast(x, draw.contrast),
     lambda x: adjust_saturation(x, draw.saturation),
     lambda x: adjust_hue(x, draw.hue),
   ]
+  if multiplies:
+    ops.append(lambda x: multiply_brightness(x, draw.brightness))
   jittered = image
   for k in draw.order:
-    # Mapped over images, each with its own order, this computes all four.
+    # Mapped over images, each with its own order, this computes all ops.
     jittered = jax.lax.switch(jnp.asarray(k, jnp.int32), ops, jittered)
   out = jnp.where(draw.jitter, jittered, image)
   out = jnp.where(draw.grayscale, to_grayscale(out), out)
@@ -173,6 +183,11 @@ def change_colors(image: jax.Array, draw: augment.ViewDraw) -> jax.Array:
 def adjust_brightness(image: jax.Array, delta: ArrayLike) -> jax.Array:
   """Adds `delta` [] to all of [S, S, 3]."""
   return jnp.clip(image + delta, 0, 1)
+
+
+def multiply_brightness(image: jax.Array, factor: ArrayLike) -> jax.Array:
+  """Multiplies all of [S, S, 3] by `factor` []."""
+  return jnp.clip(image * factor, 0, 1)
 
 
 def adjust_contrast(image: jax.Array, factor: ArrayLike) -> jax.Array:

@@ -20,6 +20,11 @@ ADDED_SINCE: dict[str, Any] = {
   "gradient_dtype": "activations",  # the layers cast weights, as Flax's do
   "checkpoint.save_on_interrupt": False,  # Ctrl-C always ended at once
   "augment.scaled_decoding": False,  # images were decoded whole
+  # There was one way to draw a window and to change the brightness.
+  "augment.view1.crop_sampling": "clamped",
+  "augment.view1.brightness_mode": "add",
+  "augment.view2.crop_sampling": "clamped",
+  "augment.view2.brightness_mode": "add",
 }
 
 # A key that configs lost after format 1 -> the value to which today's code

@@ -12,9 +12,11 @@ from input_pipeline import augment
 BOTH = {
   "crop_area": (0.08, 1.0),
   "crop_aspect": (3 / 4, 4 / 3),
+  "crop_sampling": "clamped",
   "flip_probability": 0.5,
   "jitter_probability": 0.8,
   "brightness": 0.4,
+  "brightness_mode": "add",
   "contrast": 0.4,
   "saturation": 0.2,
   "hue": 0.1,
@@ -24,6 +26,9 @@ BOTH = {
 }
 VIEW1 = augment.View(**BOTH, blur_probability=1.0, solarize_probability=0.0)
 VIEW2 = augment.View(**BOTH, blur_probability=0.1, solarize_probability=0.2)
+MULTIPLIED = dataclasses.replace(
+  VIEW2, brightness_mode="multiply", crop_sampling="retried"
+)
 # A view on which nothing happens but the resize of the whole image.
 STILL = dataclasses.replace(
   VIEW1,
@@ -175,7 +180,7 @@ def test_grayscale_does_not_depend_on_jitter(draws, view):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (480, 640), (3, 900)])
-@pytest.mark.parametrize("view", [VIEW1, VIEW2, STILL])
+@pytest.mark.parametrize("view", [VIEW1, VIEW2, STILL, MULTIPLIED])
 def test_a_view_takes_eighteen_numbers(view, size):
   rng = np.random.default_rng(11)
   augment.sample_view(view, *size, rng)
@@ -189,6 +194,23 @@ def test_a_setting_moves_only_its_own_number():
   )
   assert two.hue == pytest.approx(one.hue / 2)
   assert two == one._replace(hue=two.hue)
+
+
+def test_brightness_is_multiplied_by_what_would_have_been_added():
+  """By one and the same number, whose place in the order stays."""
+  for seed in range(20):
+    added, multiplied = (
+      augment.sample_view(view, 50, 60, np.random.default_rng(seed))
+      for view in (
+        VIEW1,
+        dataclasses.replace(VIEW1, brightness_mode="multiply"),
+      )
+    )
+    assert multiplied.brightness == pytest.approx(1 + added.brightness)
+    assert multiplied == added._replace(
+      brightness=multiplied.brightness,
+      order=tuple(4 if k == 0 else k for k in added.order),
+    )
 
 
 # What a draw does.
@@ -207,6 +229,7 @@ def oracle_view(image, draw, size) -> np.ndarray:
       lambda x: tf.image.adjust_contrast(x, draw.contrast),
       lambda x: tf.image.adjust_saturation(x, draw.saturation),
       lambda x: tf.image.adjust_hue(x, draw.hue),
+      lambda x: x * draw.brightness,
     ]
     for k in draw.order:
       out = np.clip(ops[k](out), 0, 1)
@@ -227,7 +250,7 @@ def oracle_view(image, draw, size) -> np.ndarray:
   return np.rint(out * 255)
 
 
-@pytest.mark.parametrize("view", [VIEW1, VIEW2])
+@pytest.mark.parametrize("view", [VIEW1, VIEW2, MULTIPLIED])
 def test_apply_view_is_the_authors_sequence(view):
   # Solarize also after a blur, and often enough to see it.
   view = dataclasses.replace(view, solarize_probability=0.5)

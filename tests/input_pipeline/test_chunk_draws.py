@@ -20,7 +20,12 @@ from input_pipeline.unreadable import UnreadableImages
 from tests.input_pipeline.test_pipeline import VIEW, Numbered
 
 OTHER = dataclasses.replace(
-  VIEW, crop_area=(0.08, 0.9), hue=0.2, solarize_threshold=0.4
+  VIEW,
+  crop_area=(0.08, 0.9),
+  crop_sampling="retried",
+  brightness_mode="multiply",
+  hue=0.2,
+  solarize_threshold=0.4,
 )
 
 

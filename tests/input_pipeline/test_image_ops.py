@@ -105,6 +105,7 @@ def test_color_ops_are_tensorflows():
   image = random_image(5, 13, 17)
   pairs = [
     (planes.adjust_brightness, tf.image.adjust_brightness, -0.31),
+    (planes.multiply_brightness, tf.multiply, 1.6),
     (planes.adjust_contrast, tf.image.adjust_contrast, 1.37),
     (planes.adjust_saturation, tf.image.adjust_saturation, 1.19),
     (planes.adjust_hue, tf.image.adjust_hue, -0.09),
@@ -183,6 +184,7 @@ def test_solarize_inverts_from_the_threshold_on(threshold):
   [
     (planes.adjust_brightness, 0.4),
     (planes.adjust_brightness, -0.4),
+    (planes.multiply_brightness, 1.4),
     (planes.adjust_contrast, 1.4),
     (planes.adjust_saturation, 1.2),
     (planes.adjust_hue, -0.1),

@@ -24,9 +24,11 @@ from input_pipeline.unreadable import UnreadableImages
 VIEW = augment.View(
   crop_area=(0.3, 1.0),
   crop_aspect=(3 / 4, 4 / 3),
+  crop_sampling="clamped",
   flip_probability=0.5,
   jitter_probability=0.8,
   brightness=0.4,
+  brightness_mode="add",
   contrast=0.4,
   saturation=0.2,
   hue=0.1,

@@ -31,16 +31,21 @@ pytestmark = pytest.mark.xdist_group("device_augment")
 B, SIZE = 6, 40
 SETTINGS = byol.get_config().augment
 VIEWS = [
-  # All that a view can draw, often.
+  # All that a view can draw, often; brightness in both ways.
   augment.View(
     **{
       **SETTINGS[name].to_dict(),
       "grayscale_probability": 0.3,
       "blur_probability": 0.5,
       "solarize_probability": 0.4,
+      "brightness_mode": mode,
+      "crop_sampling": sampling,
     }
   )
-  for name in ("view1", "view2")
+  for name, mode, sampling in (
+    ("view1", "add", "clamped"),
+    ("view2", "multiply", "retried"),
+  )
 ]
 
 
@@ -57,6 +62,7 @@ def spread(low, high):
   ("name", "values"),
   [
     ("adjust_brightness", spread(-0.4, 0.4)),
+    ("multiply_brightness", spread(0.2, 1.8)),
     ("adjust_contrast", spread(0.6, 1.4)),
     ("adjust_saturation", spread(0.0, 2.0)),
     ("adjust_hue", spread(-0.5, 0.5)),
@@ -182,9 +188,9 @@ def test_draws_are_the_same_wherever_views_are_made(three_ways):
   ],
 )
 def test_whole_views_are_the_hosts(three_ways, way, place, close):
-  make_views = device_augment.make_views(place, size=SIZE)
+  make_views = device_augment.make_views(place, size=SIZE, multiplies=True)
   found = np.asarray(jax.jit(make_views)(three_ways[way]))
-  host = device_augment.make_views(Place.HOST, size=SIZE)
+  host = device_augment.make_views(Place.HOST, size=SIZE, multiplies=True)
   expected = np.asarray(host(three_ways[0]))
   assert found.dtype == np.uint8
   difference = np.abs(found.astype(int) - expected)
