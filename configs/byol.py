@@ -48,6 +48,19 @@ def view(*, blur_probability: float, solarize_probability: float) -> ConfigDict:
   )
 
 
+def head() -> ConfigDict:
+  """The paper's projector or predictor (§3.3)."""
+  return ConfigDict(
+    {
+      "layers": 2,  # linear ones; BatchNorm and ReLU follow all but the last
+      "hidden_size": 4096,
+      "output_size": 256,
+      "final_bias": False,  # True in the paper's pseudo-code (paper.md §10)
+      "final_norm": False,  # SimCLR has a BatchNorm without offset at the end
+    }
+  )
+
+
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config; `arg` is explained at the top of this file."""
   given = common.parse_arg(
@@ -98,10 +111,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
       # Keep only the blocks' inputs for the gradient: less memory, more work.
       "recompute": False,
     },
-    # §3.3; final_bias is True in the paper's pseudo-code (row 2).
-    "projector": {"hidden_size": 4096, "output_size": 256, "final_bias": False},
-    "predictor": {"hidden_size": 4096, "output_size": 256, "final_bias": False},
+    "projector": head(),
+    # The same; without layers the projection itself is the prediction.
+    "predictor": head(),
     "batch_norm": {"decay": 0.9, "epsilon": 1e-5},  # authors' configs/byol.py
+    # Or "he" or "simclr", see byol_flax/models/initializers.py.
+    "initializer": "fan_in",
+    # By ImageNet's mean and deviation, or "unit": only to [0, 1], as SimCLR.
+    # An encoder is evaluated as it was trained.
+    "input_scaling": "imagenet",
   }
 
   config.data = {"name": "imagenet2012", "split": "train"}

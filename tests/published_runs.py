@@ -73,6 +73,8 @@ def classifier() -> Classifier:
     shortcut="projection",
     zero_init_last=False,
     recompute=False,
+    initializer="fan_in",
+    input_scaling="imagenet",
     norm=resnet.make_norm(decay=0.9, epsilon=1e-5, **types),
     **types,
   )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_flax.models import byol, heads, resnet
+from byol_flax.models import byol, heads, initializers, resnet
 from byol_flax.pretrain import device_augment
 from byol_flax.pretrain.places import Place
 
@@ -21,7 +21,14 @@ def make_network(num_classes=CLASSES, dtype=jnp.float32):
   types = {"dtype": dtype, "param_dtype": dtype}
   norm = resnet.make_norm(decay=0.9, epsilon=1e-5, **types)
   mlp = heads.MLP(
-    hidden_size=64, output_size=8, final_bias=False, norm=norm, **types
+    layers=2,
+    hidden_size=64,
+    output_size=8,
+    final_bias=False,
+    final_norm=False,
+    kernel_init=initializers.fan_in,
+    norm=norm,
+    **types,
   )
   return byol.ByolNetwork(
     encoder=resnet.ResNet(
@@ -33,12 +40,15 @@ def make_network(num_classes=CLASSES, dtype=jnp.float32):
       shortcut="projection",
       zero_init_last=False,
       recompute=False,
+      input_scaling="imagenet",
+      kernel_init=initializers.fan_in,
       norm=norm,
       **types,
     ),
     projector=mlp,
     predictor=mlp.clone(),
     num_classes=num_classes,
+    classifier_init=initializers.fan_in,
     **types,
   )
 

@@ -53,6 +53,7 @@ _HEAD: dict[str, Bound] = {
   "hidden_size": Whole(1),
   "output_size": Whole(1),
   "final_bias": Switch(),
+  "final_norm": Switch(),
 }
 
 
@@ -104,10 +105,14 @@ RUN: dict[str, Bound] = {
   "model.encoder.shortcut": OneOf("projection", "identity"),
   "model.encoder.zero_init_last": Switch(),
   "model.encoder.recompute": Switch(),
+  "model.projector.layers": Whole(1, 100),
   **_rows("model.projector", _HEAD),
+  "model.predictor.layers": Whole(0, 100),
   **_rows("model.predictor", _HEAD),
   "model.batch_norm.decay": Real(0, 1, below=True),
   "model.batch_norm.epsilon": Real(1e-30, 1),  # a variance may be 0
+  "model.initializer": OneOf("fan_in", "he", "simclr"),
+  "model.input_scaling": OneOf("imagenet", "unit"),
   "data.name": DataSet(),
   "data.split": Text(),
   "augment.size": Whole(1, 65_535),

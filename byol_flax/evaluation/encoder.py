@@ -236,7 +236,13 @@ def _describe(
   model = config["model"]
   norm = resnet.make_norm(**model["batch_norm"], **types)
   return Encoder(
-    module=byol.make_encoder(**model["encoder"], norm=norm, **types),
+    module=byol.make_encoder(
+      **model["encoder"],
+      initializer=model["initializer"],
+      input_scaling=model["input_scaling"],
+      norm=norm,
+      **types,
+    ),
     variables=variables,
     crop=augment.EvalCrop(
       size=config["augment"]["size"], ratio=config["evaluation"]["crop_ratio"]

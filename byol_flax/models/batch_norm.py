@@ -26,6 +26,7 @@ class BatchNorm(nn.Module):
     dtype: of the output.
     param_dtype: of parameters, statistics and the normalisation itself.
     scale_init: initialiser of the scale; the offset starts at 0.
+    use_offset: whether there is an offset.
   """
 
   decay: float
@@ -33,6 +34,7 @@ class BatchNorm(nn.Module):
   dtype: Any
   param_dtype: Any
   scale_init: nn.initializers.Initializer = nn.initializers.ones
+  use_offset: bool = True
 
   @nn.compact
   def __call__(
@@ -54,9 +56,10 @@ class BatchNorm(nn.Module):
     """
     shape = (x.shape[-1],)
     scale = self.param("scale", self.scale_init, shape, self.param_dtype)
-    offset = self.param(
-      "offset", nn.initializers.zeros, shape, self.param_dtype
-    )
+    if self.use_offset:
+      offset = self.param(
+        "offset", nn.initializers.zeros, shape, self.param_dtype
+      )
     average = {
       "mean": self.variable(
         "batch_stats", "mean", jnp.zeros, shape, self.param_dtype
@@ -101,5 +104,7 @@ class BatchNorm(nn.Module):
       return statistic.reshape(1, views, *(1,) * (kept.ndim - 3), channels)
 
     multiplier = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
-    y = (kept - spread(mean)) * spread(multiplier) + spread(offset[None])
+    y = (kept - spread(mean)) * spread(multiplier)
+    if self.use_offset:
+      y = y + spread(offset[None])
     return y.astype(self.dtype)

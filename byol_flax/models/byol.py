@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from byol_flax.models import heads, resnet
+from byol_flax.models import heads, layers, resnet
+from byol_flax.models.initializers import INITIALIZERS, Initializer
 from input_pipeline.errors import UsageError
 
 
@@ -36,6 +37,7 @@ class ByolNetwork(nn.Module):
     projector: [B, V, F] to [B, V, D].
     predictor: [B, V, D] to [B, V, D].
     num_classes: K of the online classifier; 0 leaves it out.
+    classifier_init: initialiser of its weights.
     dtype: of activations.
     param_dtype: of parameters and outputs.
   """
@@ -44,14 +46,19 @@ class ByolNetwork(nn.Module):
   projector: nn.Module
   predictor: nn.Module
   num_classes: int
+  classifier_init: Initializer
   dtype: Any
   param_dtype: Any
 
   def setup(self) -> None:
     """Adds the online classifier where there are labels."""
     if self.num_classes:
-      self.classifier = heads.linear(
-        self.num_classes, True, self.dtype, self.param_dtype
+      self.classifier = layers.Linear(
+        self.num_classes,
+        use_bias=True,
+        kernel_init=self.classifier_init,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
       )
 
   def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
@@ -79,6 +86,8 @@ def make_network(
   projector: dict[str, Any],
   predictor: dict[str, Any],
   batch_norm: dict[str, Any],
+  initializer: str,
+  input_scaling: str,
   num_classes: int,
   dtype: Any,
   param_dtype: Any = jnp.float32,
@@ -86,10 +95,12 @@ def make_network(
   """Builds the network of a config's `model` section.
 
   Args:
-    encoder: arguments of `make_encoder`.
-    projector: `hidden_size`, `output_size`, `final_bias` of `heads.MLP`.
+    encoder: arguments of `make_encoder`, without those of the whole network.
+    projector: sizes and switches of `heads.MLP`.
     predictor: the same; its output size must be the projector's.
     batch_norm: `decay` and `epsilon`.
+    initializer: of all weights, a key of `INITIALIZERS`.
+    input_scaling: see `pixels.scale`.
     num_classes: K, 0 for data without labels.
     dtype: of activations.
     param_dtype: of parameters, statistics and outputs.
@@ -105,11 +116,20 @@ def make_network(
     )
   types = {"dtype": dtype, "param_dtype": param_dtype}
   norm = resnet.make_norm(**batch_norm, **types)
+  linear = INITIALIZERS[initializer].linear
+  shared = {"kernel_init": linear, "norm": norm, **types}
   return ByolNetwork(
-    encoder=make_encoder(**encoder, norm=norm, **types),
-    projector=heads.MLP(**projector, norm=norm, **types),
-    predictor=heads.MLP(**predictor, norm=norm, **types),
+    encoder=make_encoder(
+      **encoder,
+      initializer=initializer,
+      input_scaling=input_scaling,
+      norm=norm,
+      **types,
+    ),
+    projector=heads.MLP(**projector, **shared),
+    predictor=heads.MLP(**predictor, **shared),
     num_classes=num_classes,
+    classifier_init=linear,
     **types,
   )
 
@@ -122,14 +142,16 @@ def make_encoder(
   shortcut: str,
   zero_init_last: bool,
   recompute: bool,
+  initializer: str,
+  input_scaling: str,
   norm: Any,
   dtype: Any,
   param_dtype: Any = jnp.float32,
 ) -> resnet.ResNet:
-  """Builds the encoder named by a config's `model.encoder` section.
+  """Builds the encoder of a config's `model` section.
 
   Args are those of `resnet.ResNet`; `architecture` is a key of
-  `resnet.ARCHITECTURES`.
+  `resnet.ARCHITECTURES`, and `initializer` one of `INITIALIZERS`.
 
   Raises:
     UsageError: a width that does not suit the architecture.
@@ -147,6 +169,8 @@ def make_encoder(
     shortcut=shortcut,
     zero_init_last=zero_init_last,
     recompute=recompute,
+    input_scaling=input_scaling,
+    kernel_init=INITIALIZERS[initializer].convolution,
     norm=norm,
     dtype=dtype,
     param_dtype=param_dtype,

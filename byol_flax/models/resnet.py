@@ -12,7 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from byol_flax.models import batch_norm, initializers, layers, pixels
+from byol_flax.models import batch_norm, layers, pixels
+from byol_flax.models.initializers import Initializer
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -110,6 +112,8 @@ class ResNet(nn.Module):
       released code) instead of 1 (the paper's runs; paper.md §10 row 1).
     recompute: keep only the input of each block for the gradient and compute
       the rest again: less memory, about a third more work, equal numbers.
+    input_scaling: "imagenet" or "unit", see `pixels.scale`.
+    kernel_init: initialiser of the convolutions.
     norm: makes a BatchNorm, called as norm(name=..., scale_init=...).
     dtype: of activations.
     param_dtype: of weights and of the representation.
@@ -121,6 +125,8 @@ class ResNet(nn.Module):
   shortcut: str
   zero_init_last: bool
   recompute: bool
+  input_scaling: str
+  kernel_init: Initializer
   norm: Any
   dtype: Any
   param_dtype: Any
@@ -131,10 +137,10 @@ class ResNet(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     """Maps images, uint8 [B, V, H, W, 3], to representations [B, V, F]."""
-    x = pixels.normalize(images, self.param_dtype).astype(self.dtype)
+    x = pixels.scale(images, self.input_scaling, self.param_dtype)
     conv = functools.partial(
       layers.Conv,
-      kernel_init=initializers.fan_in,
+      kernel_init=self.kernel_init,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
@@ -144,7 +150,7 @@ class ResNet(nn.Module):
       (3, 3) if small else (7, 7),
       strides=1 if small else 2,
       name="stem_conv",
-    )(x)
+    )(x.astype(self.dtype))
     norm = self.norm(name="stem_norm")
     # ReLU keeps the order of values, so it may follow the pooling.
     x = nn.relu(norm(x, train=train, max_pool=None if small else max_pool))

@@ -20,7 +20,14 @@ ADDED_SINCE: dict[str, Any] = {
   "gradient_dtype": "activations",  # the layers cast weights, as Flax's do
   "checkpoint.save_on_interrupt": False,  # Ctrl-C always ended at once
   "augment.scaled_decoding": False,  # images were decoded whole
-  # There was one way to draw a window and to change the brightness.
+  # There was one shape of head, and one way to start and to scale.
+  "model.projector.layers": 2,
+  "model.projector.final_norm": False,
+  "model.predictor.layers": 2,
+  "model.predictor.final_norm": False,
+  "model.initializer": "fan_in",
+  "model.input_scaling": "imagenet",
+  # And one way to draw a window and to change the brightness.
   "augment.view1.crop_sampling": "clamped",
   "augment.view1.brightness_mode": "add",
   "augment.view2.crop_sampling": "clamped",

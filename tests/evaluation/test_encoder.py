@@ -9,7 +9,7 @@ import pytest
 
 from byol_flax import sharding
 from byol_flax.commands import evaluate
-from byol_flax.evaluation import encoder, place, protocol
+from byol_flax.evaluation import encoder, finetuning, place, protocol
 from byol_flax.models import byol, precision
 from byol_flax.pretrain import train_state
 from byol_flax.runs import checkpoint, distributed, run_files
@@ -162,6 +162,34 @@ def test_random_weights_are_those_that_a_run_begins_with(network):
     begun["params"]["encoder"],
   )
   assert not opened.has_averages
+
+
+def test_an_encoder_is_shown_images_as_it_was_trained(variables):
+  """By every function of the evaluations that shows it some."""
+  scaled = {}
+  for how in ("imagenet", "unit"):
+    config = small_config()
+    config.model.input_scaling = how
+    opened = encoder.without_weights(config, mesh_of(1))
+    own = {name: tree["encoder"] for name, tree in variables.items()}
+    network = byol.make_network(
+      **config.model, num_classes=10, **precision.types_of("auto", "cpu")
+    )
+    scaled[how] = expected(network, variables, 0)
+    np.testing.assert_allclose(
+      encoder.represent(opened.module, own, IMAGES), scaled[how], rtol=1e-5
+    )
+    width = scaled[how].shape[1]
+    head = {"kernel": np.eye(width, dtype="f4"), "bias": np.zeros(width, "f4")}
+    logits, _ = finetuning.forward(
+      opened.module,
+      {"encoder": own["params"], "classifier": head},
+      {"encoder": own["batch_stats"]},
+      IMAGES,
+      train=False,
+    )
+    np.testing.assert_allclose(logits, scaled[how], rtol=1e-4, atol=1e-5)
+  assert np.max(np.abs(scaled["imagenet"] - scaled["unit"])) > 0.01
 
 
 def test_what_cannot_be_opened_is_told(run, tmp_path):

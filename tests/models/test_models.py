@@ -15,7 +15,22 @@ from input_pipeline.errors import UsageError
 from tests import tiny
 
 NORM = {"decay": 0.9, "epsilon": 1e-5}
-MLP = {"hidden_size": 4096, "output_size": 256, "final_bias": False}
+MLP = {
+  "layers": 2,
+  "hidden_size": 4096,
+  "output_size": 256,
+  "final_bias": False,
+  "final_norm": False,
+}
+ENCODER = {
+  "architecture": "resnet8",
+  "width": 1,
+  "stem": "small",
+  "shortcut": "projection",
+  "zero_init_last": False,
+  "recompute": False,
+}
+WEIGHTS = {"initializer": "fan_in", "input_scaling": "imagenet"}
 COUNTS = {  # (architecture, width): parameters of the encoder, paper.md §2.5
   ("resnet8", 1): 79_600,  # not in the paper; with the 7 × 7 stem
   ("resnet18", 1): 11_180_736,
@@ -48,20 +63,14 @@ def make(
   dtype=jnp.float32,
   **encoder,
 ):
-  settings = {
-    "architecture": architecture,
-    "width": width,
-    "stem": "small",
-    "shortcut": "projection",
-    "zero_init_last": False,
-    "recompute": False,
-  }
+  settings = {**ENCODER, "architecture": architecture, "width": width}
   mlp = {**MLP, "hidden_size": 32, "output_size": 16}
   return byol.make_network(
     encoder=settings | encoder,
     projector=mlp,
     predictor=mlp,
     batch_norm=NORM,
+    **WEIGHTS,
     num_classes=num_classes,
     dtype=dtype,
   )
@@ -75,6 +84,7 @@ def encoder_shapes(architecture, width, **options):
     width=width,
     zero_init_last=False,
     recompute=False,
+    **WEIGHTS,
     norm=norm,
     dtype=jnp.float32,
     **settings,
@@ -104,27 +114,6 @@ def test_every_architecture_is_in_the_table():
 def test_identity_shortcut_of_torchvision(width, count):
   _, variables = encoder_shapes("resnet18", width, shortcut="identity")
   assert trees.count(variables["params"]) == count
-
-
-@pytest.mark.parametrize(
-  ("features", "count"),
-  [(512, 3_158_016), (2048, 9_449_472), (8192, 34_615_296)],
-)
-def test_head_counts(features, count):
-  norm = resnet.make_norm(**NORM, dtype=jnp.float32, param_dtype=jnp.float32)
-  head = byol.heads.MLP(
-    **MLP, norm=norm, dtype=jnp.float32, param_dtype=jnp.float32
-  )
-
-  def size(width):
-    x = jax.ShapeDtypeStruct((1, 1, width), jnp.float32)
-    shapes = jax.eval_shape(
-      lambda x: head.init(jax.random.key(0), x, train=True), x
-    )
-    return trees.count(shapes["params"])
-
-  assert size(features) == count
-  assert size(256) == 2_109_440  # the predictor
 
 
 def random_images(*shape, seed=0):
@@ -297,11 +286,20 @@ def test_normalised_range_is_the_papers():
   np.testing.assert_allclose(high, [2.24891, 2.42857, 2.64], atol=1e-5)
 
 
-def test_images_are_normalised_once():
+@pytest.mark.parametrize(
+  ("how", "mean", "std"),
+  [
+    ("imagenet", pixels.IMAGENET_MEAN, pixels.IMAGENET_STD),
+    ("unit", 0, 1),
+  ],
+)
+def test_images_are_scaled_once(how, mean, std):
   colors = random_images(2, 3, 3)
-  expected = (colors / 255 - pixels.IMAGENET_MEAN) / pixels.IMAGENET_STD
   np.testing.assert_allclose(
-    pixels.normalize(colors, jnp.float32), expected, rtol=1e-5, atol=1e-6
+    pixels.scale(colors, how, jnp.float32),
+    (colors / 255 - mean) / std,
+    rtol=1e-5,
+    atol=1e-6,
   )
 
 
@@ -386,13 +384,15 @@ def test_a_width_that_does_not_suit_is_told():
     make(width=0.01)
 
 
-def test_predictor_and_projector_must_fit():
+@pytest.mark.parametrize("layers", [0, 2])
+def test_predictor_and_projector_must_fit(layers):
   with pytest.raises(UsageError, match=r"output_size is 256.*is 128"):
     byol.make_network(
       encoder={},
       projector=MLP,
-      predictor={**MLP, "output_size": 128},
+      predictor={**MLP, "output_size": 128, "layers": layers},
       batch_norm=NORM,
+      **WEIGHTS,
       num_classes=0,
       dtype=jnp.float32,
     )

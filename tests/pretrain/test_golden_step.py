@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from byol_flax import sharding
-from byol_flax.models import byol, heads, resnet
+from byol_flax.models import byol, heads, initializers, resnet
 from byol_flax.pretrain import optimizers, schedules, train_state, train_step
 from tests import tiny
 
@@ -125,6 +125,8 @@ def encoder_of(name, dtype=jnp.float64):
     shortcut="projection",
     zero_init_last=False,
     recompute=False,
+    input_scaling="imagenet",
+    kernel_init=initializers.fan_in,
     norm=resnet.make_norm(decay=0.9, epsilon=1e-5, **types),
     **types,
   )
@@ -135,12 +137,22 @@ def golden(request):
   """One golden file and the network it was made with."""
   types = {"dtype": jnp.float64, "param_dtype": jnp.float64}
   norm = resnet.make_norm(decay=0.9, epsilon=1e-5, **types)
-  mlp = {"hidden_size": 32, "output_size": 16, "final_bias": False}
+  mlp = heads.MLP(
+    layers=2,
+    hidden_size=32,
+    output_size=16,
+    final_bias=False,
+    final_norm=False,
+    kernel_init=initializers.fan_in,
+    norm=norm,
+    **types,
+  )
   network = byol.ByolNetwork(
     encoder=encoder_of(request.param),
-    projector=heads.MLP(**mlp, norm=norm, **types),
-    predictor=heads.MLP(**mlp, norm=norm, **types),
+    projector=mlp,
+    predictor=mlp.clone(),
     num_classes=10,
+    classifier_init=initializers.fan_in,
     **types,
   )
   return np.load(GOLDENS / f"step_{request.param}.npz"), network
