@@ -3,7 +3,8 @@
 Command: byol evaluate --config=configs/linear.py --encoder=RUN --workdir=DIR
 Argument after the colon: `table7=1` for all four rows of Table 7; `released=1`
 for the authors' released code: one learning rate, all training images, nothing
-chosen. `--config.data_name=NAME` evaluates on another set than the encoder's,
+chosen; `simclr=1` for the recipe of SimCLR's authors, which is like that one.
+`--config.data_name=NAME` evaluates on another set than the encoder's,
 such as imagenet2012 or places365_small (App. E).
 Paper, ResNet-50: top-1 74.3, top-5 91.6. Measured: see BUILD_NOTES.md.
 """
@@ -15,7 +16,7 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config; `arg` is explained at the top of this file."""
-  given = common.parse_arg(arg, table7=0, released=0)
+  given = common.parse_arg(arg, table7=0, released=0, simclr=0)
   config = common.trained_protocol("linear")
   # ImageNet's valid is the last 10,009 images of TFDS's order (App. C.1). The
   # other sets in `tfds_sources.KNOWN` have a valid too. Of any other set it is
@@ -42,5 +43,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train_split = "train"
     config.valid_split = ""
     config.learning_rates = (0.2,)
+    config.batch_size = 4096
+  if given["simclr"]:  # SimCLR's App. B.6 (paper.md §5.4)
+    config.train_split = "train"
+    config.valid_split = ""
+    config.epochs = 90.0
+    config.learning_rates = (0.1,)
     config.batch_size = 4096
   return config

@@ -9,7 +9,7 @@ import pytest
 
 from byol_flax import sharding
 from byol_flax.pretrain import build, inputs
-from configs import byol, byol_digits, common
+from configs import byol, byol_digits, common, linear, semi_supervised
 from input_pipeline.errors import UsageError
 from tests.models import test_models
 
@@ -150,6 +150,27 @@ def test_views_are_table_6():
   }
   for name, values in own.items():
     assert augment[name].to_dict() == shared | values
+
+
+@pytest.mark.parametrize(
+  ("config", "rate", "epochs"),  # paper.md §5.4, the rate as it is applied
+  [
+    (linear.get_config("simclr=1"), 1.6, 90),
+    (semi_supervised.get_config("simclr=1,share=0.01"), 0.8, (60,)),
+    (semi_supervised.get_config("simclr=1,share=0.1"), 0.8, (30,)),
+  ],
+)
+def test_evaluations_of_simclr_are_its_authors(config, rate, epochs):
+  assert config.batch_size == 4096
+  applied = [x * config.batch_size / 256 for x in config.learning_rates]
+  assert applied == pytest.approx([rate])
+  assert config.epochs == epochs
+
+
+def test_simclr_needs_a_share_whose_epochs_are_known():
+  for arg in ("simclr=1", "simclr=1,share=0.2"):
+    with pytest.raises(ValueError, match=r"write simclr=1,share=0\.01 or"):
+      semi_supervised.get_config(arg)
 
 
 @pytest.mark.parametrize(
