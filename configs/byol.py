@@ -81,6 +81,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.epochs = float(given["epochs"])
   config.warmup_epochs = 10.0  # §3.3
   config.batch_size = given["batch_size"]
+  # How the target decay follows another batch size: "linear" leaves it, and
+  # only the learning rate grows with the batch; "ema" raises it to the power of
+  # batch_size / reference_batch_size (arXiv 2307.13813), for which this
+  # config's numbers were chosen.
+  config.scaling = "linear"
+  config.reference_batch_size = given["batch_size"]
   # Micro-batches per update; they share one optimizer step (App. F.2).
   config.accumulation_steps = 1
   config.base_learning_rate = base_learning_rate  # per 256 images
@@ -99,6 +105,26 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "weight_decay": weight_decay,
     "momentum": 0.9,  # authors' configs/byol.py, like the next
     "trust_coefficient": 1e-3,
+    # Of the updates of these parts alone (App. I.1).
+    "projector_multiplier": 1.0,
+    "predictor_multiplier": 1.0,
+  }
+
+  # Which loss of the family that §5 and App. F.4 span; this one is BYOL's.
+  config.objective = {
+    # β: how much other images are pushed away; 1 is InfoNCE.
+    "negatives_weight": 0.0,
+    "temperature": 0.1,  # α, without effect where β is 0
+    # Or "layer_norm", "batch_norm", "none" (App. F.6).
+    "normalization": "l2",
+    # What is predicted: "average" is the target network. "online_stopped" is
+    # the online network without a gradient (a τ that stays 0), and "online" is
+    # the same with one.
+    "target": "average",
+    # Predicts by regression on the batch (App. I.2); needs
+    # model.predictor.layers=0. The paper states no ridge.
+    "optimal_predictor": False,
+    "ridge": 1e-4,  # of the mean of the diagonal
   }
 
   config.model = {

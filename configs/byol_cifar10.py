@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = byol.get_config("architecture=resnet18")
   config.data.name = "cifar10"
   config.epochs = 200.0
-  config.batch_size = 256
+  config.batch_size = config.reference_batch_size = 256
   config.base_learning_rate = 2.0  # as on Imagenette, the authors' small set
   config.base_target_decay = 0.99
   config.optimizer.weight_decay = 1e-6

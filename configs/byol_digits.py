@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data.name = "digits"
   config.epochs = 110.0
   config.warmup_epochs = 5.0
-  config.batch_size = 64
+  config.batch_size = config.reference_batch_size = 64
   # Some 2,500 updates must do for which ImageNet has 300,000.
   config.base_learning_rate = 12.0
   config.base_target_decay = 0.99

@@ -15,7 +15,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   common.parse_arg(arg)
   config = byol.get_config("architecture=resnet18")  # 1000-epoch preset
   config.data.name = "imagenette/160px-v2"
-  config.batch_size = 256
+  config.batch_size = config.reference_batch_size = 256
   config.base_learning_rate = 2.0
   config.optimizer.weight_decay = 1e-6
   config.augment.size = 128

@@ -34,10 +34,11 @@ from byol_flax import sharding
 from byol_flax.benchmarks import photographs
 from byol_flax.models import layers
 from byol_flax.pretrain import build, inputs, objective
-from configs import byol_cifar10, byol_digits
+from configs import byol, byol_cifar10, byol_digits
 from input_pipeline import pipeline, sources
 
 IMAGES = {32: 8, 512: 1}  # of each device: as in the paper, and what fits here
+BYOL = objective.Objective(**byol.get_config().objective)
 TORUS = {32: (8, 4), 512: (32, 16)}  # cores of a v3-32 and a v3-512
 
 
@@ -119,8 +120,9 @@ def _arguments(state, images, labels):
 
 def whole_gradient(network, *arguments):
   """Gradient of the online network's weights over the whole batch."""
-  gradient = jax.grad(objective.objective, argnums=1, has_aux=True)
-  return jax.jit(gradient, static_argnums=0)(network, *arguments)[0]
+  gradient = jax.grad(objective.objective, argnums=2, has_aux=True)
+  whole = jax.jit(gradient, static_argnums=(0, 1))
+  return whole(network, BYOL, *arguments)[0]
 
 
 def parts_of_gradient(network, state, images, labels, devices):
@@ -149,7 +151,7 @@ def parts_of_gradient(network, state, images, labels, devices):
       return y
 
     with nn.intercept_methods(watch):
-      value, _ = objective.objective(network, *arguments)
+      value, _ = objective.objective(network, BYOL, *arguments)
     return value, inputs_of
 
   jax.eval_shape(lambda a: loss({}, a, record=True), arguments)

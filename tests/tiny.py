@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_flax.models import byol, heads, initializers, resnet
-from byol_flax.pretrain import device_augment
+from byol_flax.pretrain import device_augment, objective
 from byol_flax.pretrain.places import Place
+from configs import byol as byol_config
 
 SIZE = 8  # pixels
 CLASSES = 4
+
+BYOL = objective.Objective(**byol_config.get_config().objective)
 
 stack_views = device_augment.make_views(Place.HOST, size=SIZE, multiplies=False)
 

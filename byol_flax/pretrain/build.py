@@ -14,8 +14,10 @@ from byol_flax.bounds import MOST_WHOLE
 from byol_flax.models import byol, precision
 from byol_flax.pretrain import (
   device_augment,
+  objective,
   optimizers,
   places,
+  scaling,
   schedules,
   train_state,
   train_step,
@@ -35,6 +37,7 @@ class Built:
     make_views: batch -> views, the first part of the step.
     step_fn: (state, batch) -> (state, metrics); jitted, donates the state.
     total_steps: updates of the run.
+    scaling: says what the batch size changed, "" if nothing.
   """
 
   network: byol.ByolNetwork
@@ -44,6 +47,7 @@ class Built:
   make_views: Any
   step_fn: Any
   total_steps: int
+  scaling: str
 
   def compile_step(
     self, stage_done: Callable[[str], None] = lambda stage: None
@@ -82,6 +86,7 @@ def build(
   Raises:
     UsageError: the config asks for something unknown or impossible.
   """
+  objective.check(config)
   sharding.check_batch_size(
     config.batch_size,
     devices=mesh.size,
@@ -115,8 +120,11 @@ def build(
     warmup_steps=warmup_steps,
     total_steps=total_steps,
   )
-  target_decay = schedules.target_decay_schedule(
-    base_target_decay=config.base_target_decay, total_steps=total_steps
+  scaled = scaling.scale(
+    config,
+    schedules.target_decay_schedule(
+      base_target_decay=config.base_target_decay, total_steps=total_steps
+    ),
   )
   tx = optimizers.lars(learning_rate, **config.optimizer)
 
@@ -177,8 +185,9 @@ def build(
     step_fn=jax.jit(
       train_step.make_train_step(
         network,
+        settings=objective.Objective(**config.objective),
         learning_rate=learning_rate,
-        target_decay=target_decay,
+        target_decay=scaled.target_decay,
         accumulation_steps=config.accumulation_steps,
         gradient_dtype=config.gradient_dtype,
         mesh=mesh,
@@ -189,4 +198,5 @@ def build(
       out_shardings=(kept, whole),
     ),
     total_steps=total_steps,
+    scaling=scaled.sentence,
   )

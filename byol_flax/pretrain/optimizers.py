@@ -1,5 +1,8 @@
 """LARS as BYOL's authors wrote it (paper §3.3; their utils/optimizers.py)."""
 
+from typing import Any
+
+import jax
 import optax
 
 from byol_flax import trees
@@ -12,6 +15,8 @@ def lars(
   weight_decay: float,
   momentum: float,
   trust_coefficient: float,
+  projector_multiplier: float = 1.0,
+  predictor_multiplier: float = 1.0,
 ) -> optax.GradientTransformation:
   """LARS with the learning rate outside the momentum.
 
@@ -28,6 +33,9 @@ def lars(
     weight_decay: λ.
     momentum: μ, heavy ball.
     trust_coefficient: η.
+    projector_multiplier: of the updates of all that is in the projector, μ in
+      App. I.
+    predictor_multiplier: the same for the predictor, λ in App. I.
 
   Returns:
     An optax transformation that needs the parameters in `update`.
@@ -40,4 +48,22 @@ def lars(
     ),
     optax.trace(decay=momentum),
     optax.scale_by_learning_rate(learning_rate),
+    *_multiplied("projector", projector_multiplier),
+    *_multiplied("predictor", predictor_multiplier),
   )
+
+
+def _multiplied(
+  part: str, multiplier: float
+) -> tuple[optax.GradientTransformation, ...]:
+  """Multiplies the updates of one part of the network; nothing if by 1."""
+  if multiplier == 1:
+    return ()
+
+  def belongs(params: dict[str, Any]) -> dict[str, Any]:
+    return {
+      name: jax.tree.map(lambda _, here=name == part: here, tree)
+      for name, tree in params.items()
+    }
+
+  return (optax.masked(optax.scale(multiplier), belongs),)

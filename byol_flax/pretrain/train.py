@@ -139,7 +139,7 @@ def train(
     f"{sources.summary(source)}; {devices}; "
     f"update {start_step:,} of {built.total_steps:,} in {workdir}"
   )
-  progress.notes((beginning.sentence, *opened.moved))
+  progress.notes((beginning.sentence, built.scaling, *opened.moved))
   intervals = loop.Intervals(
     report=config.report.every_steps, evaluate=config.evaluation.every_steps
   )

@@ -134,3 +134,17 @@ def update_target(
   return target.replace(
     step=target.step + 1, params=params, batch_stats=batch_stats
   )
+
+
+def copied_target(target: TrainState, online: TrainState) -> TrainState:
+  """The target where the online network predicts its own projections.
+
+  That is a target network whose decay τ is 0 throughout (paper §5, Table 5a).
+
+  Args:
+    target: before the update.
+    online: after the update.
+  """
+  return target.replace(
+    step=target.step + 1, params=online.params, batch_stats=online.batch_stats
+  )

@@ -12,13 +12,17 @@ from byol_flax import sharding, trees
 from byol_flax.models import byol
 from byol_flax.pretrain import objective, schedules
 from byol_flax.pretrain.objective import Metrics
-from byol_flax.pretrain.train_state import ByolState, update_target
+from byol_flax.pretrain.train_state import (
+  ByolState,
+  copied_target,
+  update_target,
+)
 
 Batch = Mapping[str, jax.Array]
 StepFn = Callable[[ByolState, Batch], tuple[ByolState, Metrics]]
 
 
-_gradient = jax.grad(objective.objective, argnums=1, has_aux=True)
+_gradient = jax.grad(objective.objective, argnums=2, has_aux=True)
 
 
 def _whole(params: Any, dtype: Any, mesh: Mesh) -> Any:
@@ -60,6 +64,7 @@ def _parts(grads: Any, params: Any, mesh: Mesh) -> Any:
 def make_train_step(
   network: byol.ByolNetwork,
   *,
+  settings: objective.Objective,
   learning_rate: schedules.Schedule,
   target_decay: schedules.Schedule,
   accumulation_steps: int,
@@ -73,7 +78,8 @@ def make_train_step(
   `make_views` turns into views, uint8 [B, 2, H, W, 3]. With accumulation these
   are cut into `accumulation_steps` micro-batches; each has its own BatchNorm
   statistics, their gradients are averaged, and optimizer, target and schedules
-  move once (paper.md §9.1).
+  move once (paper.md §9.1). Negatives are those of the micro-batch; an optimal
+  predictor is that of the whole batch, for which the networks run twice.
 
   On the devices of `mesh` the state lies as `sharding.cut` says: the networks
   gather the weights, and each device moves its part. Gradients are added up in
@@ -101,7 +107,13 @@ def make_train_step(
       batch_stats, total = carry
       weights = _in_type_of(gradient_dtype, online_params, online.params)
       grads, (batch_stats, report) = _gradient(
-        network, weights, target_params, batch_stats, *micro_batch
+        network,
+        settings,
+        weights,
+        target_params,
+        batch_stats,
+        *micro_batch,
+        sums,
       )
       grads = _parts(grads, online.params, mesh)
       return (batch_stats, jax.tree.map(jnp.add, total, grads)), report
@@ -110,6 +122,15 @@ def make_train_step(
     target_params = _whole(target.params, network.dtype, mesh)
     batch_stats = {"online": online.batch_stats, "target": target.batch_stats}
     zeros = jax.tree.map(jnp.zeros_like, online.params)
+    sums = None
+    if settings.optimal_predictor and accumulation_steps > 1:
+      parts = jax.lax.map(
+        lambda images: objective.moments(
+          network, settings, online_params, target_params, batch_stats, images
+        ),
+        micro_batches[0],
+      )
+      sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), parts)
     if accumulation_steps == 1:
       # No loop: XLA's CPU convolutions run some ten times slower inside one.
       only = jax.tree.map(lambda x: x[0], micro_batches)
@@ -124,7 +145,10 @@ def make_train_step(
     online = online.apply_gradients(
       grads=grads, batch_stats=batch_stats["online"]
     )
-    target = update_target(target, online, decay, batch_stats["target"])
+    if settings.has_target_network:
+      target = update_target(target, online, decay, batch_stats["target"])
+    else:
+      target = copied_target(target, online)
     report = {
       **jax.tree.map(jnp.mean, reports),
       "train/grad_norm": jnp.sqrt(trees.squared_norm(grads)),

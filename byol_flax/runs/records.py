@@ -32,6 +32,17 @@ ADDED_SINCE: dict[str, Any] = {
   "augment.view1.brightness_mode": "add",
   "augment.view2.crop_sampling": "clamped",
   "augment.view2.brightness_mode": "add",
+  # Every loss was BYOL's, and the target decay did not follow the batch size.
+  "objective.negatives_weight": 0.0,
+  "objective.temperature": 0.1,
+  "objective.normalization": "l2",
+  "objective.target": "average",
+  "objective.optimal_predictor": False,
+  "objective.ridge": 1e-4,
+  "optimizer.projector_multiplier": 1.0,
+  "optimizer.predictor_multiplier": 1.0,
+  "scaling": "linear",
+  "reference_batch_size": None,  # nobody knows, and nothing depends on it
 }
 
 # A key that configs lost after format 1 -> the value to which today's code

@@ -128,6 +128,8 @@ def check_same_run(
   if saved is None:
     return
   before, after = records.completed(saved)["config"], now["config"]
+  if before["reference_batch_size"] is None:  # of a run before there was one
+    before = {**before, "reference_batch_size": after["reference_batch_size"]}
   different = differences(before, after, MAY_CHANGE)
   if different:
     more = after["epochs"] > before["epochs"]

@@ -216,6 +216,7 @@ def test_five_updates_equal_the_authors(golden):
   step_fn = jax.jit(
     train_step.make_train_step(
       network,
+      settings=tiny.BYOL,
       learning_rate=learning_rate,
       target_decay=schedules.target_decay_schedule(
         base_target_decay=0.9, total_steps=50

@@ -78,3 +78,34 @@ def test_zero_norms_leave_the_update_as_it_is():
   updates, _ = tx.update(grads, tx.init(params), params)
   np.testing.assert_array_equal(updates["zero"], -3)
   np.testing.assert_array_equal(updates["still"], 0)
+
+
+def test_multipliers_scale_the_updates_of_their_part_alone():
+  rng = np.random.default_rng(2)
+  parts = ("encoder", "projector", "predictor", "classifier")
+  draw = lambda: {  # noqa: E731
+    part: {
+      "kernel": jnp.asarray(rng.normal(size=(3, 4)), jnp.float32),
+      "bias": jnp.asarray(rng.normal(size=4), jnp.float32),
+    }
+    for part in parts
+  }
+  params, grads = draw(), [draw(), draw()]
+
+  def updates(**multipliers):
+    tx = optimizers.lars(lambda _: 0.5, **SETTINGS, **multipliers)
+    state = tx.init(params)
+    for grad in grads:
+      found, state = tx.update(grad, state, params)
+    return found
+
+  plain = updates()
+  changed = updates(projector_multiplier=1.5, predictor_multiplier=10.0)
+  factors = {"projector": 1.5, "predictor": 10.0}
+  for part in parts:
+    for name, value in plain[part].items():
+      np.testing.assert_allclose(
+        changed[part][name], factors.get(part, 1) * value, rtol=1e-6
+      )
+  frozen = updates(predictor_multiplier=0.0)["predictor"]
+  assert not any(np.any(leaf) for leaf in frozen.values())

@@ -1,5 +1,6 @@
 """State and step: invariants, devices, accumulation."""
 
+import dataclasses
 import functools
 
 import jax
@@ -22,14 +23,25 @@ from tests.tiny import batch
 TOTAL_STEPS = 20
 
 
+CONTRASTIVE = dataclasses.replace(
+  tiny.BYOL, negatives_weight=1.0, target="online"
+)
+REGRESSION = dataclasses.replace(
+  tiny.BYOL, optimal_predictor=True, target="online_stopped"
+)
+NORMALIZED = dataclasses.replace(tiny.BYOL, normalization="batch_norm")
+
+
 @functools.cache
 def make(
   *,
   base_target_decay=0.9,
+  target_decay=None,
   accumulation_steps=1,
   num_classes=4,
   dtype="float32",
   devices=1,
+  settings=tiny.BYOL,
 ):
   network = tiny.make_network(num_classes, jnp.dtype(dtype))
   rate = schedules.learning_rate_schedule(
@@ -49,8 +61,10 @@ def make(
 
   step_fn = train_step.make_train_step(
     network,
+    settings=settings,
     learning_rate=rate,
-    target_decay=schedules.target_decay_schedule(
+    target_decay=target_decay
+    or schedules.target_decay_schedule(
       base_target_decay=base_target_decay, total_steps=TOTAL_STEPS
     ),
     accumulation_steps=accumulation_steps,
@@ -99,12 +113,24 @@ def largest_difference(a, b):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("accumulation_steps", "bound"), [(1, 1e-9), (2, 1e-9)]
+  ("accumulation_steps", "settings"),
+  [
+    (1, tiny.BYOL),
+    (2, tiny.BYOL),
+    (1, CONTRASTIVE),
+    (2, REGRESSION),
+    (1, NORMALIZED),
+  ],
 )
-def test_one_device_equals_eight(accumulation_steps, bound):
+def test_one_device_equals_eight(accumulation_steps, settings):
   """Only the order of sums differs: bounds after four updates in float64."""
+  bound = 1e-9
   with jax.enable_x64(True):
-    options = {"dtype": "float64", "accumulation_steps": accumulation_steps}
+    options = {
+      "dtype": "float64",
+      "accumulation_steps": accumulation_steps,
+      "settings": settings,
+    }
     one, metrics_one = run(1, **options)
     eight, metrics_eight = run(8, **options)
     start = jax.device_get(make(**options)[0]().online.params)
@@ -131,8 +157,8 @@ def test_accumulation_is_the_mean_of_micro_batch_gradients():
   sides = ("online", "target")
   stats = {side: getattr(state, side).batch_stats for side in sides}
   gradient = jax.jit(
-    jax.value_and_grad(objective.objective, argnums=1, has_aux=True),
-    static_argnums=0,
+    jax.value_and_grad(objective.objective, argnums=2, has_aux=True),
+    static_argnums=(0, 1),
   )
   grads = []
   for part in (0, 1):  # every other row belongs to a micro-batch
@@ -140,6 +166,7 @@ def test_accumulation_is_the_mean_of_micro_batch_gradients():
     images = jnp.stack([rows["view1"], rows["view2"]], axis=1)
     (_, (stats, _)), grad = gradient(
       network,
+      tiny.BYOL,
       state.online.params,
       state.target.params,
       stats,
@@ -163,6 +190,50 @@ def test_accumulation_is_the_mean_of_micro_batch_gradients():
   assert count == 4  # two micro-batches of two views, but one update
   norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(mean)))
   np.testing.assert_allclose(metrics["train/grad_norm"], norm, rtol=1e-3)
+
+
+def twice(step):
+  """A batch whose two micro-batches hold the same images."""
+  half = batch(step, 16)
+  return {name: np.repeat(value, 2, axis=0) for name, value in half.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [tiny.BYOL, REGRESSION])
+def test_micro_batches_are_one_batch_if_their_statistics_agree(settings):
+  """Momentum shows the gradient: the first learning rate is 0."""
+  traces = []
+  with jax.enable_x64(True):
+    for parts in (1, 2):
+      create, step_fn = make(
+        dtype="float64", accumulation_steps=parts, settings=settings
+      )
+      state, _ = jax.jit(step_fn)(create(), twice(0))
+      traces.append(jax.device_get(state.online.opt_state[2].trace))
+  assert largest_difference(*traces) < 1e-9
+  assert any(np.abs(x).max() > 1e-2 for x in jax.tree.leaves(traces[0]))
+
+
+@pytest.mark.slow
+def test_online_stopped_is_a_target_decay_that_stays_zero():
+  settings = dataclasses.replace(tiny.BYOL, target="online_stopped")
+  ends = []
+  with jax.enable_x64(True):
+    for options in (
+      {"settings": settings},
+      {"target_decay": lambda step: jnp.zeros(())},
+    ):
+      create, step_fn = make(dtype="float64", **options)
+      state, step_fn = create("copy"), jax.jit(step_fn)
+      for step in range(4):
+        state, metrics = step_fn(state, batch(step))
+      ends.append(jax.device_get((state, metrics)))
+  (ours, metrics), (average, expected) = ends
+  assert largest_difference(average.online.params, ours.online.params) < 1e-9
+  assert largest_difference(average.target.params, ours.target.params) < 1e-9
+  np.testing.assert_allclose(
+    metrics["train/byol_loss"], expected["train/byol_loss"], rtol=1e-9
+  )
 
 
 @pytest.mark.slow
