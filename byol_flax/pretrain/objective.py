@@ -133,9 +133,7 @@ def objective(
   )
   report = {
     "train/byol_loss": loss,
-    **metrics.signals_of_collapse(
-      online.prediction, online.projection, target.projection
-    ),
+    **metrics.signals_of_collapse(prediction, online.projection, target),
   }
   if settings.negatives_weight:
     repulsion = settings.negatives_weight * jnp.mean(
