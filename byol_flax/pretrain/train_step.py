@@ -61,6 +61,81 @@ def _parts(grads: Any, params: Any, mesh: Mesh) -> Any:
   )
 
 
+def _summed(of_part: Callable[[jax.Array], Any], parts: jax.Array) -> Any:
+  """Sum of what `of_part` makes of each of `parts` [A, ...]."""
+  found = jax.lax.map(of_part, parts)
+  return jax.tree.map(lambda x: jnp.sum(x, axis=0), found)
+
+
+def _make_gradient(
+  network: byol.ByolNetwork,
+  settings: objective.Objective,
+  *,
+  accumulation_steps: int,
+  gradient_dtype: str,
+  mesh: Mesh,
+) -> Callable[[ByolState, jax.Array, jax.Array], tuple[Any, Any, Metrics]]:
+  """Returns (state, images, labels) -> gradient, running averages, metrics.
+
+  Gradient and metrics are means over the micro-batches, whose running averages
+  move one after the other.
+  """
+
+  def gradient(
+    state: ByolState, images: jax.Array, labels: jax.Array
+  ) -> tuple[Any, Any, Metrics]:
+    online, target = state.online, state.target
+    # Neighbours go to different micro-batches, so that a device that holds
+    # consecutive rows keeps an equal part of every micro-batch.
+    micro_batches = jax.tree.map(
+      lambda x: einops.rearrange(
+        x, "(b a) ... -> a b ...", a=accumulation_steps
+      ),
+      (images, labels),
+    )
+    online_params = _whole(online.params, network.dtype, mesh)
+    target_params = _whole(target.params, network.dtype, mesh)
+    batch_stats = {"online": online.batch_stats, "target": target.batch_stats}
+    sums = None
+    if settings.optimal_predictor and accumulation_steps > 1:
+      networks = (online_params, target_params, batch_stats)
+      sums = _summed(
+        lambda images: objective.moments(network, settings, *networks, images),
+        micro_batches[0],
+      )
+
+    def accumulate(
+      carry: tuple[Any, Any], micro_batch: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Any, Any], Metrics]:
+      batch_stats, total = carry
+      weights = _in_type_of(gradient_dtype, online_params, online.params)
+      grads, (batch_stats, report) = _gradient(
+        network,
+        settings,
+        weights,
+        target_params,
+        batch_stats,
+        *micro_batch,
+        sums,
+      )
+      grads = _parts(grads, online.params, mesh)
+      return (batch_stats, jax.tree.map(jnp.add, total, grads)), report
+
+    zeros = jax.tree.map(jnp.zeros_like, online.params)
+    if accumulation_steps == 1:
+      # No loop: XLA's CPU convolutions run some ten times slower inside one.
+      only = jax.tree.map(lambda x: x[0], micro_batches)
+      (batch_stats, total), reports = accumulate((batch_stats, zeros), only)
+    else:
+      (batch_stats, total), reports = jax.lax.scan(
+        accumulate, (batch_stats, zeros), micro_batches
+      )
+    grads = jax.tree.map(lambda g: g / accumulation_steps, total)
+    return grads, batch_stats, jax.tree.map(jnp.mean, reports)
+
+  return gradient
+
+
 def make_train_step(
   network: byol.ByolNetwork,
   *,
@@ -88,69 +163,28 @@ def make_train_step(
   Metrics are global scalars, named by the vocabulary: loss and gradient before
   the update, the τ and learning rate that it used, and the distance after it.
   """
+  gradient = _make_gradient(
+    network,
+    settings,
+    accumulation_steps=accumulation_steps,
+    gradient_dtype=gradient_dtype,
+    mesh=mesh,
+  )
 
   def train_step(state: ByolState, batch: Batch) -> tuple[ByolState, Metrics]:
-    online, target = state.online, state.target
-    images = make_views(batch)
-    # Neighbours go to different micro-batches, so that a device that holds
-    # consecutive rows keeps an equal part of every micro-batch.
-    micro_batches = jax.tree.map(
-      lambda x: einops.rearrange(
-        x, "(b a) ... -> a b ...", a=accumulation_steps
-      ),
-      (images, batch["label"]),
+    grads, batch_stats, report = gradient(
+      state, make_views(batch), batch["label"]
     )
-
-    def accumulate(
-      carry: tuple[Any, Any], micro_batch: tuple[jax.Array, jax.Array]
-    ) -> tuple[tuple[Any, Any], Metrics]:
-      batch_stats, total = carry
-      weights = _in_type_of(gradient_dtype, online_params, online.params)
-      grads, (batch_stats, report) = _gradient(
-        network,
-        settings,
-        weights,
-        target_params,
-        batch_stats,
-        *micro_batch,
-        sums,
-      )
-      grads = _parts(grads, online.params, mesh)
-      return (batch_stats, jax.tree.map(jnp.add, total, grads)), report
-
-    online_params = _whole(online.params, network.dtype, mesh)
-    target_params = _whole(target.params, network.dtype, mesh)
-    batch_stats = {"online": online.batch_stats, "target": target.batch_stats}
-    zeros = jax.tree.map(jnp.zeros_like, online.params)
-    sums = None
-    if settings.optimal_predictor and accumulation_steps > 1:
-      parts = jax.lax.map(
-        lambda images: objective.moments(
-          network, settings, online_params, target_params, batch_stats, images
-        ),
-        micro_batches[0],
-      )
-      sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), parts)
-    if accumulation_steps == 1:
-      # No loop: XLA's CPU convolutions run some ten times slower inside one.
-      only = jax.tree.map(lambda x: x[0], micro_batches)
-      (batch_stats, total), reports = accumulate((batch_stats, zeros), only)
-    else:
-      (batch_stats, total), reports = jax.lax.scan(
-        accumulate, (batch_stats, zeros), micro_batches
-      )
-    grads = jax.tree.map(lambda g: g / accumulation_steps, total)
-
     step, decay = state.step, target_decay(state.step)
-    online = online.apply_gradients(
+    online = state.online.apply_gradients(
       grads=grads, batch_stats=batch_stats["online"]
     )
     if settings.has_target_network:
-      target = update_target(target, online, decay, batch_stats["target"])
+      target = update_target(state.target, online, decay, batch_stats["target"])
     else:
-      target = copied_target(target, online)
+      target = copied_target(state.target, online)
     report = {
-      **jax.tree.map(jnp.mean, reports),
+      **report,
       "train/grad_norm": jnp.sqrt(trees.squared_norm(grads)),
       "train/learning_rate": learning_rate(step),
       "train/target_decay": decay,
