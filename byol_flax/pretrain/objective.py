@@ -59,6 +59,11 @@ def check(config: Any) -> None:
       f"{settings.negatives_weight:g} needs objective.normalization=l2, which "
       f"is {settings.normalization}. Change one of the two."
     )
+  if settings.optimal_predictor and model.predictor.layers:
+    raise UsageError(
+      "objective.optimal_predictor takes the place of the predictor, which has "
+      f"{model.predictor.layers} layers; add --config.model.predictor.layers=0."
+    )
   rows, size = 2 * config.batch_size, model.projector.output_size
   if settings.optimal_predictor and not settings.ridge and rows < size:
     raise UsageError(
@@ -66,6 +71,13 @@ def check(config: Any) -> None:
       f"batch of {config.batch_size} images gives {rows} equations. Take a "
       f"batch_size of at least {(size + 1) // 2}, or set objective.ridge, such "
       "as 1e-4."
+    )
+  multiplier = config.optimizer.predictor_multiplier
+  if multiplier != 1 and not model.predictor.layers:
+    raise UsageError(
+      f"optimizer.predictor_multiplier is {multiplier:g}, but there is no "
+      "predictor that learns: model.predictor.layers is 0. Set the multiplier "
+      "to 1, or give the predictor layers."
     )
 
 

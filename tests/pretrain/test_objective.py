@@ -142,12 +142,21 @@ def test_at_the_optimal_predictor_the_gradient_is_that_of_the_variance():
       "needs objective.normalization=l2, which is none",
     ),
     (
+      {"objective.optimal_predictor": True},
+      "has 2 layers; add --config.model.predictor.layers=0",
+    ),
+    (
       {
         "objective.optimal_predictor": True,
         "objective.ridge": 0.0,
+        "model.predictor.layers": 0,
         "batch_size": 15,
       },
       "15 images gives 30 equations. Take a batch_size of at least 16",
+    ),
+    (
+      {"optimizer.predictor_multiplier": 10.0, "model.predictor.layers": 0},
+      "predictor_multiplier is 10, but there is no predictor",
     ),
   ],
 )
