@@ -42,10 +42,8 @@ def render(report: Mapping[str, Any]) -> str:
       lines += ["", *_table(table)]
   if report["others"]:
     lines += ["", "## Not in the paper", ""]
-    rows = [
-      (x["name"], _number(x["ours"]), x["part"]) for x in report["others"]
-    ]
-    lines += _grid(("", "ours", "part"), rows, right=(1,))
+    rows = [(x["name"], number(x["ours"]), x["part"]) for x in report["others"]]
+    lines += grid(("", "ours", "part"), rows, right=(1,))
   if empty:
     lines += ["", f"Nothing was measured for {_tables(empty)}."]
   lines += _not_done(parts)
@@ -84,16 +82,16 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
     rows.append(
       (
         row["name"],
-        _number(row["ours"]) + mark,
-        _number(row["paper"]),
-        _number(row["difference"], sign=True),
+        number(row["ours"]) + mark,
+        number(row["paper"]),
+        number(row["difference"], sign=True),
         row["part"],
       )
     )
   head = ("", "ours", "paper", "difference", "part")
-  yield from _grid(head, rows, right=(1, 2, 3))
-  for number, remark in enumerate(remarks, 1):
-    yield f"\n[{number}] {remark[0].upper()}{remark[1:]}."
+  yield from grid(head, rows, right=(1, 2, 3))
+  for place, remark in enumerate(remarks, 1):
+    yield f"\n[{place}] {remark[0].upper()}{remark[1:]}."
   if table["note"]:
     yield f"\n{table['note']}"
 
@@ -106,7 +104,7 @@ def _not_done(parts: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "## Not done")
   if left:
     yield ""
-    yield from _grid(("part", "why"), [(n, _cell(why)) for n, why in left])
+    yield from grid(("part", "why"), [(n, cell(why)) for n, why in left])
   if rest:
     yield f"\nThe command did not ask for {', '.join(rest)}."
 
@@ -181,7 +179,7 @@ def _value(value: Any) -> str:
   return "–" if value in (None, "") else str(value)
 
 
-def _number(value: float | None, *, sign: bool = False) -> str:
+def number(value: float | None, *, sign: bool = False) -> str:
   """One decimal, as in the paper; a true minus."""
   if value is None:
     return "–"
@@ -195,12 +193,12 @@ def _tables(numbers: Sequence[str]) -> str:
   return f"Tables {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
   """A text that cannot break a table."""
   return " ".join(text.split()).replace("|", "\\|")
 
 
-def _grid(
+def grid(
   head: Sequence[str],
   rows: Iterable[Sequence[str]],
   right: Sequence[int] = (),
