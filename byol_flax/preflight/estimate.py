@@ -61,6 +61,13 @@ def _times(compiled: Compiled) -> tuple[float, float]:
   return compiled.seconds, compiled.cycle_seconds
 
 
+def hours_of(programs: Sequence[Compiled]) -> tuple[float, float]:
+  """Hours of a run, by the shorter and by the longer of the two times."""
+  least = sum(one.total_steps * min(_times(one)) for one in programs)
+  most = sum(one.total_steps * max(_times(one)) for one in programs)
+  return least / 3600, most / 3600
+
+
 def estimate(
   programs: Sequence[Compiled],
   slice_: Slice,
@@ -82,8 +89,7 @@ def estimate(
     price_per_device_hour: in any currency; None leaves the cost out.
   """
   compiled = longest(programs)
-  hours = sum(one.total_steps * max(_times(one)) for one in programs) / 3600
-  least = sum(one.total_steps * min(_times(one)) for one in programs) / 3600
+  least, hours = hours_of(programs)
   device_hours = hours * slice_.devices
   floor = compiled.flops / slice_.peak_flops
   price = price_per_device_hour

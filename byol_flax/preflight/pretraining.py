@@ -29,7 +29,6 @@ def subject(
   Raises:
     UsageError: the data set cannot be found, or not be used as the config asks.
   """
-  examples, classes = data_sets.size_of(config)
   source, measured_on = photographs.open_images(config)
   resident = None
   on_devices = places.place_of(config.augment) is Place.RESIDENT
@@ -38,16 +37,11 @@ def subject(
   whole = input_stages.one_core(source, config.augment, config.batch_size)[-1]
 
   def compiled(config: Any) -> list[Compiled]:
-    step = apart.compile_apart(
-      shallow.extrapolate if fast else compiler.compile_step,
-      config,
-      slice_,
-      num_examples=examples,
-      num_classes=classes,
-      resident=resident,
-      stream=stream,
-    )
-    return [step]
+    return [
+      compile_update(
+        config, slice_, fast=fast, resident=resident, stream=stream
+      )
+    ]
 
   return Subject(
     config=config,
@@ -63,6 +57,41 @@ def subject(
     left_out="",
     facts={"extrapolated": fast},
   )
+
+
+def compile_update(
+  config: Any,
+  slice_: Slice,
+  *,
+  fast: bool,
+  resident: tuple[int, ...] | None,
+  stream: TextIO,
+) -> Compiled:
+  """Compiles an update, in a process of its own.
+
+  Args:
+    config: as made by configs/byol.py.
+    slice_: where the run would be.
+    fast: whether to compile a shallow encoder and extrapolate.
+    resident: shape of the images that lie on the devices, if they do.
+    stream: is told how far a long compilation is.
+
+  Raises:
+    UsageError: the data set cannot be found, or the config does not suit the
+      slice.
+    RunError: the compiler failed.
+  """
+  examples, classes = data_sets.size_of(config)
+  compiled: Compiled = apart.compile_apart(
+    shallow.extrapolate if fast else compiler.compile_step,
+    config,
+    slice_,
+    num_examples=examples,
+    num_classes=classes,
+    resident=resident,
+    stream=stream,
+  )
+  return compiled
 
 
 def _resident_shape(
