@@ -33,9 +33,11 @@ def main(argv: Sequence[str]) -> int:
   options, config_args = parse_command(argv)
   place = options.out if "out" in options else options.workdir
   goes_on = (
-    "goes on where it stopped" if options.command == "prepare" else "works"
+    "goes on where it stopped"
+    if options.command in ("prepare", "reproduce")
+    else "works"
   )
-  with full_disk.told(place, lambda: f"the same command then {goes_on}"):
+  with full_disk.told(place or ".", lambda: f"the same command then {goes_on}"):
     return _run_command(options, config_args)
 
 
@@ -50,6 +52,10 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
     from byol_flax.commands import prepare
 
     return prepare.run(options)
+  if options.command == "reproduce":
+    from byol_flax.commands import reproduce
+
+    return reproduce.run(options, config_args)
   # Several processes may run these together.
   shared = options.command in ("train", "evaluate")
   if shared:
@@ -105,7 +111,7 @@ def run() -> None:
 def _way_on(verb: str) -> str:
   """Says how to take up a command that was cut off; true at any moment."""
   command = sys.argv[1] if sys.argv[1:] else ""
-  if command == "prepare":
+  if command in ("prepare", "reproduce"):
     return "; the same command goes on where it stopped"
   if command == "evaluate":
     return "; the same command takes it up again"

@@ -23,6 +23,7 @@ ROWS = (
   "byol_flax.evaluation",
   "byol_flax.benchmarks",
   "byol_flax.preflight",
+  "byol_flax.reproduce",
   "byol_flax.commands",
   "byol_flax.main",
 )

@@ -23,6 +23,7 @@ BOUNDS: dict[str, Bound] = {
   "--init": Path(),
   "--init-encoder": Path(),
   "--count": Whole(1, 16),  # a person can still take in so many columns
+  "--seeds": Whole(1, 100),
   "--updates": Whole(1),
   "--longest-side": Whole(1, 65_535),
   "--price": Real(0),
@@ -83,8 +84,9 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   )
 
   _add_measuring(add)
+  _add_reproduce(add)
   _add_prepare(add)
-  for name in ("train", "evaluate", "benchmark"):
+  for name in ("train", "evaluate", "reproduce", "benchmark"):
     commands.choices[name].add_argument(
       "--compilation-cache",
       type=lambda given: given if given == "none" else paths.absolute(given),
@@ -236,6 +238,55 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     default="benchmark.json",
     help="JSON file to write",
   )
+
+
+def _add_reproduce(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """Adds the command that runs a table of ablations."""
+  verb = add(
+    "reproduce",
+    "Run the rows of one of the paper's ablations, several seeds each, and "
+    "write a report beside the paper's numbers: DIR/TABLE.md, .json and .png. "
+    "What was done before in the same folder is not done again.",
+  )
+  verb.epilog = (
+    "--config.key=value overrides one value in all rows. "
+    "configs/ablation_rows.py has the rows, and configs/scales.py the scales."
+  )
+  verb.add_argument(
+    "table",
+    metavar="TABLE",
+    help="such as 5a, 16 or 3b, as the paper (arXiv v3) numbers it",
+  )
+  verb.add_argument(
+    "--scale",
+    default="digits",
+    help="digits (default: minutes on a laptop), cifar10 or imagenet",
+  )
+  verb.add_argument(
+    "--seeds", type=int, default=3, help="how many runs of each row"
+  )
+  verb.add_argument(
+    "--workdir",
+    type=paths.absolute,
+    help="folder of the runs; several tables of a scale may share it, and then "
+    "runs with the same settings",
+  )
+  verb.add_argument(
+    "--dry-run",
+    action="store_true",
+    help="run nothing, and tell what each row changes and what it would take "
+    "on a TPU slice",
+  )
+  verb.add_argument(
+    "--slice",
+    help="of --dry-run: such as v3-64, which is the default for imagenet",
+  )
+  verb.add_argument(
+    "--price",
+    type=float,
+    help="of --dry-run: of one device and hour, in any currency",
+  )
+  _add_processes(verb)
 
 
 def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:

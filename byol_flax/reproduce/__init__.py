@@ -1,0 +1,1 @@
+"""The paper's ablations as sweeps: what they run, cost and find."""

@@ -1,0 +1,255 @@
+"""Runs the rows of an ablation one after another, and reports on all.
+
+Each run is the training that `byol train` would do, in a folder that its
+settings name, and then one evaluation. What is done is not done again, also
+when another table asks for it, so that a sweep that was cut off goes on.
+"""
+
+import dataclasses
+import json
+import time
+from typing import Any, TextIO
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from byol_flax.evaluation import encoder, online, place, protocols
+from byol_flax.pretrain import train
+from byol_flax.reports import (
+  png,
+  reproduction,
+  reproduction_chart,
+  reproduction_text,
+)
+from byol_flax.reproduce.plan import Plan, Run, digest_of
+from byol_flax.runs import loop, out_files, workdir
+from byol_flax.runs.distributed import Processes
+from byol_flax.runs.progress_line import human_duration
+from byol_flax.runs.start_clock import StartClock
+from byol_flax.runs.version import code_version
+from input_pipeline import whole_files
+
+_RUNS = "runs"
+_TRAINING = "training"
+_DIVERGED = "diverged.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+  """Where a sweep runs.
+
+  Attributes:
+    mesh: all devices.
+    processes: all that take part.
+    out: is given a line before and after each run.
+    console: where runs show their progress.
+    nowhere: swallows the tables of single evaluations.
+  """
+
+  mesh: Mesh
+  processes: Processes
+  out: TextIO
+  console: TextIO
+  nowhere: TextIO
+
+  def tell(self, line: str) -> None:
+    """Writes a line at once."""
+    self.out.write(f"{line}\n")
+    self.out.flush()
+
+
+def run(plan: Plan, folder: str, machine: Machine) -> None:
+  """Does all runs that are not done, and writes the report after each.
+
+  Args:
+    plan: what to run.
+    folder: absolute path of the sweep's folder, or gs://BUCKET/PATH; several
+      tables of a scale may share it.
+    machine: where.
+
+  Raises:
+    UsageError: the folder holds something else, or a run cannot begin.
+    RunError: a run cannot go on, but for those that diverge.
+    PreemptedError: the same call goes on.
+  """
+  with workdir.taken(folder):
+    identity = {"scale": plan.scale, "changed": plan.changed}
+    place.claim(folder, {"config": identity}, machine.processes)
+    runs = _distinct(plan)
+    left = [one for one in runs if not _done(plan, one, folder, machine)]
+    for why in plan.left_out.values():
+      machine.tell(f"left out: {why}")
+    machine.tell(_announcement(plan, runs, left))
+    _report(plan, folder, machine)
+    began = time.monotonic()
+    for number, one in enumerate(left, 1):
+      machine.tell(
+        f"\nrun {number} of {len(left)}{_time_left(began, number, len(left))}: "
+        f"{plan.table}/{one.row}, seed {one.config.seed}, in {one.name}"
+      )
+      _train_and_measure(plan, one, folder, machine)
+      machine.tell(_outcome(plan, one, folder))
+      _report(plan, folder, machine)
+    machine.tell(
+      f"\nWritten to {epath.Path(folder, plan.table)}.md, .json and .png"
+    )
+
+
+def _distinct(plan: Plan) -> list[Run]:
+  """The runs of a plan; of several with the same settings only the first."""
+  found: dict[tuple[str, bool], Run] = {}
+  for one in plan.runs():
+    found.setdefault((one.name, one.trained), one)
+  return list(found.values())
+
+
+def _announcement(plan: Plan, runs: list[Run], left: list[Run]) -> str:
+  """Says what is coming."""
+  rows, seeds = len(plan.rows), len(plan.seeds)
+  shared = rows * seeds - len(runs)
+  same = f", {shared} of them with settings of others" if shared else ""
+  return (
+    f"table {plan.table} at the scale {plan.scale}: {rows} rows × {seeds} "
+    f"seed(s){same}; {len(left)} of {len(runs)} runs are to be done"
+  )
+
+
+def _time_left(began: float, number: int, count: int) -> str:
+  """Guesses from the runs before, if there are any."""
+  if number == 1:
+    return ""
+  each = (time.monotonic() - began) / (number - 1)
+  return f" ({human_duration(each * (count - number + 1))} left)"
+
+
+def _place(folder: str, one: Run) -> epath.Path:
+  """The folder of a run, its training and its evaluation."""
+  return epath.Path(folder, _RUNS, one.name)
+
+
+def _evaluation(plan: Plan, one: Run, folder: str) -> epath.Path:
+  """The folder of the evaluation of a run.
+
+  It is named by the settings of the evaluation, too, so that another version
+  of them begins another one.
+  """
+  kind = "" if one.trained else "untrained-"
+  name = f"{kind}{plan.evaluation.protocol}-{digest_of(plan.evaluation)}"
+  return _place(folder, one) / name
+
+
+def _done(plan: Plan, one: Run, folder: str, machine: Machine) -> bool:
+  """Whether a run has an outcome; all processes get the same answer."""
+  ends = (
+    _evaluation(plan, one, folder) / place.RESULT,
+    _place(folder, one) / _DIVERGED,
+  )
+  # Other processes may not see yet what process 0 has written.
+  return machine.processes.any(any(path.exists() for path in ends))
+
+
+def _train_and_measure(
+  plan: Plan, one: Run, folder: str, machine: Machine
+) -> None:
+  """Does one run, from where an earlier start has left it."""
+  training = str(_place(folder, one) / _TRAINING)
+  if one.trained:
+    try:
+      _train(one, training, machine)
+    except loop.NonFiniteError as error:
+      if not machine.processes.all_fail(f"{one.name} diverged"):
+        raise
+      if jax.process_index() == 0:
+        out_files.write_json(
+          str(_place(folder, one) / _DIVERGED), {"sentence": str(error)}
+        )
+      machine.processes.wait("outcome written")
+      return
+  session = protocols.Session(
+    encoder=encoder.open_encoder(
+      training if one.trained else f"{encoder.RANDOM}{one.name}",
+      machine.mesh,
+      read_config=lambda _: one.config,
+    ),
+    mesh=machine.mesh,
+    processes=machine.processes,
+    out=machine.nowhere,
+    console=machine.console,
+  )
+  where = str(_evaluation(plan, one, folder))
+  protocols.evaluate(session, plan.evaluation, where, again=False)
+
+
+def _train(one: Run, training: str, machine: Machine) -> None:
+  """Trains as `byol train` does."""
+  with workdir.taken(training):
+    train.train(
+      one.config,
+      training,
+      restart=False,
+      begins_with=None,
+      open_evaluation=online.open_evaluation,
+      processes=machine.processes,
+      start_clock=StartClock(time.monotonic()),
+      stream=machine.console,
+    )
+
+
+def _outcome(plan: Plan, one: Run, folder: str) -> str:
+  """What a run has found, in a line."""
+  if sentence := _diverged(one, folder):
+    return f"diverged: {sentence}"
+  values = _values(plan, one, folder)
+  return ", ".join(f"{name}: {x:.1f} %" for name, x in values.items())
+
+
+def _values(plan: Plan, one: Run, folder: str) -> dict[str, float]:
+  """What was measured on a run; empty if nothing was yet."""
+  found = _read(_evaluation(plan, one, folder) / place.RESULT)
+  return reproduction.measures_of(found) if found else {}
+
+
+def _diverged(one: Run, folder: str) -> str:
+  """The sentence of a run that diverged, else ""."""
+  found = _read(_place(folder, one) / _DIVERGED) if one.trained else None
+  return found["sentence"] if found else ""
+
+
+def _read(path: epath.Path) -> Any:
+  """The JSON object of a file, or None if there is no file."""
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def _report(plan: Plan, folder: str, machine: Machine) -> None:
+  """Writes the report of all outcomes that lie in the folder."""
+  if jax.process_index() == 0:
+    found = {row: _found(plan, row, folder) for row in plan.rows}
+    found |= {
+      row: reproduction.Found({}, {}, why, {}, "")
+      for row, why in plan.left_out.items()
+    }
+    report = reproduction.make(
+      plan.table, plan.scale, plan.seeds, plan.changed, found
+    )
+    start = str(epath.Path(folder, plan.table))
+    out_files.write_json(
+      f"{start}.json", {**report, "code_version": code_version()}
+    )
+    whole_files.write_text(f"{start}.md", reproduction_text.render(report))
+    png.save_png(f"{start}.png", reproduction_chart.draw(report))
+  machine.processes.wait("report written")
+
+
+def _found(plan: Plan, row: str, folder: str) -> reproduction.Found:
+  """What the runs of a row have found so far."""
+  runs = [one for one in plan.runs() if one.row == row]
+  values = {one.config.seed: _values(plan, one, folder) for one in runs}
+  diverged = {one.config.seed: _diverged(one, folder) for one in runs}
+  return reproduction.Found(
+    values={seed: x for seed, x in values.items() if x},
+    diverged={seed: x for seed, x in diverged.items() if x},
+    left_out="",
+    settings=plan.settings(row),
+    folder=digest_of(plan.rows[row]),
+  )

@@ -1,0 +1,103 @@
+"""A tiny sweep on digits: cut off, resumed, shared, reported."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+
+from byol_flax.reproduce import sweep
+from byol_flax.runs.distributed import Processes
+from input_pipeline.errors import UsageError
+from tests.evaluation import settings
+from tests.reproduce.test_plan import planned
+
+FEW = (
+  "--config.epochs=0.2",  # four updates
+  "--config.warmup_epochs=0",
+  "--config.model.encoder.width=0.25",
+)
+
+
+class Killed(BaseException):
+  """Ends a sweep without any of its own handling."""
+
+
+class Out(io.StringIO):
+  """Is given the lines; a line that begins with `last` is the last one."""
+
+  def __init__(self, last="nothing"):
+    super().__init__()
+    self.last = last
+
+  def write(self, text):
+    if text.strip().startswith(self.last):
+      raise Killed
+    return super().write(text)
+
+
+def some_of(table, rows, *flags):
+  whole = planned(table, *FEW, *flags)
+  return dataclasses.replace(
+    whole, rows={row: whole.rows[row] for row in rows}, left_out={}
+  )
+
+
+def run(plan, workdir, out):
+  machine = sweep.Machine(
+    mesh=settings.mesh_of(1),
+    processes=Processes(),
+    out=out,
+    console=io.StringIO(),
+    nowhere=io.StringIO(),
+  )
+  sweep.run(plan, str(workdir), machine)
+  return json.loads((workdir / f"{plan.table}.json").read_text())
+
+
+def times(workdir):
+  return {
+    path: path.stat().st_mtime_ns for path in workdir.rglob("result.json")
+  }
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_shares_its_runs_and_records_what_diverged(tmp_path):
+  plan = some_of("5a", ("initialisation", "0.9"))
+  with pytest.raises(Killed):
+    run(plan, tmp_path, Out(last="run 2 of 2"))
+  before = times(tmp_path)
+  assert len(before) == 1
+  text = (tmp_path / "5a.md").read_text()
+  assert "| moving average, τ = 0.9 | 68.4 | – | – | – |" in text
+
+  out = Out()
+  report = run(plan, tmp_path, out)
+  assert "1 of 2 runs are to be done" in out.getvalue()
+  assert "run 1 of 1: 5a/0.9, seed 0" in out.getvalue()
+  assert before.items() <= times(tmp_path).items()
+  values = {
+    row["name"]: next(iter(row["ours"].values()))["seeds"]["0"]
+    for row in report["rows"]
+  }
+  assert all(0 < value < 100 for value in values.values())
+  assert values["initialisation"] != values["0.9"]
+  assert (tmp_path / "5a.png").exists()
+
+  # Another table shares the folder; a run of it diverges, and it goes on.
+  rows = ("learning_rate_1", "learning_rate_0.3")
+  shared = some_of("15", rows)
+  shared.rows[rows[0]].base_learning_rate = 1e30
+  shared.rows[rows[1]].base_target_decay = 0.9
+  for undone in (1, 0):
+    out = Out()
+    report = run(shared, tmp_path, out)
+    assert f"{undone} of 2 runs are to be done" in out.getvalue()
+    assert ("diverged: " in out.getvalue()) == undone
+    assert "became" in report["rows"][0]["diverged"]["0"]
+    assert report["rows"][1]["ours"]
+
+  with pytest.raises(UsageError, match=r"changed\.model\.encoder\.width"):
+    run(
+      some_of("5a", ("1",), "--config.model.encoder.width=2"), tmp_path, Out()
+    )
