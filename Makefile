@@ -19,11 +19,12 @@ demo: .venv/installed
 	.venv/bin/byol train --config=configs/byol_digits.py --workdir=$(RUNS)/digits
 	.venv/bin/byol evaluate --config=configs/few_label.py:baselines=1 --encoder=$(RUNS)/digits --workdir=$(RUNS)/digits-few-label
 
+# Three at a time keep two cores busy, because some wait for what they started.
 test: .venv/installed
-	.venv/bin/python -m pytest -n 2 --dist loadgroup
+	.venv/bin/python -m pytest -n 3 --dist loadgroup
 
 quick: .venv/installed
-	.venv/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	.venv/bin/python -m pytest -n 3 --dist loadgroup -m "not slow"
 
 check: .venv/installed
 	.venv/bin/ruff format --check .

@@ -48,7 +48,8 @@ def write_arrays(path: epath.PathLike, arrays: dict[str, np.ndarray]) -> None:
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
   """Reads the arrays of an .npz file, and closes it."""
-  with np.load(path) as arrays:  # opened lazily, one handle for each file
+  # NumPy would leave a damaged file open if it opened the file itself.
+  with open(path, "rb") as file, np.load(file) as arrays:
     return dict(arrays)
 
 

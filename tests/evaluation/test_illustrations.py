@@ -124,7 +124,8 @@ def test_a_suite_has_one_curve_and_links_what_is_there(tmp_path):
   lines = []
   illustrations.draw_of_suite(str(tmp_path), results, lines.append)
   assert lines == []
-  assert Image.open(tmp_path / "label-efficiency.png").size == (800, 500)
+  with Image.open(tmp_path / "label-efficiency.png") as picture:
+    assert picture.size == (800, 500)
   assert illustrations.links(str(tmp_path), results).splitlines()[3:] == [
     "- [label-efficiency](label-efficiency.png)",
     "- [knn/confusion](knn/confusion.png)",

@@ -146,17 +146,16 @@ apart.compile_apart(linger, None, slices.find("v3-8"), stream=sys.stdout)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_preflight_leaves_no_compiler(number):
-  run = subprocess.Popen(
+  with subprocess.Popen(
     [sys.executable, "-c", LINGERING],
     cwd=trainers.ROOT,
     stdout=subprocess.PIPE,
     text=True,
-  )
-  assert any(line.startswith("lingering, ") for line in run.stdout)
-  children = processes.children(run.pid)
-  assert all(map(processes.lives, children))
-  run.send_signal(number)
-  run.wait()
+  ) as run:
+    assert any(line.startswith("lingering, ") for line in run.stdout)
+    children = processes.children(run.pid)
+    assert all(map(processes.lives, children))
+    run.send_signal(number)
   until = time.monotonic() + 20
   while any(map(processes.lives, children)) and time.monotonic() < until:
     time.sleep(0.1)

@@ -143,14 +143,14 @@ with interrupts.when_leaving(
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_callbacks_get_a_moment_and_none_after_a_second_ctrl_c(times):
-  run = start("-c", LAST_WORDS)
-  assert run.stdout.readline() == "ready\n"
-  begun = time.monotonic()
-  os.killpg(run.pid, signal.SIGINT)
-  assert run.stdout.readline() == "left\n"
-  if times == 2:
+  with start("-c", LAST_WORDS) as run:
+    assert run.stdout.readline() == "ready\n"
+    begun = time.monotonic()
     os.killpg(run.pid, signal.SIGINT)
-  assert run.wait(30) == 130
+    assert run.stdout.readline() == "left\n"
+    if times == 2:
+      os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(30) == 130
   seconds = time.monotonic() - begun
   assert seconds < 1.2 if times == 2 else 1.4 < seconds < 2
 
@@ -177,13 +177,13 @@ def test_a_process_that_is_done_keeps_its_status_and_says_nothing():
 def test_what_was_ignored_at_the_start_stays_so():
   """As SIGHUP is under nohup, and SIGINT in the background of a script."""
   ignored = (signal.SIGINT, signal.SIGHUP)
-  run = start("-c", LAST_WORDS, ignored=ignored)
-  assert run.stdout.readline() == "ready\n"
-  for number in ignored:
-    run.send_signal(number)
-  with pytest.raises(subprocess.TimeoutExpired):
-    run.wait(2)
-  run.kill()
+  with start("-c", LAST_WORDS, ignored=ignored) as run:
+    assert run.stdout.readline() == "ready\n"
+    for number in ignored:
+      run.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+      run.wait(2)
+    run.kill()
 
 
 @pytest.mark.slow
