@@ -188,6 +188,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "silence_seconds": 60.0,  # for a sign of life
     "stall_seconds": 1800.0,  # without progress; longer than a compilation
   }
+  # What to do when the network collapses, and when that is so; the thresholds
+  # are explained, and were calibrated, in byol_flax/pretrain/watchdog.py.
+  config.watchdog = {
+    # "warn"; "stop"; "roll_back", which goes on from a healthy checkpoint with
+    # one change, once; or "off".
+    "action": "warn",
+    # Then "learning_rate" halves it, "views" draws another stream of them.
+    "change": "learning_rate",
+    "least_spread": 0.5,  # of the projections; share of the largest so far
+    "least_gain": 0.03,  # of the predictor; share of the loss
+    "patience": 10,  # updates in a row
+  }
   config.report = {"every_steps": 50, "view_hashes": False}
   config.evaluation = {
     "split": "test",  # ImageNet's official validation images

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
     together.started(options, config, sigterms) as (processes, index),
   ):
     from byol_flax.evaluation import online
-    from byol_flax.pretrain import train
+    from byol_flax.pretrain import attempts
     from byol_flax.runs import start_clock
     from byol_flax.runs import workdir as workdir_lib
 
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
       ),
       workdir_lib.taken(workdir),
     ):
-      train.train(
+      attempts.run(
         config,
         workdir,
         restart=options.restart,

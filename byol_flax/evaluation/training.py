@@ -150,6 +150,7 @@ def _train(
           starved=lambda: "More cores would read faster.",
           headline=training.headline,
           diverged=_DIVERGED,
+          watch=lambda update, values: None,
         ),
         evaluate_first=False,
         start_clock=StartClock(begun),

@@ -20,6 +20,7 @@ from byol_flax.pretrain import (
   origin,
   places,
   train_state,
+  watch,
 )
 from byol_flax.reports import curves, png, views
 from byol_flax.runs import (
@@ -66,6 +67,7 @@ def train(
   processes: Processes,
   start_clock: StartClock,
   stream: TextIO,
+  just_rolled_back: checkpoint.Record | None = None,
 ) -> None:
   """Pre-trains, or resumes pre-training, in `workdir`.
 
@@ -79,10 +81,12 @@ def train(
     processes: all that take part; each calls this with the same arguments.
     start_clock: tells where the time goes until the first update is done.
     stream: console.
+    just_rolled_back: what `roll_back.go_back` returned, if it was called.
 
   Raises:
     UsageError: for all that a user can mend, before anything is compiled.
     loop.NonFiniteError: training diverged.
+    roll_back.CollapsedError: the network collapsed; see `watch`.
     PreemptedError: a process was told to end; all is saved.
   """
   start_clock.end("import")
@@ -94,15 +98,16 @@ def train(
   checkpoints = None if restart else open_checkpoints()
   before = checkpoints.newest_record() if checkpoints else None
   workdir_lib.check_same_run(before, {"config": _plain(config)}, workdir)
+  watching = watch.Watch(config, before, just_rolled_back)
 
   # Data: training split, evaluation split, and the bank of kNN.
   opened = same_data.open_images(config, before, workdir)
   source = sources.ReadableSource(opened.source)
   mesh = sharding.make_mesh()
-  read = inputs.open_inputs(config, source, mesh)
+  read = inputs.open_inputs(watching.config, source, mesh)
 
   built = build.build(
-    config,
+    watching.config,
     mesh,
     num_examples=len(source),
     num_classes=source.num_classes,
@@ -115,11 +120,7 @@ def train(
     run_files.set_aside(workdir, processes)
     checkpoints = open_checkpoints()
   saved = {**_describe(config, source), "init": beginning.record}
-
-  def make_record(step: int, seconds: float) -> checkpoint.Record:
-    position = {"seed": config.seed, "next_update": step}
-    return {**saved, "data_position": position, "seconds": seconds}
-
+  make_record = functools.partial(_record, saved, watching)
   progress = progress_line.Progress(
     total_steps=built.total_steps, batch_size=config.batch_size, stream=stream
   )
@@ -154,13 +155,11 @@ def train(
   checkpoints.check_room(built.abstract_state)
   began = time.monotonic()
   leads = jax.process_index() == 0
-  unreadable = _open_unreadable(
-    source, opened, workdir, config.loader.max_unreadable_share
-  )
+  unreadable = _open_unreadable(source, opened, workdir, config)
   batches = read.open_batches(start_step, unreadable)
   advice = () if start_step else inputs.on_sizes(config.augment, source)
-  progress.notes((*unreadable.changes, *advice, f"input: {read.how}"))
-  progress.note(f"input of evaluations: {evaluation_input}")
+  told = (f"input: {read.how}", f"input of evaluations: {evaluation_input}")
+  progress.notes((*unreadable.changes, *advice, *told))
 
   with (
     MetricsLog(workdir, writes=leads, resume_step=start_step) as out,
@@ -168,6 +167,7 @@ def train(
   ):
     try:
       _report_start(out, config, saved, devices)
+      watching.begin(restored, out.add_note, progress.note)
       state = (
         restored.state if restored else beginning.enter(built.create_state())
       )
@@ -196,6 +196,7 @@ def train(
           starved=read.advice,
           headline=("loss", "train/byol_loss"),
           diverged=_DIVERGED,
+          watch=watching.look,
         ),
         evaluate_first=missing,
         start_clock=start_clock,
@@ -212,13 +213,13 @@ def _open_unreadable(
   source: sources.ReadableSource,
   opened: same_data.Opened,
   workdir: str,
-  most: float,
+  config: Any,
 ) -> UnreadableImages:
   """Opens the list of the images that this process could not read."""
   return UnreadableImages(
     source,
     f"{workdir}/unreadable-{jax.process_index()}.txt",
-    most,
+    config.loader.max_unreadable_share,
     opened.found_unreadable,
   )
 
@@ -309,6 +310,15 @@ def _describe(config: Any, source: sources.ReadableSource) -> checkpoint.Record:
     **same_data.describe(source),
     "code_version": code_version(),
   }
+
+
+def _record(
+  saved: checkpoint.Record, watching: watch.Watch, step: int, seconds: float
+) -> checkpoint.Record:
+  """What the checkpoint of update `step` records, `saved` and what is now."""
+  position = {"seed": watching.config.seed, "next_update": step}
+  now = {"data_position": position, "seconds": seconds}
+  return {**saved, **watching.record(), **now}
 
 
 def _end(

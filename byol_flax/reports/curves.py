@@ -105,7 +105,8 @@ def read_metrics(path: str) -> Series:
       continue
     step = record.pop("step")
     record.pop("wall_time")
-    record.pop("kind", None)  # older runs have none
+    if record.pop("kind", None) == "note":  # older runs have no kinds
+      continue
     for name, value in record.items():
       points.setdefault(name, []).append((step, float(value)))
   return {name: np.array(pairs) for name, pairs in points.items()}

@@ -81,6 +81,8 @@ class Outlets:
     headline: which metric the console shows of an update: a label and its name.
     diverged: sentences that help to find the cause of a metric that is not
       finite from the metrics before it.
+    watch: is given the number and the metrics of every update, in order and
+      before the state after it is saved; it may raise, which ends the run.
   """
 
   checkpoints: Checkpoints
@@ -92,6 +94,7 @@ class Outlets:
   starved: Callable[[], str]
   headline: tuple[str, str]
   diverged: str
+  watch: Callable[[int, dict[str, float]], None]
 
   def save(self, step: int, state: Any, seconds: float) -> None:
     """Starts to save the state after update `step`."""
@@ -101,6 +104,17 @@ class Outlets:
     self.report.flush()
     record = self.make_record(step, seconds)
     self.checkpoints.save(step, state, record)
+
+  def take(
+    self,
+    pending: list[tuple[int, dict[str, jax.Array]]],
+    before: dict[str, float],
+  ) -> dict[str, float]:
+    """Checks and watches updates, see `_checked`; returns the last metrics."""
+    values = before
+    for update, values in _checked(pending, before, self.diverged):
+      self.watch(update, values)
+    return values
 
   def hand_on_interrupts(self, unsaved: bool) -> None:
     """Lets the first Ctrl-C save what is `unsaved`, if the config wants it."""
@@ -173,7 +187,7 @@ def run(
       reporting, evaluating = intervals.due(step, first, total_steps)
       saving = step == total_steps or outlets.checkpoints.due(step, reporting)
       if reporting or saving or evaluating:
-        values = _checked(pending, values, outlets.diverged)
+        values = outlets.take(pending, values)
         pending.clear()
       if reporting:
         starts = step == first
@@ -205,7 +219,8 @@ def _keep(
 ) -> None:
   """Saves the last whole update, `done`, unless there was none or it is bad."""
   if done:
-    _checked(pending, before, outlets.diverged)
+    for _ in _checked(pending, before, outlets.diverged):
+      pass
     outlets.save(done, state, seconds)
   outlets.checkpoints.wait()
 
@@ -266,8 +281,8 @@ def _checked(
   pending: list[tuple[int, dict[str, jax.Array]]],
   before: dict[str, float],
   diverged: str,
-) -> dict[str, float]:
-  """Fetches the metrics of updates; returns those of the last.
+) -> Iterator[tuple[int, dict[str, float]]]:
+  """Fetches the metrics of updates and yields them, one update after another.
 
   Args:
     pending: updates and their metrics.
@@ -288,7 +303,7 @@ def _checked(
           f"last checkpoint before it is kept. "
           f"{_seen_before(step, last, diverged)}"
         )
-  return values
+    yield step, values
 
 
 def _seen_before(step: int, last: dict[str, float], diverged: str) -> str:

@@ -14,7 +14,7 @@ from etils import epath
 from byol_flax.runs import buckets, line_writer, tensorboard_files
 from input_pipeline import appending, whole_files
 
-Kind = Literal["update", "evaluation"]
+Kind = Literal["update", "evaluation"]  # of lines of numbers
 
 
 class MetricsLog:
@@ -73,6 +73,16 @@ class MetricsLog:
       line[name] = number if math.isfinite(number) else str(number)
     self._record.write(json.dumps(line, allow_nan=False))
     self._tensorboard.write_scalars(step, numbers)
+
+  def add_note(self, step: int, name: str, text: str) -> None:
+    """Adds a line of kind "note" at `step`, and a text to TensorBoard.
+
+    It holds `text` under `name`, beside what `scalars` writes into its lines.
+    """
+    if self._writes:
+      line = {"step": step, "wall_time": time.time(), "kind": "note"}
+      self._record.write(json.dumps({**line, name: text}))
+      self.text(step, {name: text})
 
   def start(self, about: Mapping[str, Any]) -> None:
     """Appends a line to `starts.jsonl`: step, time and what `about` holds."""
@@ -184,7 +194,7 @@ def evaluated(path: epath.Path, step: int) -> bool:
 
 
 def kind_of(line: Mapping[str, Any]) -> str:
-  """Whether a line of `metrics.jsonl` is about an "update" or an "evaluation".
+  """What a line of `metrics.jsonl` is: "update", "evaluation" or "note".
 
   Lines of older versions do not say so. They come from pre-training, where only
   an update has metrics that begin with "train/" or "time/".

@@ -43,6 +43,11 @@ ADDED_SINCE: dict[str, Any] = {
   "optimizer.predictor_multiplier": 1.0,
   "scaling": "linear",
   "reference_batch_size": None,  # nobody knows, and nothing depends on it
+  "watchdog.action": "off",  # nothing looked for a collapse
+  "watchdog.change": "learning_rate",  # without effect while it is off
+  "watchdog.least_spread": 0.0,
+  "watchdog.least_gain": 0.0,
+  "watchdog.patience": 1,
 }
 
 # A key that configs lost after format 1 -> the value to which today's code

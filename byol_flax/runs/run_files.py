@@ -26,7 +26,7 @@ METRICS = "metrics.jsonl"
 # aside. Marker and lock stay, as do the folders `replaced-<time>` of runs that
 # were set aside before, and the compiled programs that the launcher keeps.
 _WRITTEN = re.compile(
-  r"checkpoints|checkpoints-damaged|tensorboard"
+  r"checkpoints|checkpoints-damaged|checkpoints-rolled-back|tensorboard"
   r"|(metrics\.jsonl|starts\.jsonl|view_hashes-\d+\.jsonl"
   r"|config\.json|evaluation\.json|result\.json|summary\.json|parameters\.txt|unreadable-\d+\.txt"
   r"|views\.png|curves\.png)(\.tmp)?"
@@ -107,6 +107,26 @@ def set_aside_unsaved(workdir: str, processes: Processes) -> tuple[str, ...]:
       )
   processes.wait("after making way")
   return notes
+
+
+def set_aside_checkpoints(
+  workdir: str, after: int, processes: Processes
+) -> None:
+  """Moves the checkpoints of later updates than `after` out of the way.
+
+  They go to `workdir/checkpoints-rolled-back/<step>-<time>`. The newest goes
+  first: if a kill comes in between, those that are left are a beginning of the
+  run. Nobody may have them open.
+  """
+  processes.wait("before setting checkpoints aside")
+  if jax.process_index() == 0:
+    folder = epath.Path(workdir, "checkpoints")
+    aside = epath.Path(workdir, "checkpoints-rolled-back")
+    aside.mkdir(exist_ok=True)
+    saved = [int(x.name) for x in folder.iterdir() if x.name.isdigit()]
+    for label in sorted((x for x in saved if x > after), reverse=True):
+      (folder / str(label)).rename(aside / f"{label}-{time.time_ns()}")
+  processes.wait("after setting checkpoints aside")
 
 
 def _move(entries: list[epath.Path]) -> str:

@@ -19,6 +19,7 @@ MAY_CHANGE = (
   "report.",
   "evaluation.",
   "deadlines.",
+  "watchdog.",  # what it has changed stands in the record
   "gradient_dtype.",  # nearer to the exact sums, or as near as before
   "model.encoder.recompute.",
   "augment.device.",

@@ -150,6 +150,14 @@ def test_a_record_being_written_and_values_not_finite_are_read(
   np.testing.assert_array_equal(drawn, [1.0, np.nan, np.nan, 2.0])
 
 
+def test_notes_are_no_curves(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  note = {"kind": "note", "watchdog": "It looks ill."}
+  write_record(path, [{"train/byol_loss": 1.0}, note])
+  series = curves_lib.read_metrics(str(path))
+  assert {name: len(x) for name, x in series.items()} == {"train/byol_loss": 1}
+
+
 def test_no_record_is_an_error_that_says_what_to_give(tmp_path):
   with pytest.raises(UsageError, match="workdir of a run"):
     curves_lib.training_curves(str(tmp_path / "none.jsonl"), "unused.png")

@@ -19,7 +19,7 @@ from byol_flax.runs import (
   progress_line,
   start_clock,
 )
-from input_pipeline.errors import StorageError, UsageError
+from input_pipeline.errors import RunError, StorageError, UsageError
 
 
 class Counter(struct.PyTreeNode):
@@ -78,12 +78,13 @@ def run(
   overlap=False,
   stream=None,
   make_record=lambda step, seconds: {"step": step, "seconds": seconds},
+  watch=lambda update, values: None,
 ):
   """Trains a counter.
 
   `end`: (update, what is raised where its batch is awaited). `ballast`: numbers
   that the state holds besides. `overlap`: updates go on while a save is written
-  and do not wait until it is committed.
+  and do not wait until it is committed. `watch`: is given every update.
   """
   checkpoints = checkpoint.Checkpoints(
     str(workdir),
@@ -129,6 +130,7 @@ def run(
           starved=lambda: "More workers!",
           headline=("sum", "train/total"),
           diverged="Ask whoever made it.",
+          watch=watch,
         ),
         begun=time.monotonic() - 100,
         evaluate_first=False,
@@ -251,3 +253,37 @@ def test_an_input_that_ends_after_a_nan_saves_none_of_it(tmp_path):
   reader = checkpoint.Checkpoints.reader(str(tmp_path))
   assert reader.steps() == [7]
   reader.close()
+
+
+def test_every_update_is_watched_before_it_is_saved(tmp_path):
+  watched, at_save = [], {}
+
+  def make_record(step, seconds):
+    at_save[step] = watched[-1]
+    return {"step": step, "seconds": seconds}
+
+  run(
+    tmp_path,
+    make_record=make_record,
+    watch=lambda update, values: watched.append(
+      (update, values["train/total"])
+    ),
+  )
+  assert watched == [(k, k * (k + 1) / 2) for k in range(1, 21)]
+  assert {step: update for step, (update, _) in at_save.items()} == {
+    step: step for step in (7, 14, 20)
+  }
+
+
+def test_what_the_watch_raises_ends_the_run_without_a_save(tmp_path):
+  def watch(update, values):
+    if update == 14:
+      raise RunError("seen enough")
+
+  with pytest.raises(RunError, match="seen enough"):
+    run(tmp_path, watch=watch)
+  reader = checkpoint.Checkpoints.reader(str(tmp_path))
+  assert reader.steps() == [7]
+  reader.close()
+  # The line of an update that was reported before is not lost.
+  assert lines(tmp_path)[-1]["step"] == 12

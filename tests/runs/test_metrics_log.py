@@ -106,18 +106,20 @@ def test_values_that_are_not_finite_leave_the_record_strict_json(tmp_path):
   )
 
 
-def test_images_arrive_unchanged(tmp_path):
+def test_images_and_notes_arrive_unchanged(tmp_path):
   images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
   with metrics_log.MetricsLog(str(tmp_path), writes=True, resume_step=0) as run:
     run.images(7, {"views": images})
-    run.text(7, {"note": "two **views**"})
+    run.add_note(7, "remark", "two **views**")
+  (line,) = lines_of(tmp_path)
+  assert (line["step"], line["kind"]) == (7, "note")
   events = events_of(tmp_path)
   ((step, stored),) = events["views"]
   # TensorFlow stores width, height and then one PNG per image.
   pictures = [np.array(Image.open(io.BytesIO(png))) for png in stored[2:]]
   assert step == 7
   np.testing.assert_array_equal(pictures, images)
-  assert [(s, str(t.item(), "utf-8")) for s, t in events["note"]] == [
+  assert [(s, str(t.item(), "utf-8")) for s, t in events["remark"]] == [
     (7, "two **views**")
   ]
 

@@ -1,0 +1,132 @@
+"""Tells when a network collapses: a pure decision from what updates report.
+
+Two signals are judged, each as a moving average over updates:
+
+- the spread of the projections (`train/projection_std`), as a share of the
+  largest spread that this run has had. It falls to zero when all projections
+  become equal. What a fresh network has depends on its size and its input, so
+  the bound is relative to the run itself.
+- the gain of the predictor over the identity (`train/predictor_gain`), as a
+  share of the loss. If it is nothing, the target says nothing that the online
+  projection does not say itself, which is so when the target is the online
+  network of the moment: the projections then keep one or two directions. At
+  first a predictor has learnt nothing yet, so this is judged only when the
+  learning rate no longer rises.
+
+`train/online_target_distance` is not judged, because it is zero by construction
+where the target is the online network. Nor are rank, alignment and uniformity:
+healthy runs on few classes come as low as collapsed ones.
+`tests/watchdog_calibration.py` measures all this.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_MEMORY = 0.9  # of the moving averages: they look back some ten updates
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """When a network counts as ill; from the config's section `watchdog`.
+
+  Attributes:
+    least_spread: share of the largest spread so far, below which it is ill.
+    least_gain: share of the loss, below which it is ill; 0 if the gain says
+      nothing about this run.
+    patience: updates in a row that must be ill.
+  """
+
+  least_spread: float
+  least_gain: float
+  patience: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Past:
+  """What is remembered of the updates so far; numbers only, for the record.
+
+  Attributes:
+    update: the last one that was judged.
+    healthy: the last one that was not ill.
+    spread: moving average.
+    largest: the largest `spread` so far.
+    gain: moving average, as a share of the loss.
+    rate: learning rate of the last update.
+  """
+
+  update: int = 0
+  healthy: int = 0
+  spread: float = 0.0
+  largest: float = 0.0
+  gain: float = 0.0
+  rate: float = 0.0
+
+
+def judge(
+  past: Past, update: int, values: Mapping[str, float], settings: Settings
+) -> tuple[Past, str]:
+  """Looks at one more update.
+
+  Args:
+    past: what is remembered of those before it.
+    update: its number.
+    values: its metrics.
+    settings: when it counts as ill.
+
+  Returns:
+    What to remember from now on, and the reason for an alarm or "".
+  """
+  loss, rate = values["train/byol_loss"], values["train/learning_rate"]
+  latest = {
+    "spread": values["train/projection_std"],
+    "gain": values["train/predictor_gain"] / loss if loss else 0.0,
+  }
+  if past.update:
+    for name, value in latest.items():
+      latest[name] = _MEMORY * getattr(past, name) + (1 - _MEMORY) * value
+  spread, gain = latest["spread"], latest["gain"]
+  largest = max(spread, past.largest)
+  reasons = []
+  if spread < settings.least_spread * largest:
+    reasons.append(
+      f"the projections vary {spread / largest:.0%} as much as they did at "
+      f"most (deviation {spread:.2g} after {largest:.2g})"
+    )
+  if rate <= past.rate and gain < (settings.least_gain or -math.inf):
+    reasons.append(
+      f"the predictor saves {gain:.1%} of the loss over predicting the "
+      "projection itself"
+    )
+  now = Past(
+    update=update,
+    healthy=past.healthy if reasons else update,
+    spread=spread,
+    largest=largest,
+    gain=gain,
+    rate=rate,
+  )
+  if update - now.healthy < settings.patience:
+    return now, ""
+  return now, " and ".join(reasons)
+
+
+def settings_of(config: Any) -> Settings:
+  """What a config says of its run, made as configs/byol.py makes it.
+
+  Without a predictor there is no gain. With negatives the projections agree by
+  themselves, so that a predictor may have nothing to add. Under another
+  normalization the loss has another unit than the gain.
+  """
+  found, objective = config.watchdog, config.objective
+  judged = (
+    config.model.predictor.layers
+    and not objective.negatives_weight
+    and objective.normalization == "l2"
+  )
+  return Settings(
+    least_spread=found.least_spread,
+    least_gain=found.least_gain if judged else 0.0,
+    patience=found.patience,
+  )

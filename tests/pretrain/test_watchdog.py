@@ -1,0 +1,256 @@
+"""The watchdog's decision on made-up runs, and what a run makes of it."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from byol_flax.evaluation import online
+from byol_flax.pretrain import attempts, roll_back, watch, watchdog
+from byol_flax.runs import checkpoint, distributed, metrics_log, start_clock
+from configs import byol_digits
+from input_pipeline.errors import RunError
+
+SETTINGS = watchdog.Settings(least_spread=0.5, least_gain=0.03, patience=10)
+WARM_UP = 20  # updates of the runs below
+
+
+def report(update, *, std=0.15, gain=0.5, loss=1.0):
+  """What an update of a made-up run reports."""
+  rate = update if update <= WARM_UP else WARM_UP - update / 1000
+  return {
+    "train/byol_loss": loss,
+    "train/projection_std": std,
+    "train/predictor_gain": gain,
+    "train/learning_rate": rate,
+  }
+
+
+def alarms(reports, settings=SETTINGS, past=None):
+  """(update, last healthy update, reason) of every alarm."""
+  past, found = past or watchdog.Past(), []
+  for update, values in enumerate(reports, past.update + 1):
+    past, reason = watchdog.judge(past, update, values, settings)
+    if reason:
+      found.append((update, past.healthy, reason))
+  return found
+
+
+def test_a_healthy_run_raises_no_alarm():
+  rng = np.random.default_rng(0)
+  assert not alarms(
+    report(k, std=rng.uniform(0.1, 0.2), gain=rng.uniform(0.1, 1))
+    for k in range(1, 300)
+  )
+
+
+def test_projections_that_become_equal_raise_one():
+  stds = [0.15] * 40 + [0.0] * 40
+  found = alarms(report(k, std=std) for k, std in enumerate(stds, 1))
+  update, healthy, reason = found[0]
+  # An average over ten updates halves in seven.
+  assert (update, healthy) == (56, 46)
+  assert "vary 19% as much as they did at most (deviation 0.028" in reason
+  assert "predictor" not in reason
+
+
+def test_one_bad_report_is_no_alarm():
+  assert not alarms(
+    report(k, std=0.0 if k == 50 else 0.15, gain=-9.0 if k == 50 else 0.5)
+    for k in range(1, 100)
+  )
+
+
+def test_what_a_fresh_network_is_spread_does_not_matter():
+  """It may begin near zero; what counts is the largest so far."""
+  assert not alarms(report(k, std=min(0.15, 1e-3 * k)) for k in range(1, 300))
+
+
+def test_a_predictor_without_gain_raises_one_after_the_warm_up():
+  found = alarms(report(k, gain=0.01) for k in range(1, 60))
+  update, healthy, reason = found[0]
+  assert (update, healthy) == (WARM_UP + 10, WARM_UP)
+  assert "the predictor saves 1.0% of the loss" in reason
+  without = watchdog.Settings(least_spread=0.5, least_gain=0, patience=10)
+  assert not alarms((report(k, gain=0.0) for k in range(1, 60)), without)
+
+
+def test_the_end_of_an_illness_is_forgotten():
+  gains = [0.5] * 40 + [-0.5] * 8 + [0.5] * 100
+  assert not alarms(report(k, gain=gain) for k, gain in enumerate(gains, 1))
+
+
+def test_a_restart_changes_nothing():
+  """What a checkpoint remembers goes through JSON."""
+  reports = [report(k, std=0.15 if k < 40 else 0.0) for k in range(1, 70)]
+  past = watchdog.Past()
+  for update, values in enumerate(reports[:45], 1):
+    past, _ = watchdog.judge(past, update, values, SETTINGS)
+  kept = json.loads(json.dumps(vars(past)))
+  again = alarms(reports[45:], past=watchdog.Past(**kept))
+  assert again == alarms(reports)
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("model.predictor.layers", 0),
+    ("objective.negatives_weight", 0.3),
+    ("objective.normalization", "none"),
+  ],
+)
+def test_where_a_predictor_need_not_gain_only_the_spread_is_judged(key, value):
+  config = byol_digits.get_config()
+  assert watchdog.settings_of(config).least_gain > 0
+  config.update_from_flattened_dict({key: value})
+  found = watchdog.settings_of(config)
+  assert (found.least_spread, found.least_gain) == (0.5, 0)
+
+
+def test_the_change_is_one_of_two():
+  config = byol_digits.get_config()
+  assert roll_back.changed(config, None) is config
+  slower = roll_back.changed(config, {"change": "learning_rate"})
+  assert slower.base_learning_rate == config.base_learning_rate / 2
+  assert slower.seed == config.seed
+  config.seed = 2**32 - 1
+  other = roll_back.changed(config, {"change": "views"})
+  assert (other.seed, other.base_learning_rate) == (1, 12.0)
+  assert config.seed == 2**32 - 1
+
+
+def small(**watchdog_settings):
+  """24 updates, of which 7 warm up; each after the eighth is ill."""
+  config = byol_digits.get_config()
+  config.epochs, config.warmup_epochs = 24.5 * 64 / 1437, 7.5 * 64 / 1437
+  config.model.encoder.width = 0.25
+  config.model.projector.update(hidden_size=16, output_size=8)
+  config.model.predictor.update(hidden_size=16, output_size=8)
+  config.augment.size = 8
+  config.loader.num_workers = 0
+  config.checkpoint.every_steps = 3
+  config.evaluation.every_steps = 0
+  config.report.update(every_steps=4, view_hashes=True)
+  config.watchdog.update(least_gain=1.0, patience=5, **watchdog_settings)
+  return config
+
+
+def run(config, workdir):
+  """Trains; returns what the console says."""
+  stream = io.StringIO()
+  try:
+    attempts.run(
+      config,
+      str(workdir),
+      restart=False,
+      begins_with=None,
+      open_evaluation=online.open_evaluation,
+      processes=distributed.Processes(),
+      start_clock=start_clock.StartClock(0),
+      stream=stream,
+    )
+  finally:
+    print(stream.getvalue())
+  return stream.getvalue()
+
+
+def lines(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def notes(workdir):
+  return [
+    (line["step"], line[watch.NOTE])
+    for line in lines(workdir / "metrics.jsonl")
+    if metrics_log.kind_of(line) == "note"
+  ]
+
+
+def record(workdir, step):
+  reader = checkpoint.Checkpoints.reader(str(workdir))
+  found = reader.record(step)
+  reader.close()
+  return found
+
+
+@pytest.fixture
+def states(monkeypatch):
+  """What is saved and what is restored, in order: (how, update, arrays)."""
+  seen = []
+
+  def keep(how, state):
+    seen.append((how, int(state.step), jax.device_get(state)))
+
+  save, restore = checkpoint.Checkpoints.save, checkpoint.Checkpoints.restore
+
+  def saving(self, step, state, record):
+    keep("saved", state)
+    save(self, step, state, record)
+    self.wait()  # so that the next one is not put off
+
+  def restoring(self, abstract_state, step=None):
+    restored = restore(self, abstract_state, step)
+    if restored:
+      keep("restored", restored.state)
+    return restored
+
+  monkeypatch.setattr(checkpoint.Checkpoints, "save", saving)
+  monkeypatch.setattr(checkpoint.Checkpoints, "restore", restoring)
+  return seen
+
+
+@pytest.mark.slow
+def test_a_run_goes_back_once_with_another_stream_of_views(tmp_path, states):
+  config = small(action="roll_back", change="views")
+  with pytest.raises(RunError, match="It had been rolled back to checkpoint 6"):
+    run(config, tmp_path)
+  # Healthy were eight updates, with the first of the highest rate.
+  order = [(how, step) for how, step, _ in states]
+  at = order.index(("restored", 6))
+  assert order[:at] == [("saved", 3), ("saved", 6), ("saved", 9), ("saved", 12)]
+  before = states[order.index(("saved", 6))][2]
+  for saved, restored in zip(
+    jax.tree.leaves(before), jax.tree.leaves(states[at][2]), strict=True
+  ):
+    assert saved.tobytes() == restored.tobytes()
+  aside = {x.name.split("-")[0] for x in tmp_path.glob("*-rolled-back/*")}
+  assert aside == {"9", "12"}
+  assert (tmp_path / "checkpoints" / "12").is_dir()  # of the second attempt
+
+  told = notes(tmp_path)
+  assert [step for step, _ in told] == [6, 13]
+  assert "rolled back from update 13 to checkpoint 6 and goes on" in told[0][1]
+  kept = record(tmp_path, 12)
+  assert kept["rolled_back"]["step"] == 6
+  assert kept["rolled_back"]["from"] == 13
+  assert kept["rolled_back"]["change"] == "views"
+  assert kept["rolled_back"]["reason"] in told[0][1]
+  assert kept["config"]["seed"] == 0
+  assert kept["data_position"]["seed"] == 2
+
+  # Resumed, it goes on with the changed views to its end.
+  config.watchdog.action = "off"
+  run(config, tmp_path)
+  last = record(tmp_path, 24)
+  assert last["rolled_back"] == kept["rolled_back"]
+  digests = {}
+  for line in lines(tmp_path / "view_hashes-0.jsonl"):
+    digests.setdefault(line["step"], []).append(line["digest"])
+  first, second, resumed = digests[13]
+  assert first != second == resumed
+
+
+@pytest.mark.slow
+def test_a_run_may_be_warned_or_stopped(tmp_path, states):
+  config = small(action="stop")
+  with pytest.raises(RunError, match=r"update 13 the predictor saves .* stops"):
+    run(config, tmp_path)
+  assert record(tmp_path, 12)["watchdog"]["healthy"] == 8
+  config.watchdog.action = "warn"
+  console = run(config, tmp_path)
+  assert console.count("The network is collapsing") == 1
+  (told,) = notes(tmp_path)
+  assert told[0] == 13
+  assert record(tmp_path, 24)["rolled_back"] is None
