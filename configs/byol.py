@@ -125,6 +125,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # model.predictor.layers=0. The paper states no ridge.
     "optimal_predictor": False,
     "ridge": 1e-4,  # of the mean of the diagonal
+    # Of the loss. It matters to biases and BatchNorm, which LARS does not
+    # adapt, and to the weight of the decay; 1 / 2α makes SimCLR's of InfoNCE.
+    "multiplier": 1.0,
   }
 
   config.model = {

@@ -101,6 +101,7 @@ RUN: dict[str, Bound] = {
   "objective.target": OneOf("average", "online_stopped", "online"),
   "objective.optimal_predictor": Switch(),
   "objective.ridge": Real(0),
+  "objective.multiplier": _POSITIVE,
   "model.encoder.architecture": OneOf(
     "resnet8",
     "resnet18",

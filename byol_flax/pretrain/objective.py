@@ -31,6 +31,7 @@ class Objective:
       not ("online").
     optimal_predictor: predicts by regression on the batch.
     ridge: of that regression, see `regression.optimal_predictor`.
+    multiplier: of the loss, but not of the online classifier's.
   """
 
   negatives_weight: float
@@ -39,6 +40,7 @@ class Objective:
   target: str
   optimal_predictor: bool
   ridge: float
+  multiplier: float
 
   @property
   def has_target_network(self) -> bool:
@@ -153,6 +155,8 @@ def objective(
     )
     loss += repulsion
     report["train/repulsion"] = repulsion
+  if settings.multiplier != 1:
+    loss *= settings.multiplier
   if network.num_classes:
     logits = online.logits[:, 0]  # view1 only
     classifier_loss = metrics.labelled_mean(

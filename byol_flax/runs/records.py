@@ -39,6 +39,7 @@ ADDED_SINCE: dict[str, Any] = {
   "objective.target": "average",
   "objective.optimal_predictor": False,
   "objective.ridge": 1e-4,
+  "objective.multiplier": 1.0,
   "optimizer.projector_multiplier": 1.0,
   "optimizer.predictor_multiplier": 1.0,
   "scaling": "linear",
