@@ -64,6 +64,36 @@ MUTATIONS = (
     "tests/input_pipeline/test_augment.py",
   ),
   (
+    "input_pipeline/retried_crops.py",
+    "if h * w * _WINDOWS >= whole:",
+    "if h * w:",
+    "tests/input_pipeline/test_retried_crops.py",
+  ),
+  (
+    "input_pipeline/chunk_draws.py",
+    "_MULTIPLY if view[17] and k == _ADD else k",
+    "k",
+    "tests/input_pipeline/test_chunk_draws.py -k chunk_are",
+  ),
+  (
+    "byol_flax/models/heads.py",
+    "elif self.final_norm:",
+    "elif False:",
+    "tests/models/test_heads.py -k numpys",
+  ),
+  (
+    "byol_flax/models/resnet.py",
+    "pixels.scale(images, self.input_scaling,",
+    'pixels.scale(images, "imagenet",',
+    "tests/evaluation/test_encoder.py -k was_trained",
+  ),
+  (
+    "byol_flax/pretrain/objective.py",
+    "loss *= settings.multiplier",
+    "pass",
+    "tests/pretrain/test_objective.py -k simclr",
+  ),
+  (
     "input_pipeline/loading.py",
     "block = (self._start_step + batch) * self._process_count",
     "block = batch * self._process_count",

@@ -9,12 +9,19 @@ import pytest
 
 from byol_flax import sharding
 from byol_flax.pretrain import build, inputs
-from configs import byol, byol_digits, common, linear, semi_supervised
+from configs import (
+  byol,
+  byol_digits,
+  common,
+  linear,
+  semi_supervised,
+  simclr,
+)
 from input_pipeline.errors import UsageError
 from tests.models import test_models
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-RUNS = sorted(path.stem for path in CONFIGS.glob("byol*.py"))
+RUNS = [*sorted(path.stem for path in CONFIGS.glob("byol*.py")), "simclr"]
 TABLE_9 = {  # (depth, width): millions of weights
   **{(50, 1): 24, (50, 2): 94, (50, 3): 211, (50, 4): 375},
   **{(101, 1): 43, (101, 2): 170, (101, 3): 382},
@@ -150,6 +157,36 @@ def test_views_are_table_6():
   }
   for name, values in own.items():
     assert augment[name].to_dict() == shared | values
+
+
+def test_simclr_is_its_authors():  # paper.md §4.8 and §9.4
+  config = simclr.get_config("width=2,epochs=100")
+  assert (config.epochs, config.warmup_epochs) == (100, 10)
+  applied = config.base_learning_rate * config.batch_size / 256
+  assert applied == pytest.approx(4.8)
+  assert config.augment.view1 == config.augment.view2
+  view = config.augment.view1.to_dict()
+  plain = byol.get_config().augment.view1.to_dict()
+  assert {key: value for key, value in view.items() if value != plain[key]} == {
+    "crop_sampling": "retried",
+    "brightness": 0.8,
+    "contrast": 0.8,
+    "saturation": 0.8,
+    "hue": 0.2,
+    "blur_probability": 0.5,
+  }
+  mesh = sharding.make_mesh(jax.devices()[:1])
+  config.batch_size = 16
+  built = build.build(config, mesh, num_examples=10_000, num_classes=0)
+  params = built.abstract_state.online.params
+  assert set(params) == {"encoder", "projector"}
+  shapes = jax.tree.map(lambda x: x.shape, params["projector"])
+  assert shapes == {
+    "linear0": {"kernel": (4096, 4096), "bias": (4096,)},
+    "norm": {"scale": (4096,), "offset": (4096,)},
+    "linear1": {"kernel": (4096, 128)},
+    "final_norm": {"scale": (128,)},
+  }
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from byol_flax.pretrain import objective
-from configs import byol_digits
+from configs import byol_digits, simclr
 from input_pipeline.errors import UsageError
 from tests import tiny
 
@@ -132,6 +132,43 @@ def test_at_the_optimal_predictor_the_gradient_is_that_of_the_variance():
   )
   # A predictor that learns receives none, because it is not asked.
   assert not any(np.any(x) for x in jax.tree.leaves(of_online["predictor"]))
+
+
+def test_the_loss_of_simclr_is_its_authors():
+  """google-research/simclr, objective.py: add_contrastive_loss, in NumPy."""
+  online, target, images, _ = case()
+  settings = objective.Objective(**simclr.get_config().objective)
+  network = NETWORK.clone(predictor=NETWORK.predictor.clone(layers=0))
+  stats = dict.fromkeys(("online", "target"), online["batch_stats"])
+
+  @jax.jit
+  def ours(params):
+    labels = np.full(len(images), -1)
+    return objective.objective(
+      network, settings, params, params, stats, images, labels
+    )[0]
+
+  @jax.jit
+  def project(params):
+    return network.apply(
+      {**online, "params": params}, images, train=True, mutable=["batch_stats"]
+    )[0].projection
+
+  def theirs(params):
+    hidden = np.asarray(project(params))
+    hidden = hidden / np.linalg.norm(hidden, axis=-1, keepdims=True)
+    total, rows = 0.0, np.arange(len(images))
+    for one, two in (hidden.swapaxes(0, 1), hidden[:, ::-1].swapaxes(0, 1)):
+      same = one @ one.T / 0.1 - 1e9 * np.eye(len(one))
+      logits = np.concatenate([one @ two.T / 0.1, same], axis=1)
+      shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+      total -= np.log(shares[rows, rows]).mean()
+    return total
+
+  for params in (online["params"], target["params"]):
+    kept = {name: params[name] for name in ("encoder", "projector")}
+    # They differ by BYOL's loss of vectors at right angles, 4, times 1 / 2α.
+    np.testing.assert_allclose(ours(kept) - theirs(kept), 20, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
