@@ -61,6 +61,30 @@ def head() -> ConfigDict:
   )
 
 
+def objective() -> ConfigDict:
+  """BYOL's loss, in the family that §5 and App. F.4 span."""
+  return ConfigDict(
+    {
+      # β: how much other images are pushed away; 1 is InfoNCE.
+      "negatives_weight": 0.0,
+      "temperature": 0.1,  # α, without effect where β is 0
+      # Or "layer_norm", "batch_norm", "none" (App. F.6).
+      "normalization": "l2",
+      # What is predicted: "average" is the target network. "online_stopped" is
+      # the online network without a gradient (a τ that stays 0), and "online"
+      # is the same with one.
+      "target": "average",
+      # Predicts by regression on the batch (App. I.2); needs
+      # model.predictor.layers=0. The paper states no ridge.
+      "optimal_predictor": False,
+      "ridge": 1e-4,  # of the mean of the diagonal
+      # Of the loss. It matters to biases and BatchNorm, which LARS does not
+      # adapt, and to the weight of the decay; 1 / 2α makes SimCLR's of InfoNCE.
+      "multiplier": 1.0,
+    }
+  )
+
+
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config; `arg` is explained at the top of this file."""
   given = common.parse_arg(
@@ -110,25 +134,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "predictor_multiplier": 1.0,
   }
 
-  # Which loss of the family that §5 and App. F.4 span; this one is BYOL's.
-  config.objective = {
-    # β: how much other images are pushed away; 1 is InfoNCE.
-    "negatives_weight": 0.0,
-    "temperature": 0.1,  # α, without effect where β is 0
-    # Or "layer_norm", "batch_norm", "none" (App. F.6).
-    "normalization": "l2",
-    # What is predicted: "average" is the target network. "online_stopped" is
-    # the online network without a gradient (a τ that stays 0), and "online" is
-    # the same with one.
-    "target": "average",
-    # Predicts by regression on the batch (App. I.2); needs
-    # model.predictor.layers=0. The paper states no ridge.
-    "optimal_predictor": False,
-    "ridge": 1e-4,  # of the mean of the diagonal
-    # Of the loss. It matters to biases and BatchNorm, which LARS does not
-    # adapt, and to the weight of the decay; 1 / 2α makes SimCLR's of InfoNCE.
-    "multiplier": 1.0,
-  }
+  config.objective = objective()
 
   config.model = {
     "encoder": {
