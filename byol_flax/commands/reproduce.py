@@ -65,17 +65,31 @@ def _tell_cost(options: argparse.Namespace, changes: list[str]) -> int:
   libraries.compile_for_tpus()
   # JAX reads the environment when it is imported, so it is imported only now.
   from byol_flax import slices
-  from byol_flax.preflight import compiler
+  from byol_flax.preflight import compiler, pretraining
   from byol_flax.reproduce import cost
 
   planned = _plan(options, changes)
   name = options.slice
   if name is None and options.scale == "imagenet":
     name = cost.SLICE_OF_THE_PAPER
-  slice_ = slices.find(name) if name else None
-  if slice_:
-    compiler.check_installed()
-  cost.tell(planned, slice_, price=options.price, stream=sys.stdout)
+  if name is None:
+    cost.list_rows(planned, sys.stdout)
+    return 0
+  slice_ = slices.find(name)
+  compiler.check_installed()
+  cost.tell(
+    planned,
+    slice_,
+    lambda config: pretraining.compile_update(
+      config,
+      slice_,
+      fast=True,
+      resident=pretraining.resident_shape(config, slice_),
+      stream=sys.stderr,
+    ),
+    price=options.price,
+    stream=sys.stdout,
+  )
   return 0
 
 

@@ -30,10 +30,7 @@ def subject(
     UsageError: the data set cannot be found, or not be used as the config asks.
   """
   source, measured_on = photographs.open_images(config)
-  resident = None
-  on_devices = places.place_of(config.augment) is Place.RESIDENT
-  if on_devices:
-    resident = _resident_shape(config.data.name, source, slice_)
+  resident = resident_shape(config, slice_)
   whole = input_stages.one_core(source, config.augment, config.batch_size)[-1]
 
   def compiled(config: Any) -> list[Compiled]:
@@ -53,7 +50,7 @@ def subject(
     images_per_core_second=whole.images_per_second,
     measured_on=measured_on,
     # If the images lie on the devices, one thread draws and no other works.
-    input_cores=1 if on_devices else slice_.vcpus_per_host,
+    input_cores=1 if resident else slice_.vcpus_per_host,
     left_out="",
     facts={"extrapolated": fast},
   )
@@ -94,15 +91,27 @@ def compile_update(
   return compiled
 
 
-def _resident_shape(
-  name: str, source: sources.Source, slice_: Slice
-) -> tuple[int, ...]:
-  """Shape of the images that would lie on the devices, by their headers."""
+def resident_shape(config: Any, slice_: Slice) -> tuple[int, ...] | None:
+  """Shape of the images that would lie on the devices, by their headers.
+
+  Args:
+    config: as made by configs/byol.py.
+    slice_: where the run would be.
+
+  Returns:
+    The shape, or None if the config keeps no images there.
+
+  Raises:
+    UsageError: the images are not on this machine, or too many.
+  """
+  if places.place_of(config.augment) is not Place.RESIDENT:
+    return None
+  source, _ = photographs.open_images(config)
   if isinstance(source, photographs.Photographs):
     raise UsageError(
-      f"With augment.cache=device the images of {name} take memory of the "
-      "devices, but they are not on this machine. Run preflight where they "
-      "are, or with --config.augment.cache=none."
+      f"With augment.cache=device the images of {config.data.name} take "
+      "memory of the devices, but they are not on this machine. Run preflight "
+      "where they are, or with --config.augment.cache=none."
     )
   room = slice_.hbm_bytes
   readable = sources.ReadableSource(source)

@@ -1,10 +1,9 @@
 """Tells what the rows of an ablation would take, without running any."""
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from byol_flax.preflight import estimate, pretraining, shallow
+from byol_flax.preflight import estimate, shallow
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.pretrain import places
 from byol_flax.pretrain.places import Place
@@ -28,87 +27,86 @@ _NUMBERS = (
 )
 _WEIGHT = "objective.negatives_weight"
 
+Compile = Callable[[Any], Compiled]  # config -> its update
 
-@dataclasses.dataclass(frozen=True)
-class _Costs:
-  """Compiles what is needed, and each program once.
 
-  Attributes:
-    plan: the ablation.
-    slice_: where it would run.
-    stream: console.
-    found: settings that make a program another one -> what the compiler said,
-      or a sentence why nothing.
-  """
-
-  plan: Plan
-  slice_: Slice
-  stream: TextIO
-  found: dict[str, Compiled | str]
-
-  def of(self, row: str) -> Compiled | str:
-    """What the compiler says of a row's update."""
-    key = str(sorted(self._program(row).items()))
-    if key not in self.found:
-      self.found[key] = self._compile(self.plan.rows[row])
-    return self.found[key]
-
-  def _program(self, row: str) -> dict[str, Any]:
-    """What a row changes in the program of its update."""
-    config = self.plan.rows[row]
-    # The host draws the views, so the step does not know of them.
-    unseen = (
-      ("augment.view1", "augment.view2")
-      if places.place_of(config.augment) is Place.HOST
-      else ()
-    )
-    settings = {
-      key: value
-      for key, value in changes(self.plan.baseline, config).items()
-      if key not in _NUMBERS and not key.startswith(unseen)
-    }
-    if _WEIGHT in settings:
-      settings[_WEIGHT] = settings[_WEIGHT] > 0
-    return settings
-
-  def _compile(self, config: Any) -> Compiled | str:
-    try:
-      return pretraining.compile_update(
-        config, self.slice_, fast=True, resident=None, stream=self.stream
-      )
-    except (UsageError, RunError) as error:
-      return str(error)
+def list_rows(plan: Plan, stream: TextIO) -> None:
+  """Prints what each row changes."""
+  _say(stream, f"{_title(plan)}; --slice=NAME tells what they would take")
+  for row in plan.rows:
+    _say(stream, f"{_name(plan, row)}  {_settings(plan, row)}")
+  _say_left_out(plan, stream)
 
 
 def tell(
-  plan: Plan, slice_: Slice | None, *, price: float | None, stream: TextIO
+  plan: Plan,
+  slice_: Slice,
+  compile_update: Compile,
+  *,
+  price: float | None,
+  stream: TextIO,
 ) -> None:
-  """Prints what each row takes, and all of them together.
+  """Prints what each row changes and takes, and all of them together.
+
+  Rows whose updates differ in numbers only share one compilation.
 
   Args:
     plan: the ablation.
-    slice_: where it would run; None lists the runs only.
+    slice_: where it would run.
+    compile_update: raises UsageError or RunError where it cannot.
     price: of a device and hour, in any currency; None leaves the cost out.
     stream: console.
   """
-  _say(stream, _announcement(plan, slice_))
-  width = max(len(row) for row in plan.rows)
+  _say(stream, f"{_title(plan)}, on {slice_.name}, {shallow.SAID}")
+  programs: dict[str, Compiled | str] = {}
   hours: dict[str, float] = {}
-  costs = _Costs(plan, slice_, stream, {}) if slice_ else None
-  for row in plan.rows:
-    words = "not trained"
-    if plan.is_trained(row):
-      words = _settings(plan.settings(row))
-      if costs and slice_:
-        found = costs.of(row)
-        words += f"; {_words(found, slice_)}"
-        if isinstance(found, Compiled) and found.fits:
-          hours[row] = estimate.hours_of([found])[1]
-    _say(stream, f"{row:<{width}}  {words}")
-  for why in plan.left_out.values():
-    _say(stream, f"left out: {why}")
-  if slice_:
-    _say(stream, _sum(plan, hours, slice_, price))
+  for row, config in plan.rows.items():
+    if not plan.is_trained(row):
+      _say(stream, f"{_name(plan, row)}  not trained")
+      continue
+    program = program_of(plan.baseline, config)
+    if program not in programs:
+      programs[program] = _compiled(compile_update, config)
+    found = programs[program]
+    _say(
+      stream,
+      f"{_name(plan, row)}  {_settings(plan, row)}; {_words(found, slice_)}",
+    )
+    if isinstance(found, Compiled) and found.fits:
+      hours[row] = estimate.hours_of([found])[1]
+  _say_left_out(plan, stream)
+  _say(stream, _sum(plan, hours, slice_, price))
+
+
+def program_of(baseline: Any, config: Any) -> str:
+  """Tells the update of a config from those that take another time.
+
+  Args:
+    baseline: the config that all rows change.
+    config: of a row.
+  """
+  # The host draws the views, so the step does not know of them.
+  unseen = (
+    ("augment.view1", "augment.view2")
+    if places.place_of(config.augment) is Place.HOST
+    else ()
+  )
+  settings = {
+    key: value
+    for key, value in changes(baseline, config).items()
+    if key not in _NUMBERS and not key.startswith(unseen)
+  }
+  if _WEIGHT in settings:
+    settings[_WEIGHT] = settings[_WEIGHT] > 0
+  return str(sorted(settings.items()))
+
+
+def _compiled(compile_update: Compile, config: Any) -> Compiled | str:
+  """What the compiler says of an update, or why it says nothing."""
+  try:
+    return compile_update(config)
+  except (UsageError, RunError) as error:
+    return str(error)
 
 
 def _say(stream: TextIO, line: str) -> None:
@@ -117,18 +115,29 @@ def _say(stream: TextIO, line: str) -> None:
   stream.flush()
 
 
-def _announcement(plan: Plan, slice_: Slice | None) -> str:
-  """Says what is asked."""
-  ablation, seeds = ABLATIONS[plan.table], len(plan.seeds)
-  where = f" on {slice_.name}, {shallow.SAID}" if slice_ else ""
+def _say_left_out(plan: Plan, stream: TextIO) -> None:
+  """Says which rows the scale cannot do."""
+  for row, why in plan.left_out.items():
+    _say(stream, f"{row} is left out: {why}")
+
+
+def _title(plan: Plan) -> str:
+  """Says which table this is."""
+  ablation = ABLATIONS[plan.table]
   return (
-    f"{ablation.title} ({ablation.place}) at the scale {plan.scale}{where}; "
-    f"{len(plan.rows)} rows × {seeds} seed(s)"
+    f"{ablation.title} ({ablation.place}) at the scale {plan.scale}: "
+    f"{len(plan.rows)} rows × {len(plan.seeds)} seed(s)"
   )
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
+def _name(plan: Plan, row: str) -> str:
+  """Of a row, as wide as the others."""
+  return row.ljust(max(map(len, plan.rows)))
+
+
+def _settings(plan: Plan, row: str) -> str:
   """What a row changes."""
+  settings: Mapping[str, Any] = plan.settings(row)
   return ", ".join(f"{k}={v}" for k, v in settings.items()) or "the baseline"
 
 
@@ -157,10 +166,10 @@ def _sum(
     if one.row in hours and one.trained
   }
   total = sum(of_names.values())
+  devices = total * slice_.devices
   amount = estimate.amount
-  cost = f", {amount(total * slice_.devices * price)}" if price else ""
+  cost = "" if price is None else f", {amount(devices * price)} at your price"
   return (
-    f"in all: {len(of_names)} runs with settings of their own, "
-    f"{amount(total)} h one after another, "
-    f"{amount(total * slice_.devices)} device-hours{cost}; evaluations apart"
+    f"in all {len(of_names)} trainings: {amount(total)} h one after another, "
+    f"{amount(devices)} device-hours{cost}; evaluations not counted"
   )
