@@ -42,6 +42,7 @@ NOT_RUN = {
   "make quick": "runs this",
   "byol train --config=FILE": "shows what may be given",
   "byol train ... --coordinator": "is one of several; see test_preemption.py",
+  "byol reproduce": "trains or compiles for minutes; see tests/reproduce",
   ".venv/bin/python -c": "downloads CIFAR-10",
 }
 # Beginning of a command -> why it is read as a command line, and no more.
