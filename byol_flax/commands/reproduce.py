@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from byol_flax.commands import config_file, libraries, together
+from byol_flax.commands.command_line import SHIPPED_CONFIGS
 from input_pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def _plan(options: argparse.Namespace, changes: list[str]) -> "Plan":
   from byol_flax.reproduce import plan
 
   def load(arg: str, changed: bool) -> Any:
-    config = f"--config=configs/ablations.py:{arg}"
-    return config_file.load_config([config, *(changes if changed else ())])
+    config = os.path.join(SHIPPED_CONFIGS, f"ablations.py:{arg}")
+    more = changes if changed else ()
+    return config_file.load_config([f"--config={config}", *more])
 
   return plan.make(options.table, options.scale, options.seeds, load)

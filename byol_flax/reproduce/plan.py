@@ -8,6 +8,7 @@ from typing import Any
 
 from byol_flax.reports.ablations import ABLATIONS
 from byol_flax.runs.metrics_log import flatten
+from byol_flax.runs.records import ADDED_SINCE
 from byol_flax.runs.workdir import MAY_CHANGE
 from input_pipeline.errors import UsageError
 
@@ -143,8 +144,17 @@ def changes(before: Any, after: Any) -> dict[str, Any]:
 
 
 def digest_of(config: Any) -> str:
-  """Tells the settings of a config from others, its seed apart."""
-  text = json.dumps(_settings(config), sort_keys=True)
+  """Tells the settings of a config from others, its seed apart.
+
+  A key that a later version adds does not count as long as its value does what
+  the code without it did, so that runs of an older version are found again.
+  """
+  counted = {
+    key: value
+    for key, value in _settings(config).items()
+    if key not in ADDED_SINCE or value != ADDED_SINCE[key]
+  }
+  text = json.dumps(counted, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -7,7 +7,9 @@ when another table asks for it, so that a sweep that was cut off goes on.
 
 import dataclasses
 import json
+import statistics
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import jax
@@ -82,13 +84,17 @@ def run(plan: Plan, folder: str, machine: Machine) -> None:
       machine.tell(f"left out: {why}")
     machine.tell(_announcement(plan, runs, left))
     _report(plan, folder, machine)
-    began = time.monotonic()
+    seconds: list[float] = []  # of the trainings so far
     for number, one in enumerate(left, 1):
+      time_left = _time_left(seconds, left[number - 1 :])
       machine.tell(
-        f"\nrun {number} of {len(left)}{_time_left(began, number, len(left))}: "
-        f"{plan.table}/{one.row}, seed {one.config.seed}, in {one.name}"
+        f"\nrun {number} of {len(left)}{time_left}: {plan.table}/{one.row}, "
+        f"seed {one.config.seed}, in {one.name}"
       )
+      began = time.monotonic()
       _train_and_measure(plan, one, folder, machine)
+      if one.trained:
+        seconds.append(time.monotonic() - began)
       machine.tell(_outcome(plan, one, folder))
       _report(plan, folder, machine)
     machine.tell(
@@ -115,12 +121,13 @@ def _announcement(plan: Plan, runs: list[Run], left: list[Run]) -> str:
   )
 
 
-def _time_left(began: float, number: int, count: int) -> str:
-  """Guesses from the runs before, if there are any."""
-  if number == 1:
+def _time_left(seconds: Sequence[float], left: Sequence[Run]) -> str:
+  """Guesses from the trainings before, if there are any."""
+  if not seconds:
     return ""
-  each = (time.monotonic() - began) / (number - 1)
-  return f" ({human_duration(each * (count - number + 1))} left)"
+  trainings = sum(one.trained for one in left)
+  guess = human_duration(statistics.fmean(seconds) * trainings)
+  return f" (about {guess} left)"
 
 
 def _place(folder: str, one: Run) -> epath.Path:
