@@ -30,7 +30,7 @@ def _digits() -> ConfigDict:
   """Half of configs/byol_digits.py, so that a run takes half a minute."""
   config = byol_digits.get_config()
   config.epochs = 50.0
-  config.warmup_epochs = 2.0
+  config.warmup_epochs = 2.0  # as large a part as 10 of 300
   config.optimizer.weight_decay = _imagenet().optimizer.weight_decay
   config.augment.cache = "device"  # no worker has to start for each run
   # What is reported is measured after the run.
