@@ -14,6 +14,8 @@ from input_pipeline import sources
 from input_pipeline.errors import UsageError
 from input_pipeline.resident import shape_of
 
+_WHOLE = "without --fast the whole network is compiled"
+
 
 def subject(
   config: Any, slice_: Slice, *, fast: bool, stream: TextIO
@@ -43,7 +45,7 @@ def subject(
   return Subject(
     config=config,
     title=f"{config.data.name}, batch {config.batch_size:,}"
-    + (f" ({shallow.SAID})" if fast else ""),
+    + (f" ({shallow.SAID}; {_WHOLE})" if fast else ""),
     compile=compiled,
     changes=advice.changes(config, slice_.devices),
     micro_batches=lambda config: config.accumulation_steps,

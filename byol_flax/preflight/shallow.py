@@ -16,10 +16,7 @@ from byol_flax.preflight.compiler import Compiled
 from byol_flax.pretrain import build
 from byol_flax.slices import Slice
 
-SAID = (
-  "extrapolated from one block of each group (about a tenth off); without "
-  "--fast the whole network is compiled"
-)
+SAID = "extrapolated from one block of each group (about a tenth off)"
 
 
 def extrapolate(
