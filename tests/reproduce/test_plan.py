@@ -60,7 +60,7 @@ def test_settings_are_told_as_what_a_row_changes():
   found = planned("5a", "--config.epochs=9")
   assert found.changed == {"epochs": 9.0}
   assert found.settings("0.99") == {}
-  assert found.settings("0.9") == {"base_target_decay": 0.9}
+  assert found.settings("0.9") == {"base_target_decay": 0.5}
 
 
 @pytest.mark.parametrize(
