@@ -61,6 +61,7 @@ PROVING = {
   "digits D 128": WIDE,
   "digits no warm-up": {"warmup_epochs": 0.0, "seed": 1},
   "digits InfoNCE": {**BARE, "objective.negatives_weight": 1.0},
+  "digits 110 epochs": {"epochs": 110.0, "evaluation.every_steps": 50},
   "photos rate 8": {"base_learning_rate": 8.0},
   "photos width 1": {"model.encoder.width": 1.0, "target_init": "copy"},
   "digits held rate 24": {**HELD, "base_learning_rate": 24.0},

@@ -53,7 +53,8 @@ class Past:
     spread: moving average.
     largest: the largest `spread` so far.
     gain: moving average, as a share of the loss.
-    rate: learning rate of the last update.
+    rate: learning rate of the last update; before the first it is negative, so
+      that it rises.
   """
 
   update: int = 0
@@ -61,7 +62,7 @@ class Past:
   spread: float = 0.0
   largest: float = 0.0
   gain: float = 0.0
-  rate: float = 0.0
+  rate: float = -1.0
 
 
 def judge(

@@ -77,6 +77,14 @@ def test_a_predictor_without_gain_raises_one_after_the_warm_up():
   assert not alarms((report(k, gain=0.0) for k in range(1, 60)), without)
 
 
+def test_the_first_update_belongs_to_the_warm_up():
+  """Its learning rate is 0."""
+  first = {**report(1, gain=-1.0), "train/learning_rate": 0.0}
+  impatient = watchdog.Settings(least_spread=0.5, least_gain=0.03, patience=1)
+  assert not alarms([first], impatient)
+  assert alarms([first, first], impatient)
+
+
 def test_the_end_of_an_illness_is_forgotten():
   gains = [0.5] * 40 + [-0.5] * 8 + [0.5] * 100
   assert not alarms(report(k, gain=gain) for k, gain in enumerate(gains, 1))
