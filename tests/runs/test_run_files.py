@@ -23,7 +23,12 @@ NAMES = (
   "unreadable-3.txt",
   "view_hashes-12.jsonl",
 )
-FOLDERS = ("checkpoints", "checkpoints-damaged", "tensorboard")
+FOLDERS = (
+  "checkpoints",
+  "checkpoints-damaged",
+  "checkpoints-rolled-back",
+  "tensorboard",
+)
 NOT_OURS = (
   "holiday.png",
   "notes.jsonl",
@@ -139,3 +144,19 @@ def test_out_is_written_over_only_if_byol_wrote_it(tmp_path):
   png.save_png(str(picture), pixels)
   png.check_ours(str(picture))
   assert np.array_equal(np.asarray(Image.open(picture)), pixels)
+
+
+def test_checkpoints_are_set_aside_newest_first(tmp_path):
+  """So that what a kill leaves is a beginning of the run."""
+  for name in ("3", "6", "12", "100", "12.tmp"):
+    (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    (tmp_path / "checkpoints" / name / "state").write_text(name)
+  run_files.set_aside_checkpoints(str(tmp_path), 3, ALONE)
+  left = sorted(x.name for x in (tmp_path / "checkpoints").iterdir())
+  assert left == ["12.tmp", "3"]
+  moved = sorted(
+    (tmp_path / "checkpoints-rolled-back").iterdir(),
+    key=lambda folder: int(folder.name.split("-")[1]),
+  )
+  assert [x.name.split("-")[0] for x in moved] == ["100", "12", "6"]
+  assert (moved[1] / "state").read_text() == "12"
