@@ -205,7 +205,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "action": "warn",
     # Then "learning_rate" halves it, "views" draws another stream of them.
     "change": "learning_rate",
-    "least_spread": 0.5,  # of the projections; share of the largest so far
+    "least_spread": 0.4,  # of the projections; share of the largest so far
     "least_gain": 0.03,  # of the predictor; share of the loss
     "patience": 10,  # updates in a row
   }

@@ -114,7 +114,7 @@ def test_where_a_predictor_need_not_gain_only_the_spread_is_judged(key, value):
   assert watchdog.settings_of(config).least_gain > 0
   config.update_from_flattened_dict({key: value})
   found = watchdog.settings_of(config)
-  assert (found.least_spread, found.least_gain) == (0.5, 0)
+  assert (found.least_spread, found.least_gain) == (0.4, 0)
 
 
 def test_the_change_is_one_of_two():
