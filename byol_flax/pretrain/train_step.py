@@ -21,6 +21,10 @@ from byol_flax.pretrain.train_state import (
 Batch = Mapping[str, jax.Array]
 StepFn = Callable[[ByolState, Batch], tuple[ByolState, Metrics]]
 
+# On CPUs XLA's convolutions run some ten times slower in a loop, so up to so
+# many micro-batches are written out one after another; with more of them the
+# compilation would take longer than it saves.
+_UNROLLED_ON_CPUS = 32
 
 _gradient = jax.grad(objective.objective, argnums=2, has_aux=True)
 
@@ -80,6 +84,7 @@ def _make_gradient(
   Gradient and metrics are means over the micro-batches, whose running averages
   move one after the other.
   """
+  on_cpus = mesh.devices.flat[0].platform == "cpu"
 
   def gradient(
     state: ByolState, images: jax.Array, labels: jax.Array
@@ -123,12 +128,15 @@ def _make_gradient(
 
     zeros = jax.tree.map(jnp.zeros_like, online.params)
     if accumulation_steps == 1:
-      # No loop: XLA's CPU convolutions run some ten times slower inside one.
+      # No loop, see `_UNROLLED_ON_CPUS`.
       only = jax.tree.map(lambda x: x[0], micro_batches)
       (batch_stats, total), reports = accumulate((batch_stats, zeros), only)
     else:
       (batch_stats, total), reports = jax.lax.scan(
-        accumulate, (batch_stats, zeros), micro_batches
+        accumulate,
+        (batch_stats, zeros),
+        micro_batches,
+        unroll=on_cpus and accumulation_steps <= _UNROLLED_ON_CPUS,
       )
     grads = jax.tree.map(lambda g: g / accumulation_steps, total)
     return grads, batch_stats, jax.tree.map(jnp.mean, reports)
