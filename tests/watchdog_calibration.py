@@ -195,7 +195,8 @@ def main():
       f"{gain:11.2f}",
       flush=True,
     )
-    if math.isfinite(alarm) != collapses(name) or alarm > fell:
+    right = alarm < fell if collapses(name) else alarm == math.inf
+    if not right:
       wrong.append(name)
   if wrong:
     sys.exit(f"wrong: {', '.join(wrong)}")
