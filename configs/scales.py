@@ -143,6 +143,10 @@ KNOBS = {
   "model.predictor.output_size": Knob(
     RELATIVE, RELATIVE, "It is compared with the projector's."
   ),
+  "model.projector.hidden_size": Knob(
+    RELATIVE, RELATIVE, "The same holds for hidden layers."
+  ),
+  "model.projector.final_norm": _WORD,
   "model.projector.layers": Knob(
     SAME, SAME, "A layer is a layer in a network of any size."
   ),
@@ -154,6 +158,9 @@ KNOBS = {
   ),
   "objective.temperature": Knob(
     SAME, SAME, "α divides cosines, which lie between -1 and 1 at any scale."
+  ),
+  "objective.multiplier": Knob(
+    SAME, SAME, "It only undoes the 2α of the loss, and α stays."
   ),
   "objective.target": _WORD,
   "objective.normalization": _WORD,

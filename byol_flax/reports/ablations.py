@@ -91,9 +91,8 @@ def _both(rows: Mapping[str, tuple[str, str, str]]) -> dict[str, Row]:
 
 
 _SIMCLR_COLUMN = (
-  "The paper's SimCLR is the authors' reproduction of it; ours is SimCLR "
-  "within BYOL's network and loss (App. F.4), which the authors found to be "
-  "1.5 points better (Table 5b against Table 16)."
+  "SimCLR is the authors' reproduction of it on BYOL's views, which was not "
+  "published; that its last layer is normalised is inferred."
 )
 _TWO_VALUES = "Tables 5a, 19 and 22 print 0.3, 5.5 and 3.2 for these settings."
 
