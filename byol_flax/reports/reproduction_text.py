@@ -41,7 +41,7 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
         paper["text"] if paper else "–",
         *(_ours(row, measure) for measure in measures),
         _seeds(row, measures[0]) if measures else "–",
-        _settings(row["settings"]),
+        _settings(row),
       )
     )
   yield from grid(head, rows, right=range(1, 2 + len(measures)))
@@ -66,8 +66,11 @@ def _seeds(row: Mapping[str, Any], measure: str) -> str:
   return ", ".join([*values, *("diverged" for _ in row["diverged"])]) or "–"
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
+def _settings(row: Mapping[str, Any]) -> str:
   """What the row changes here; nothing for the baseline."""
+  if row["left_out"]:
+    return "–"
+  settings = row["settings"]
   return ", ".join(f"`{k}={v}`" for k, v in settings.items()) or "baseline"
 
 
