@@ -101,6 +101,7 @@ class Trainers:
         ]
       begin = _fresh if fresh else forks.start
       log = f"{workdir}.{index}.log"
+      pathlib.Path(log).touch()  # it is read before a slow child opens it
       self.processes.append(
         begin(
           *words,
