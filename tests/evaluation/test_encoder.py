@@ -117,6 +117,7 @@ def test_a_checkpoint_opens_on_any_devices(
   json.dumps(told)
 
 
+@pytest.mark.slow
 def test_a_network_trained_with_labels_opens_the_same_way(
   tmp_path, network, variables
 ):

@@ -251,6 +251,7 @@ def spoilt(opened):
   return dataclasses.replace(opened, variables=broken, has_averages=True)
 
 
+@pytest.mark.slow
 def test_bad_input_is_told(tmp_path):
   with pytest.raises(
     UsageError, match=r"neighbours asks for 1,438, but .*1,437"

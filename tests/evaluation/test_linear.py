@@ -266,6 +266,7 @@ def test_one_device_and_three_find_the_same(tmp_path):
     assert a["learning_rate"] == b["learning_rate"]
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_before_anything_is_trained(tmp_path):
   for changes, told in (
     ({"valid_split": "train[50%:]"}, "share 144 images"),

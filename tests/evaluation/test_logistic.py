@@ -136,6 +136,7 @@ def test_strong_penalties_leave_the_guesses_of_an_exact_minimum():
   assert max(turned) <= 0.003
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [logistic.MULTINOMIAL, logistic.BINARY])
 def test_biases_alone_reach_the_loss_of_the_frequencies(loss):
   rng = np.random.default_rng(0)

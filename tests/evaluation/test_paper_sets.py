@@ -59,6 +59,7 @@ NUM_CLASSES = {  # Table 10; of folders only those that are there
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [transfer_config, finetune_config])
 @pytest.mark.parametrize("name", sets.SETS)
 def test_a_set_opens_as_table_10_divides_it(

@@ -73,6 +73,7 @@ def test_a_name_of_several_images_is_not_guessed(tmp_path):
     subsets.listed(train, valid, {"1.png", "0.png"}, "list.txt")
 
 
+@pytest.mark.slow
 def test_listed_images_on_which_is_chosen_are_not_trained_on(tmp_path):
   whole = sources.open_source("digits", "train")
   last = len(whole) - 1

@@ -67,6 +67,7 @@ def test_one_penalty_is_chosen_on_valid_and_reported_on_test(on_eight):
   assert lines[-1].startswith(f"transfer, digits: top1 {found['top1']:.3f}")
 
 
+@pytest.mark.slow
 def test_the_report_is_of_a_fit_on_train_and_valid_together(on_eight):
   """By hand, from the kept features, with scikit-learn."""
   from sklearn.linear_model import LogisticRegression

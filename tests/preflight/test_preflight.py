@@ -219,6 +219,7 @@ def test_a_smaller_slice_must_hold_the_memory():
   assert smaller(9 * GIB) is None
 
 
+@pytest.mark.slow
 def test_recomputation_keeps_block_outputs_and_one_block():
   config = byol.get_config("architecture=resnet50")
   kept = {}

@@ -67,6 +67,7 @@ def slope(value, params, direction):
   return (value(moved(STEP)) - value(moved(-STEP))) / (2 * STEP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negatives_weight", [0.0, 0.6])
 def test_who_receives_a_gradient(negatives_weight):
   online, target, _, direction = case()
@@ -95,6 +96,7 @@ def test_who_receives_a_gradient(negatives_weight):
     )
 
 
+@pytest.mark.slow
 def test_at_the_optimal_predictor_the_gradient_is_that_of_the_variance():
   """Paper §3.2 and App. H: what regression leaves unexplained must fall."""
   online, target, images, direction = case()

@@ -302,6 +302,7 @@ def test_only_view1_trains_the_classifier():
   assert abs(a["train/byol_loss"] - b["train/byol_loss"]) > 1e-3
 
 
+@pytest.mark.slow
 def test_rows_without_label_do_not_count():
   create, step_fn = make()[0], compiled()
   some = batch(0)

@@ -95,6 +95,7 @@ def test_curves_show_every_metric_in_its_panel(tmp_path, figures):
   assert "100%" in [t.get_text() for t in waiting.get_yticklabels()]
 
 
+@pytest.mark.slow
 def test_curves_are_a_picture_that_depends_on_the_record_only(tmp_path):
   source = write_record(tmp_path / "a.jsonl", RECORD)
   for name in ("first.png", "second.png"):

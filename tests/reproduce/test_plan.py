@@ -30,6 +30,7 @@ def names(table, *flags, **more):
   }
 
 
+@pytest.mark.slow
 def test_runs_with_equal_settings_have_one_name():
   found = names("5a", seeds=2)
   assert len(found) == 6 * 2
