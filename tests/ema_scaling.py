@@ -10,8 +10,7 @@ differ. For 16 and 256 there are two runs: with the learning rate alone scaled
 each is from the run of the same seed with 64, for which the config was made:
 in points of accuracy with one label a class, and in the loss as a function of
 images seen, as the mean distance of ten stretches of the run. Exit code 1
-unless the rule comes closer in both, at both batch sizes, in the mean. Ten
-minutes on two cores.
+unless the rule comes closer in both, at both batch sizes, in the mean.
 """
 
 import argparse

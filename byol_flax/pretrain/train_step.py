@@ -183,11 +183,12 @@ def make_train_step(
     grads, batch_stats, report = gradient(
       state, make_views(batch), batch["label"]
     )
-    step, decay = state.step, target_decay(state.step)
+    step, decay = state.step, jnp.zeros(())
     online = state.online.apply_gradients(
       grads=grads, batch_stats=batch_stats["online"]
     )
     if settings.has_target_network:
+      decay = target_decay(step)
       target = update_target(state.target, online, decay, batch_stats["target"])
     else:
       target = copied_target(state.target, online)
