@@ -10,8 +10,6 @@ Hardware: 64 TPU v3 cores, 300 epochs of ImageNet for each row (§5).
 Paper: byol_flax/reports/ablations.py. Measured: see BUILD_NOTES.md.
 """
 
-import difflib
-
 from ml_collections import ConfigDict
 
 from configs import common, scales
@@ -42,9 +40,8 @@ def _changes(row: str) -> Changes:
     )
   rows = ROWS[table]
   if name not in rows:
-    near = difflib.get_close_matches(name, rows, n=1)
-    hint = f" Did you mean {table}/{near[0]}?" if near else ""
     raise ValueError(
-      f"Table {table} has no row {name!r}; it has {', '.join(rows)}.{hint}"
+      f"Table {table} has no row {name!r}; it has {', '.join(rows)}."
+      f"{common.near_miss(row, [f'{table}/{known}' for known in rows])}"
     )
   return rows[name]

@@ -1,6 +1,7 @@
 """What configs share: arguments `FILE:name=value`, and parts of evaluations."""
 
 import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -24,11 +25,9 @@ def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
   for item in filter(None, (arg or "").split(",")):
     name, equals, text = item.partition("=")
     if name not in defaults:
-      near = difflib.get_close_matches(name, defaults, n=1)
-      hint = f" Did you mean {near[0]!r}?" if near else ""
       raise ValueError(
         f"Unknown config argument {name!r}; known are "
-        f"{', '.join(sorted(defaults))}.{hint}"
+        f"{', '.join(sorted(defaults))}.{near_miss(name, defaults)}"
       )
     if not equals:
       raise ValueError(f"Config argument {item!r} has no value: write {name}=…")
@@ -41,6 +40,12 @@ def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
         f"as {defaults[name]}."
       ) from None
   return values
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+  """Asks whether a known name was meant; "" if none is like `name`."""
+  near = difflib.get_close_matches(name, known, n=1)
+  return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def protocol(name: str) -> ConfigDict:

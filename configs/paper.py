@@ -9,8 +9,6 @@ folder DIR/PART. Fine-tuning is by far the largest: 12 sets × 57 trainings of
 Paper: Tables 1, 2, 3, 7, 8, 9 and 13. Measured: see BUILD_NOTES.md.
 """
 
-import difflib
-
 from ml_collections import ConfigDict, config_dict
 
 from configs import (
@@ -74,10 +72,9 @@ def _chosen(names: list[str], arg: str | None) -> set[str]:
       x for x in names if x.startswith(f"{word}_")
     ]
     if not found:
-      near = difflib.get_close_matches(word, names, n=1)
-      hint = f" Did you mean {near[0]!r}?" if near else ""
       raise ValueError(
-        f"The suite has no part {word!r}; it has {', '.join(names)}.{hint}"
+        f"The suite has no part {word!r}; it has {', '.join(names)}."
+        f"{common.near_miss(word, names)}"
       )
     chosen.update(found)
   return chosen or set(names)

@@ -7,13 +7,19 @@ row changes what it becomes, and why.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import byol, byol_cifar10, byol_digits, few_label, linear
+from configs import (
+  byol,
+  byol_cifar10,
+  byol_digits,
+  common,
+  few_label,
+  linear,
+)
 
 _DIGITS_DECAY = 0.9
 
@@ -196,10 +202,9 @@ def find(name: str) -> Scale:
     ValueError: there is none.
   """
   if name not in SCALES:
-    near = difflib.get_close_matches(name, SCALES, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-      f"There is no scale {name!r}; known are {', '.join(SCALES)}.{hint}"
+      f"There is no scale {name!r}; known are {', '.join(SCALES)}."
+      f"{common.near_miss(name, SCALES)}"
     )
   return SCALES[name]
 

@@ -1,9 +1,10 @@
 """The twelve data sets of a transfer, as the paper divides them (Table 10)."""
 
 import dataclasses
-import difflib
 
 from ml_collections import ConfigDict
+
+from configs import common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,10 +146,9 @@ def choose(arg: str | None) -> tuple[Set, str]:
   names = [item for item in items if "=" not in item]
   for name in names:
     if name not in SETS:
-      near = difflib.get_close_matches(name, SETS, n=1)
-      hint = f" Did you mean {near[0]!r}?" if near else ""
       raise ValueError(
-        f"Unknown data set {name!r}; known are {', '.join(SETS)}.{hint}"
+        f"Unknown data set {name!r}; known are {', '.join(SETS)}."
+        f"{common.near_miss(name, SETS)}"
       )
   if len(names) > 1:
     raise ValueError(f"{arg!r} names {len(names)} data sets; expected one.")

@@ -138,7 +138,7 @@ def test_digits_in_numbers():
   [
     ("6/x", "no ablation '6/x'.*such as 5a/0.9"),
     ("5a", "Table 5a has no row ''; it has initialisation, 1"),
-    ("5b/targt_1", "no row 'targt_1'.*mean 5b/target_1"),
+    ("5b/targt_1", "no row 'targt_1'.*mean '5b/target_1'"),
     ("5a/0.9,scale=digit", "no scale 'digit'; known are.*mean 'digits'"),
     ("5a/0.9,seed=1", "Unknown config argument 'seed'"),
   ],

@@ -10,6 +10,7 @@ from byol_flax.evaluation import place, protocols, suite
 from byol_flax.runs.distributed import Processes
 from configs import finetune, linear, semi_supervised
 from input_pipeline.errors import UsageError
+from tests.cut_off import Killed, Out
 from tests.evaluation import settings
 
 FLAGS = (
@@ -22,23 +23,6 @@ FLAGS = (
   "--config.linear.augmentations=('crop_flip',)",
   "--config.linear.logit_regularisation=(False,)",
 )
-
-
-class Killed(BaseException):
-  """Ends a suite without any of its own handling."""
-
-
-class Out(io.StringIO):
-  """Is given the lines; a line that begins with `last` is the last one."""
-
-  def __init__(self, last="nothing"):
-    super().__init__()
-    self.last = last
-
-  def write(self, text):
-    if text.strip().startswith(self.last):
-      raise Killed
-    return super().write(text)
 
 
 def parts_of(arg, *flags):

@@ -9,6 +9,7 @@ import pytest
 from byol_flax.reproduce import sweep
 from byol_flax.runs.distributed import Processes
 from input_pipeline.errors import UsageError
+from tests.cut_off import Killed, Out
 from tests.evaluation import settings
 from tests.reproduce.test_plan import planned
 
@@ -17,23 +18,6 @@ FEW = (
   "--config.warmup_epochs=0",
   "--config.model.encoder.width=0.25",
 )
-
-
-class Killed(BaseException):
-  """Ends a sweep without any of its own handling."""
-
-
-class Out(io.StringIO):
-  """Is given the lines; a line that begins with `last` is the last one."""
-
-  def __init__(self, last="nothing"):
-    super().__init__()
-    self.last = last
-
-  def write(self, text):
-    if text.strip().startswith(self.last):
-      raise Killed
-    return super().write(text)
 
 
 def some_of(table, rows, *flags):
