@@ -2,7 +2,8 @@
 
 Network, loss, LARS and target average are the same, written as one would in
 PyTorch: one call for each view, and parameters in lists. On a GPU it uses
-channels last, bfloat16 autocast and `torch.compile`.
+channels last, bfloat16 autocast and `torch.compile`, and cuDNN tries its
+convolutions and takes the fastest, as XLA does for ours.
 """
 
 import copy
@@ -121,6 +122,7 @@ def make_update(
   """
   gpu = torch.cuda.is_available()
   device = "cuda" if gpu else "cpu"
+  torch.backends.cudnn.benchmark = gpu
   layout = torch.channels_last if gpu else torch.contiguous_format
   online = Network(config.model, num_classes).to(device, memory_format=layout)
   target = copy.deepcopy(online).requires_grad_(False)
