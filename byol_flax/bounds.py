@@ -5,6 +5,7 @@ expects: it follows the word "expected" in a message.
 """
 
 import dataclasses
+import re
 from typing import Any, Protocol
 
 from input_pipeline.errors import UsageError
@@ -120,6 +121,35 @@ class OneOf:
 
   def __str__(self) -> str:
     return f"one of {', '.join(self.names)}"
+
+
+# The parts of a ResNet: the kind of its blocks, their numbers, their channels,
+# and the stem's channels, such as basic:1-1-1-1:8-8-8-8:64.
+ARCHITECTURE = re.compile(
+  r"(?P<kind>basic|bottleneck):(?P<blocks>[1-9]\d{0,2}(-[1-9]\d{0,2}){0,7})"
+  r":(?P<channels>[1-9]\d{0,4}(-[1-9]\d{0,4}){0,7}):(?P<stem>[1-9]\d{0,4})"
+)
+
+
+class Architecture(OneOf):
+  """One of some names, or the parts of a ResNet as `ARCHITECTURE` has them."""
+
+  def fits(self, value: Any) -> bool:
+    """See `Bound`."""
+    if super().fits(value):
+      return True
+    if not isinstance(value, str):
+      return False
+    found = ARCHITECTURE.fullmatch(value)
+    if not found:
+      return False
+    return found["blocks"].count("-") == found["channels"].count("-")
+
+  def __str__(self) -> str:
+    return (
+      f"{super().__str__()}, or kind, blocks, channels and stem of another "
+      "ResNet, such as bottleneck:3-4-6-3:256-512-1024-2048:64"
+    )
 
 
 class Switch:

@@ -142,6 +142,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
       "width": float(given["width"]),
       "stem": "imagenet",
       "shortcut": "projection",  # or "identity" (paper.md §10 row 17)
+      "padding": "same",  # or "symmetric", as PyTorch's networks have it
       "zero_init_last": False,  # True in the released code (row 1)
       # Keep only the blocks' inputs for the gradient: less memory, more work.
       "recompute": False,

@@ -71,6 +71,7 @@ def classifier() -> Classifier:
     width=1,
     stem="imagenet",
     shortcut="projection",
+    padding="same",
     zero_init_last=False,
     recompute=False,
     initializer="fan_in",

@@ -41,6 +41,7 @@ def make_network(num_classes=CLASSES, dtype=jnp.float32):
       width=1,
       stem="small",
       shortcut="projection",
+      padding="same",
       zero_init_last=False,
       recompute=False,
       input_scaling="imagenet",

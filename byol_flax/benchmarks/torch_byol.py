@@ -58,7 +58,7 @@ class Network(nn.Module):
   def __init__(self, model: Any, num_classes: int) -> None:
     super().__init__()
     encoder = model.encoder
-    shape = resnet.ARCHITECTURES[encoder.architecture]
+    shape = resnet.architecture_of(encoder.architecture)
     channels = int(shape.stem_channels * encoder.width)
     small = encoder.stem == "small"
     stem = [

@@ -12,6 +12,7 @@ from typing import Any
 
 from byol_flax import bounds
 from byol_flax.bounds import (
+  Architecture,
   Bound,
   DataSet,
   Interval,
@@ -102,7 +103,7 @@ RUN: dict[str, Bound] = {
   "objective.optimal_predictor": Switch(),
   "objective.ridge": Real(0),
   "objective.multiplier": _POSITIVE,
-  "model.encoder.architecture": OneOf(
+  "model.encoder.architecture": Architecture(
     "resnet8",
     "resnet18",
     "resnet34",
@@ -114,6 +115,7 @@ RUN: dict[str, Bound] = {
   "model.encoder.width": Real(0, 1e3, above=True),
   "model.encoder.stem": OneOf("imagenet", "small"),
   "model.encoder.shortcut": OneOf("projection", "identity"),
+  "model.encoder.padding": OneOf("same", "symmetric"),
   "model.encoder.zero_init_last": Switch(),
   "model.encoder.recompute": Switch(),
   "model.projector.layers": Whole(1, 100),

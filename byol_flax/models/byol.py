@@ -140,6 +140,7 @@ def make_encoder(
   width: float,
   stem: str,
   shortcut: str,
+  padding: str,
   zero_init_last: bool,
   recompute: bool,
   initializer: str,
@@ -150,13 +151,13 @@ def make_encoder(
 ) -> resnet.ResNet:
   """Builds the encoder of a config's `model` section.
 
-  Args are those of `resnet.ResNet`; `architecture` is a key of
-  `resnet.ARCHITECTURES`, and `initializer` one of `INITIALIZERS`.
+  Args are those of `resnet.ResNet`; `architecture` is a name that
+  `resnet.architecture_of` knows, and `initializer` a key of `INITIALIZERS`.
 
   Raises:
-    UsageError: a width that does not suit the architecture.
+    UsageError: there is no such architecture, or not of that width.
   """
-  shape = resnet.ARCHITECTURES[architecture]
+  shape = resnet.architecture_of(architecture)
   if (shape.stem_channels * width) % 4:
     raise UsageError(
       f"model.encoder.width is {width}; it must make "
@@ -167,6 +168,7 @@ def make_encoder(
     width=width,
     stem=stem,
     shortcut=shortcut,
+    padding=padding,
     zero_init_last=zero_init_last,
     recompute=recompute,
     input_scaling=input_scaling,

@@ -9,6 +9,7 @@ accelerator itself has summed, before any rounding to bfloat16.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,12 +20,13 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 class Conv(nn.Module):
-  """Two-dimensional convolution, SAME padding, no bias.
+  """Two-dimensional convolution without bias.
 
   Attributes:
     features: output channels.
     kernel_size: height and width.
     strides: in both directions.
+    padding: "same" or "symmetric", see `pads`.
     kernel_init: initialiser of the kernel [height, width, C, features].
     dtype: of activations.
     param_dtype: of the kernel.
@@ -33,17 +35,21 @@ class Conv(nn.Module):
   features: int
   kernel_size: tuple[int, int]
   strides: int
+  padding: str
   kernel_init: nn.initializers.Initializer
   dtype: Any
   param_dtype: Any
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [..., H, W, C] to [..., H/strides, W/strides, features]."""
+    """Maps [..., H, W, C] to [..., H/strides, W/strides, features].
+
+    Sizes that `strides` does not divide are rounded up.
+    """
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
     images = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
-    y = _convolve(images, kernel, self.strides)
+    y = _convolve(images, kernel, self.strides, self.padding)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
@@ -78,35 +84,63 @@ class Linear(nn.Module):
     return y
 
 
-def _plain_convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+def pads(
+  sizes: Sequence[int], taps: Sequence[int], strides: int, padding: str
+) -> list[tuple[int, int]]:
+  """Zeros before and after each axis of an image.
+
+  Args:
+    sizes: height and width of the image.
+    taps: height and width of the kernel, odd.
+    strides: in both directions.
+    padding: "same" is TensorFlow's, and the authors': as few zeros as the
+      output needs, and if their number is odd, the greater part comes after.
+      "symmetric" is PyTorch's: half a kernel on both sides. The two differ only
+      where a kernel moves by more than one pixel.
+  """
+  if padding == "symmetric":
+    return [(tap // 2, tap // 2) for tap in taps]
+  return jax.lax.padtype_to_pads(sizes, taps, (strides, strides), "SAME")
+
+
+def _plain_convolve(
+  x: jax.Array, kernel: jax.Array, strides: int, padding: str
+) -> jax.Array:
   return jax.lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),
     window_strides=(strides, strides),
-    padding="SAME",
+    padding=pads(x.shape[1:3], kernel.shape[:2], strides, padding),
     dimension_numbers=_LAYOUT,
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(
+  x: jax.Array, kernel: jax.Array, strides: int, padding: str
+) -> jax.Array:
   """x [N, H, W, C], kernel [h, w, C, F] -> [N, H/strides, W/strides, F]."""
-  return _plain_convolve(x, kernel, strides)
+  return _plain_convolve(x, kernel, strides, padding)
 
 
 def _convolve_forward(
-  x: jax.Array, kernel: jax.Array, strides: int
+  x: jax.Array, kernel: jax.Array, strides: int, padding: str
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _convolve(x, kernel, strides), (x, kernel)
+  return _convolve(x, kernel, strides, padding), (x, kernel)
 
 
 def _convolve_backward(
-  strides: int, kept: tuple[jax.Array, jax.Array], g: jax.Array
+  strides: int,
+  padding: str,
+  kept: tuple[jax.Array, jax.Array],
+  g: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = kept
-  of_x = jax.linear_transpose(lambda x: _plain_convolve(x, kernel, strides), x)
+  of_x = jax.linear_transpose(
+    lambda x: _plain_convolve(x, kernel, strides, padding), x
+  )
   sizes, taps, outputs = x.shape[1:3], kernel.shape[:2], g.shape[1:3]
-  padding = jax.lax.padtype_to_pads(sizes, taps, (strides, strides), "SAME")
+  begins = pads(sizes, taps, strides, padding)
   # A weight meets pixels that lie `strides` apart and begin at its own place in
   # the padded image. Its gradient is the sum of these pixels, each times its
   # value of `g`, over all images. So this is a convolution too: `g` is its
@@ -114,7 +148,7 @@ def _convolve_backward(
   ends = [
     (before, tap + (output - 1) * strides - size - before)
     for (before, _), tap, output, size in zip(
-      padding, taps, outputs, sizes, strict=True
+      begins, taps, outputs, sizes, strict=True
     )
   ]
   of_kernel = jax.lax.conv_general_dilated(

@@ -1,7 +1,8 @@
 """ResNet encoders (post-activation, the stride in the 3×3 convolution).
 
 Layout as in the authors' networks.py: SAME padding, no biases, and a
-projection shortcut in the first block of every group (paper.md §2.1).
+projection shortcut in the first block of every group (paper.md §2.1). Options
+make it the layout of torchvision, so that its weights can be read.
 """
 
 import dataclasses
@@ -12,8 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from byol_flax import bounds
 from byol_flax.models import batch_norm, layers, pixels
 from byol_flax.models.initializers import Initializer
+from input_pipeline.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,44 @@ ARCHITECTURES = {  # paper.md §2.1
   "resnet152": _BOTTLENECK(blocks=(3, 8, 36, 3)),
   "resnet200": _BOTTLENECK(blocks=(3, 24, 36, 3)),
 }
+
+
+def architecture_of(name: str) -> Architecture:
+  """The architecture that a config names or spells out.
+
+  Args:
+    name: a key of `ARCHITECTURES`, or what `name_of` gives.
+
+  Raises:
+    UsageError: it is neither.
+  """
+  if name in ARCHITECTURES:
+    return ARCHITECTURES[name]
+  found = bounds.ARCHITECTURE.fullmatch(name)
+  if not found:
+    raise UsageError(f"There is no architecture {name!r}.")
+  blocks, channels = (
+    tuple(map(int, found[part].split("-"))) for part in ("blocks", "channels")
+  )
+  return Architecture(
+    bottleneck=found["kind"] == "bottleneck",
+    blocks=blocks,
+    channels=channels,
+    stem_channels=int(found["stem"]),
+  )
+
+
+def name_of(architecture: Architecture) -> str:
+  """What a config calls it: a key of `ARCHITECTURES`, or its parts."""
+  for name, known in ARCHITECTURES.items():
+    if known == architecture:
+      return name
+  blocks, channels = (
+    "-".join(map(str, numbers))
+    for numbers in (architecture.blocks, architecture.channels)
+  )
+  kind = "bottleneck" if architecture.bottleneck else "basic"
+  return f"{kind}:{blocks}:{channels}:{architecture.stem_channels}"
 
 
 class Block(nn.Module):
@@ -108,6 +149,7 @@ class ResNet(nn.Module):
       pool: SimCLR App. B.9, for images of 32 pixels or so).
     shortcut: "projection" in the first block of every group (the authors), or
       "identity" where stride and channels allow it (torchvision).
+    padding: of convolutions and pooling, see `layers.pads`.
     zero_init_last: last BatchNorm scale of each block starts at 0 (the
       released code) instead of 1 (the paper's runs; paper.md §10 row 1).
     recompute: keep only the input of each block for the gradient and compute
@@ -123,6 +165,7 @@ class ResNet(nn.Module):
   width: float
   stem: str
   shortcut: str
+  padding: str
   zero_init_last: bool
   recompute: bool
   input_scaling: str
@@ -140,6 +183,7 @@ class ResNet(nn.Module):
     x = pixels.scale(images, self.input_scaling, self.param_dtype)
     conv = functools.partial(
       layers.Conv,
+      padding=self.padding,
       kernel_init=self.kernel_init,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
@@ -153,7 +197,8 @@ class ResNet(nn.Module):
     )(x.astype(self.dtype))
     norm = self.norm(name="stem_norm")
     # ReLU keeps the order of values, so it may follow the pooling.
-    x = nn.relu(norm(x, train=train, max_pool=None if small else max_pool))
+    pool = functools.partial(max_pool, padding=self.padding)
+    x = nn.relu(norm(x, train=train, max_pool=None if small else pool))
     # `train`, argument 2 of a block, is not an array.
     block = nn.remat(Block, static_argnums=(2,)) if self.recompute else Block
     groups = zip(
@@ -177,9 +222,10 @@ class ResNet(nn.Module):
     return jnp.mean(x.astype(self.param_dtype), axis=(2, 3))  # [B, V, F]
 
 
-def max_pool(x: jax.Array) -> jax.Array:
+def max_pool(x: jax.Array, *, padding: str) -> jax.Array:
   """The stem's pooling: [B, V, H, W, C] -> [B, V, H/2, W/2, C], rounded up."""
-  return nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+  pads = ((0, 0), *layers.pads(x.shape[2:4], (3, 3), 2, padding))
+  return nn.max_pool(x, (1, 3, 3), strides=(1, 2, 2), padding=pads)
 
 
 def make_norm(

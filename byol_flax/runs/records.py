@@ -25,6 +25,7 @@ ADDED_SINCE: dict[str, Any] = {
   "model.projector.final_norm": False,
   "model.predictor.layers": 2,
   "model.predictor.final_norm": False,
+  "model.encoder.padding": "same",
   "model.initializer": "fan_in",
   "model.input_scaling": "imagenet",
   # And one way to draw a window and to change the brightness.

@@ -11,13 +11,20 @@ from byol_flax.models import initializers, layers
 RNG = np.random.default_rng(0)
 
 
-def pair(shape, dtype=jnp.float32, **options):
-  """Our layer and Flax's."""
+def pair(shape, dtype=jnp.float32, padding="same", **options):
+  """Our layer and Flax's; PyTorch pads symmetrically by half a kernel."""
   types = {"dtype": dtype, "param_dtype": jnp.float32}
   shared = {"kernel_init": initializers.fan_in, **types}
   if "strides" in options:
-    theirs = nn.Conv(5, **options, padding="SAME", use_bias=False, **shared)
-    return layers.Conv(5, **options, **shared), theirs
+    half = [(size // 2, size // 2) for size in options["kernel_size"]]
+    theirs = nn.Conv(
+      5,
+      **options,
+      padding="SAME" if padding == "same" else half,
+      use_bias=False,
+      **shared,
+    )
+    return layers.Conv(5, padding=padding, **options, **shared), theirs
   options = {"use_bias": True, **shared}
   return layers.Linear(5, **options), nn.Dense(5, **options)
 
@@ -36,6 +43,14 @@ def gradients(layer, variables, x):
     ((3, 2, 7, 8, 4), {"kernel_size": (3, 3), "strides": 2}),
     ((3, 2, 8, 9, 4), {"kernel_size": (7, 7), "strides": 2}),
     ((3, 2, 8, 9, 4), {"kernel_size": (1, 1), "strides": 2}),
+    (
+      (3, 2, 8, 9, 4),
+      {"kernel_size": (7, 7), "strides": 2, "padding": "symmetric"},
+    ),
+    (
+      (3, 2, 8, 7, 4),
+      {"kernel_size": (3, 3), "strides": 2, "padding": "symmetric"},
+    ),
     ((3, 2, 6), {}),
   ],
 )

@@ -123,6 +123,7 @@ def encoder_of(name, dtype=jnp.float64):
     width=1,
     stem="imagenet",
     shortcut="projection",
+    padding="same",
     zero_init_last=False,
     recompute=False,
     input_scaling="imagenet",
