@@ -25,6 +25,12 @@ def of_data_set(name: str) -> str:
   return f"{kind}:{absolute(path)}"
 
 
+def of_encoder(text: str) -> str:
+  """The name of an encoder: a path made absolute, or random:CONFIG as it is."""
+  random = text == "random" or text.startswith("random:")
+  return text if random else absolute(text)
+
+
 def of_split(text: str) -> str:
   """FOLDER:SPLIT with an absolute folder; a text without a colon stays."""
   folder, colon, split = text.rpartition(":")

@@ -116,17 +116,11 @@ def _add_encoder(verb: argparse.ArgumentParser, more: str) -> None:
   """Adds the flag that names an encoder; `more` ends its help."""
   verb.add_argument(
     "--encoder",
-    type=_encoder,
+    type=paths.of_encoder,
     metavar="ENCODER",
     help="WORKDIR of a run, WORKDIR@STEP for a checkpoint that is not the "
     f"newest, or random:CONFIG for an encoder that was never trained{more}",
   )
-
-
-def _encoder(given: str) -> str:
-  """Makes a path absolute; random:CONFIG stays as it is."""
-  random = given == "random" or given.startswith("random:")
-  return given if random else paths.absolute(given)
 
 
 def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:

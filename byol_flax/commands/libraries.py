@@ -1,14 +1,16 @@
 """Sets what libraries read from the environment before they are imported."""
 
+import contextlib
 import glob
 import os
+from collections.abc import Iterator
 
 from input_pipeline import full_disk
 
 
 def settle() -> None:
   """Keeps libraries quiet; the command's own lines say enough."""
-  _hush_libtpu()
+  hush_libtpu()
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   # Imported here, because `--help` and the start of `train` need not wait.
   from absl import flags, logging
@@ -17,6 +19,23 @@ def settle() -> None:
   logging.set_verbosity(logging.ERROR)
   full_disk.hush()
   flags.FLAGS.mark_as_parsed()  # Grain reads absl flags when workers start.
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Keeps Orbax quiet within the block, in a program that is not ours.
+
+  As soon as JAX opens its devices, libtpu, if installed, is kept quiet, too.
+  """
+  hush_libtpu()
+  from absl import logging
+
+  before = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(before)
 
 
 def compile_for_tpus() -> None:
@@ -30,7 +49,7 @@ def compile_for_tpus() -> None:
   os.environ["TPU_LOG_DIR"] = "disabled"
 
 
-def _hush_libtpu() -> None:
+def hush_libtpu() -> None:
   """Keeps the TPU compiler, if installed, from searching for an absent TPU."""
   if not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")

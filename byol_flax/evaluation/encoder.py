@@ -13,9 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import sharding
+from byol_flax.evaluation import given_images
 from byol_flax.models import byol, precision, resnet
 from byol_flax.pretrain import train_state
 from byol_flax.runs import address, checkpoint, digest, records
@@ -59,6 +61,43 @@ class Encoder:
     )
     return y
 
+  def __call__(self, images: Any) -> np.ndarray:
+    """Representations, float32 [B, F], of images, uint8 [B, H, W, 3], RGB.
+
+    The network was made for the S × S pixels that `preprocess` leaves; it takes
+    other sizes, too. Each shape is compiled once. The devices share the batch,
+    which is filled up for them where B cannot be divided; an image's
+    representation does not depend on the others. All images of a call lie on
+    the devices at once, so many of them are given in several calls.
+
+    Raises:
+      UsageError: a ValueError; `images` are of another type or shape.
+    """
+    found = given_images.batch(images)
+    if not len(found):
+      return np.zeros((0, self.representation.shape[1]), np.float32)
+    mesh = jax.tree.leaves(self.variables)[0].sharding.mesh
+    rows = given_images.rows_for(mesh, found)
+    y = _represent(self.module, self.variables, rows)
+    return np.asarray(y, np.float32)[: len(found)]
+
+  def preprocess(self, images: Any) -> np.ndarray:
+    """The evaluation's crop of an image, or of several of any sizes.
+
+    It is the middle of the image, resized to S × S pixels: what `byol evaluate`
+    shows to this encoder.
+
+    Args:
+      images: uint8 [H, W, 3], RGB, or a list or an array of such images.
+
+    Returns:
+      uint8 [S, S, 3] of one image, [B, S, S, 3] of several.
+
+    Raises:
+      UsageError: a ValueError; an image is of another type or shape.
+    """
+    return given_images.cropped(images, self.crop)
+
 
 def represent(
   module: resnet.ResNet, variables: Any, images: jax.Array
@@ -70,6 +109,9 @@ def represent(
   """
   y: Any = module.apply(variables, images[:, None], train=False)
   return jnp.squeeze(y, axis=1)
+
+
+_represent = jax.jit(represent, static_argnums=0)
 
 
 def open_encoder(

@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from tests.runs.test_older_records import unpack
 from tests.trainers import ROOT
 
 PACKAGES = ("byol_flax", "configs", "input_pipeline")
@@ -78,3 +79,29 @@ def test_an_installed_wheel_beside_a_package_called_configs(
     done = byol(installed, tmp_path, "views", *flags)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
+
+
+THREE_LINES = """
+import sys
+sys.modules["tensorflow"] = None  # as on a machine that lacks it
+import byol_flax, numpy as np
+encoder = byol_flax.load_encoder("digits")
+print(encoder(np.zeros((2, 9, 9, 3), np.uint8)).shape, byol_flax.__file__)
+"""
+
+
+@pytest.mark.slow
+def test_features_by_an_installed_wheel_without_tensorflow(installed, tmp_path):
+  unpack("format1_digits.tar.xz", tmp_path)
+  done = subprocess.run(
+    [sys.executable, "-c", THREE_LINES],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(installed)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  expected = f"(2, 16) {installed}/byol_flax/__init__.py\n"
+  assert (done.stdout, done.stderr) == (expected, "")
+  for package in ("byol_flax", "input_pipeline"):
+    assert (installed / package / "py.typed").exists()
