@@ -1,13 +1,14 @@
 """An encoder to be evaluated, wherever it comes from.
 
-All evaluations call `open_encoder`, which takes a checkpoint of a run, or draws
-random weights for a config. From a checkpoint it reads the online encoder and
-the config beside it, and nothing else. So it needs neither training data nor
-the optimizer, and works on any devices.
+All evaluations call `open_encoder`, which takes a checkpoint of a run or a
+weight file, or draws random weights for a config. From a checkpoint it reads
+the online encoder and the config beside it, and nothing else. So it needs
+neither training data nor the optimizer, and works on any devices.
 """
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,10 +23,17 @@ from byol_flax.models import byol, precision, resnet
 from byol_flax.pretrain import train_state
 from byol_flax.runs import address, checkpoint, digest, records
 from byol_flax.runs.version import code_version
+from byol_flax.weights import arrays, opening, structure
+from byol_flax.weights.errors import WeightsError
+from byol_flax.weights.foreign import Foreign
 from input_pipeline import augment
 from input_pipeline.errors import RunError, UsageError
 
 RANDOM = "random:"
+# Who trained the encoder of a file that does not tell.
+UNKNOWN = "another program"
+# What a weight file leaves open is this config's.
+_CONFIG_OF_FILES = os.path.join("configs", "byol.py")
 
 # A config: as a config file makes it, or as the record of a run holds it.
 Config = Mapping[str, Any]
@@ -124,12 +132,15 @@ def open_encoder(
 
   Args:
     where: WORKDIR of a run, or WORKDIR@STEP for a checkpoint that is not the
-      newest, or random:CONFIG; paths are absolute.
+      newest, or a weight file or its folder, or random:CONFIG; paths are
+      absolute.
     mesh: where it will run.
-    read_config: reads the CONFIG of random:CONFIG; needed for that only.
+    read_config: reads the CONFIG of random:CONFIG, and for a weight file the
+      config of this project that it is completed by; runs do without.
 
   Raises:
-    UsageError: there is no such run, checkpoint or config.
+    UsageError: there is no such run, checkpoint, file or config, or the file is
+      refused.
     RunError: the checkpoint is damaged.
   """
   if where.startswith(RANDOM) and read_config:
@@ -147,6 +158,9 @@ def open_encoder(
       },
     )
   _refuse_unnamed(where)
+  file = opening.file_of(where)
+  if file and read_config:
+    return _open_file(file, mesh, read_config)
   return _open_run(where, mesh)
 
 
@@ -158,6 +172,8 @@ def config_of(where: str, read_config: Callable[[str], Config]) -> Config:
   if where.startswith(RANDOM):
     return read_config(where.removeprefix(RANDOM))
   _refuse_unnamed(where)
+  if file := opening.file_of(where):
+    return _config_of_file(opening.open_weights(file), read_config)
   named = address.Address.parse(where)
   step, _ = named.find("--encoder")
   checkpoints = checkpoint.Checkpoints.reader(named.workdir)
@@ -207,6 +223,54 @@ def _initialiser(config: Config, mesh: Mesh) -> Callable[[], Any]:
   return init
 
 
+def _open_file(
+  file: str, mesh: Mesh, read_config: Callable[[str], Config]
+) -> Encoder:
+  """The online encoder of a weight file."""
+  found = opening.open_weights(file)
+  config = _config_of_file(found, read_config)
+  types = precision.types_of(config["dtype"], mesh.devices.flat[0].platform)
+
+  def put(array: np.ndarray) -> jax.Array:
+    floats = array.dtype.kind == "f"
+    dtype = types["param_dtype"] if floats else array.dtype
+    return sharding.put_everywhere(mesh, array.astype(dtype, copy=False))
+
+  try:
+    variables = jax.tree.map(put, arrays.read(found.encoder))
+  except WeightsError as error:
+    raise WeightsError(f"--encoder={file}: {error}") from None
+  return _describe(
+    config,
+    variables,
+    mesh,
+    has_averages=True,
+    provenance={
+      "encoder": file,
+      "sha256": opening.sha256(file),
+      "format": found.format,
+      "step": found.step,
+      "code_version": code_version(),
+      "digest": digest.tree_digest(variables),
+      "trained_by": found.details.get("trained_by", UNKNOWN),
+    },
+    trained_on=found.details.get("trained_on"),
+  )
+
+
+def _config_of_file(
+  found: Foreign, read_config: Callable[[str], Config]
+) -> Config:
+  """A config of pre-training with the network that a file holds."""
+  config = dict(read_config(_CONFIG_OF_FILES))
+  return {
+    **config,
+    "model": structure.completed(found.model, config["model"]),
+    "augment": {**config["augment"], "size": found.image_size},
+    "evaluation": {**config["evaluation"], "crop_ratio": found.crop_ratio},
+  }
+
+
 def _open_run(where: str, mesh: Mesh) -> Encoder:
   """The online encoder of a checkpoint."""
   named = address.Address.parse(where)
@@ -243,6 +307,7 @@ def _open_run(where: str, mesh: Mesh) -> Encoder:
       "digest": record["digest"],
       "trained_by": "byol" if "online" in read else "labels",
     },
+    trained_on=record["config"]["data"],
   )
 
 
@@ -272,6 +337,7 @@ def _describe(
   *,
   has_averages: bool,
   provenance: dict[str, Any],
+  trained_on: Mapping[str, Any] | None = None,
 ) -> Encoder:
   """Makes an `Encoder` from its variables and what its config says."""
   types = precision.types_of(config["dtype"], mesh.devices.flat[0].platform)
@@ -294,7 +360,7 @@ def _describe(
     provenance={
       **provenance,
       "architecture": dict(model["encoder"]),
-      "trained_on": dict(config["data"]) if has_averages else None,
+      "trained_on": trained_on,
     },
   )
 

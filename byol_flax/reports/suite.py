@@ -95,6 +95,8 @@ def describe(encoder: Mapping[str, Any]) -> str:
   depth = kind["architecture"].removeprefix("resnet")
   stem = "" if kind["stem"] == "imagenet" else f", {kind['stem']} stem"
   what = f"ResNet-{depth} ({kind['width']:g}×{stem})"
+  if "format" in encoder and not trained_on:
+    return f"{what}, from a weight file"
   if not trained_on:
     return f"{what}, never trained"
   how = "by BYOL" if encoder["trained_by"] == "byol" else "with labels"

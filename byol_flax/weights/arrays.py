@@ -57,13 +57,23 @@ def flat(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-  """The tree of which `flat` gives `leaves`."""
+  """The tree of which `flat` gives `leaves`.
+
+  Raises:
+    WeightsError: one path goes through another's leaf.
+  """
   tree: dict[str, Any] = {}
   for path, leaf in leaves.items():
     *sections, name = path.split("/")
     node = tree
     for section in sections:
       node = node.setdefault(section, {})
+      if not isinstance(node, dict):
+        raise WeightsError(f"It has an array at {path!r} and one above it.")
+    if name in node:
+      raise WeightsError(
+        f"It has two arrays at {path!r}, or one above another."
+      )
     node[name] = leaf
   return tree
 

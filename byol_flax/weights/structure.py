@@ -111,16 +111,24 @@ def model_of(
   Raises:
     WeightsError: the encoder is no ResNet that is known here.
   """
-  heads = {
-    name: head_of(params[name])
-    for name in ("projector", "predictor")
-    if name in params
-  }
+  try:
+    encoder = encoder_of(params["encoder"], padding=padding)
+    heads = {
+      name: head_of(params[name])
+      for name in ("projector", "predictor")
+      if name in params
+    }
+  # The names and shapes may be any.
+  except (KeyError, IndexError, TypeError, AttributeError) as error:
+    raise WeightsError(
+      "Its arrays are not those of a ResNet with heads "
+      f"({type(error).__name__}: {error})."
+    ) from None
   if list(heads) == ["projector"]:
     size = heads["projector"]["output_size"]
     heads["predictor"] = {"layers": 0, "output_size": size}
   return {
-    "encoder": encoder_of(params["encoder"], padding=padding),
+    "encoder": encoder,
     **heads,
     "batch_norm": {"decay": decay, "epsilon": epsilon},
     "input_scaling": "imagenet",

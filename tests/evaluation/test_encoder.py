@@ -1,6 +1,8 @@
 """The door to encoders: runs, older checkpoints, random weights, damage."""
 
+import hashlib
 import json
+import pathlib
 import sys
 
 import jax
@@ -14,6 +16,8 @@ from byol_flax.models import byol, precision
 from byol_flax.pretrain import train_state
 from byol_flax.runs import checkpoint, distributed, run_files
 from byol_flax.runs.distributed import Processes
+from byol_flax.weights import npz, own_runs
+from configs import byol as byol_config
 from configs import few_label
 from input_pipeline.errors import RunError, UsageError
 from tests.evaluation import settings
@@ -81,7 +85,8 @@ def save(workdir, state, *steps):
 def run(tmp_path_factory, variables):
   """A run of checkpoints 0 and 1, the latter with 1 added to every number."""
   folder = tmp_path_factory.mktemp("run")
-  momentum = {"opt_state": jax.tree.map(np.zeros_like, variables["params"])}
+  moved = jax.tree.map(np.zeros_like, variables["params"])
+  momentum = {"opt_state": [{"trace": moved}, {"count": np.float32(0)}]}
   online = {**variables, **momentum}
   save(folder, {"online": online, "target": variables}, 0, 1)
   return folder
@@ -115,6 +120,31 @@ def test_a_checkpoint_opens_on_any_devices(
   assert (told["step"], told["training_seconds"]) == (shift, 12.3)
   assert told["architecture"]["width"] == 0.25
   json.dumps(told)
+
+
+@pytest.mark.slow
+def test_a_weight_file_opens_the_same_way(run, network, variables, tmp_path):
+  path = str(tmp_path / npz.FILE)
+  found = own_runs.read(f"{run}@1", "--encoder", whole=True)
+  npz.write(path, found)
+  opened = encoder.open_encoder(
+    path, mesh_of(3), read_config=lambda name: byol_config.get_config()
+  )
+  np.testing.assert_array_equal(
+    represent(opened), represent(encoder.open_encoder(f"{run}@1", mesh_of(3)))
+  )
+  assert opened.crop.size == 9
+  told = opened.provenance
+  assert (told["encoder"], told["step"]) == (path, 1)
+  assert (
+    told["sha256"]
+    == hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+  )
+  assert told["trained_by"] == "byol"
+  assert told["trained_on"] == small_config().data.to_dict()
+  np.testing.assert_array_equal(
+    npz.leaves(found)["momentum/encoder/stem_conv/kernel"].load(), 1
+  )
 
 
 @pytest.mark.slow

@@ -1,0 +1,104 @@
+"""Checks that what a file holds are all arrays of a network, and no others."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from byol_flax.models import byol
+from byol_flax.weights import arrays
+from byol_flax.weights.errors import WeightsError
+from byol_flax.weights.foreign import Foreign
+from input_pipeline.errors import UsageError
+
+_SHOWN = 3  # names in a message
+_HEADS = ("projector", "predictor")
+
+
+def check(found: Foreign) -> None:
+  """Raises WeightsError unless every array has its place and its shape.
+
+  No array is read.
+  """
+  for name, network in found.networks.items():
+    expected = shapes_of(found.model, network)
+    _compare(network, expected, f"{name}/")
+  if found.momentum is not None:
+    online = found.networks["online"]["params"]
+    shapes = {path: leaf.shape for path, leaf in arrays.flat(online)}
+    _compare(found.momentum, arrays.nested(shapes), "momentum/")
+
+
+def shapes_of(
+  model: Mapping[str, Any], network: Mapping[str, arrays.Tree]
+) -> dict[str, Any]:
+  """Shapes of the modules that a network has, as `model` describes them.
+
+  Args:
+    model: as `Foreign.model` has it.
+    network: "params" and "batch_stats" of some modules of a network.
+
+  Returns:
+    "params" and "batch_stats" with shapes as leaves.
+  """
+  modules = network["params"].keys() | network["batch_stats"].keys()
+  classifier = network["params"].get("classifier", {})
+  kernel = classifier.get("kernel") if isinstance(classifier, Mapping) else None
+  classes = kernel.shape[-1] if kernel is not None and kernel.shape else 1
+  # A head that is absent is given the smallest size, and not looked at.
+  sizes = [model[name]["output_size"] for name in _HEADS if name in model]
+  absent = {
+    "layers": 1,
+    "hidden_size": 1,
+    "output_size": sizes[0] if sizes else 1,
+    "final_bias": False,
+    "final_norm": False,
+  }
+  heads = {name: {**absent, **model.get(name, {})} for name in _HEADS}
+  settings = {"initializer": "fan_in", **model, **heads}
+  try:
+    made = byol.make_network(**settings, num_classes=classes, dtype=jnp.float32)
+  except UsageError as error:
+    raise WeightsError(f"It holds no network of this kind: {error}") from None
+  images = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), jnp.uint8)
+  whole = jax.eval_shape(
+    functools.partial(made.init, train=True), jax.random.key(0), images
+  )
+  return {
+    collection: {
+      module: jax.tree.map(lambda x: x.shape, dict(tree))
+      for module, tree in whole[collection].items()
+      if module in modules
+    }
+    for collection in ("params", "batch_stats")
+  }
+
+
+def _compare(
+  found: arrays.Tree, expected: Mapping[str, Any], where: str
+) -> None:
+  """Raises WeightsError if names or shapes differ; it names the first."""
+  there = {path: leaf.shape for path, leaf in arrays.flat(found)}
+  wanted = dict(arrays.flat(expected))
+  problems = list(_problems(there, wanted))
+  if problems:
+    more = len(problems) - _SHOWN
+    named = "; ".join(f"{where}{text}" for text in problems[:_SHOWN])
+    raise WeightsError(
+      f"It does not fit the network that it should hold: {named}"
+      f"{f'; and {more} more' if more > 0 else ''}."
+    )
+
+
+def _problems(
+  there: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> Iterator[str]:
+  for path in sorted(there.keys() | wanted.keys()):
+    if path not in there:
+      yield f"{path} {list(wanted[path])} is missing"
+    elif path not in wanted:
+      yield f"{path} {list(there[path])} is left over"
+    elif there[path] != wanted[path]:
+      yield f"{path} is {list(there[path])}, expected {list(wanted[path])}"

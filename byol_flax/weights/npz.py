@@ -1,0 +1,205 @@
+"""This project's own weight file: one .npz with every array and a card.
+
+It is what `byol import` makes of other formats, and NumPy reads it too. An
+array's name is its path, such as online/params/encoder/stem_conv/kernel; it
+begins with online/params, online/batch_stats, the same of target, or momentum.
+The entry card.json says what no array tells, and where the weights came from.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from byol_flax import bounds
+from byol_flax.bounds import Bound, OneOf, Real, Whole
+from byol_flax.runs.version import code_version
+from byol_flax.weights import arrays, fitting, structure
+from byol_flax.weights.errors import WeightsError
+from byol_flax.weights.foreign import Account, Foreign
+
+FORMAT = "byol"
+FILE = "weights.npz"
+_CARD = "card.json"
+_VERSION = 1
+_MOST_OF_CARD = 2**20  # bytes
+_NETWORKS = ("online", "target")
+# What the card says of a network, and what that may be.
+_SETTINGS: dict[str, Bound] = {
+  "padding": OneOf("same", "symmetric"),
+  "decay": Real(0, 1, below=True),
+  "epsilon": Real(0, 1, above=True),
+  "input_scaling": OneOf("imagenet", "unit"),
+  "image_size": Whole(1, 65_535),
+  "crop_ratio": Real(0, 1, above=True),
+}
+
+
+def write(path: str, found: Foreign) -> None:
+  """Writes all that was found, one array after another.
+
+  Args:
+    path: of the new file; a file that is there is written over.
+    found: the weights.
+  """
+  card = {
+    "version": _VERSION,
+    "code_version": code_version(),
+    "padding": found.model["encoder"]["padding"],
+    **found.model["batch_norm"],
+    "input_scaling": found.model["input_scaling"],
+    "image_size": found.image_size,
+    "crop_ratio": found.crop_ratio,
+    "step": found.step,
+    "details": dict(found.details),
+  }
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+    file.writestr(_CARD, json.dumps(card, indent=2))
+    for name, stored in leaves(found).items():
+      with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, stored.load(), allow_pickle=False)
+
+
+def leaves(found: Foreign) -> dict[str, arrays.Stored]:
+  """Name -> array, of all that was found."""
+  momentum = {"momentum": found.momentum} if found.momentum else {}
+  return dict(arrays.flat({**found.networks, **momentum}))
+
+
+def read(path: str) -> Foreign:
+  """Finds what `write` has written.
+
+  Raises:
+    WeightsError: it is damaged, or another program's.
+  """
+  try:
+    with zipfile.ZipFile(path) as file:
+      entries = {info.filename: info for info in file.infolist()}
+      card = _card(file, entries.pop(_CARD, None))
+      stored = {
+        name.removesuffix(".npy"): _entry(path, file, info)
+        for name, info in entries.items()
+      }
+  except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+    raise WeightsError(f"It is a damaged .npz file ({error}).") from None
+  tree = arrays.nested(stored)
+  networks = {name: tree[name] for name in _NETWORKS if name in tree}
+  if set(tree) - {*_NETWORKS, "momentum"} or "online" not in networks:
+    raise WeightsError(
+      f"It has arrays of {', '.join(sorted(tree)) or 'nothing'}; expected "
+      "those of online, and perhaps of target and momentum."
+    )
+  for name, network in networks.items():
+    if set(network) != {"params", "batch_stats"}:
+      raise WeightsError(f"Its {name} has not just params and batch_stats.")
+  model = structure.model_of(
+    networks["online"]["params"],
+    padding=card["padding"],
+    decay=card["decay"],
+    epsilon=card["epsilon"],
+  )
+  found = Foreign(
+    format=FORMAT,
+    networks=networks,
+    momentum=tree.get("momentum"),
+    step=card["step"],
+    model={**model, "input_scaling": card["input_scaling"]},
+    image_size=card["image_size"],
+    crop_ratio=card["crop_ratio"],
+    account=Account(matched=len(stored), ignored={}),
+    details=card["details"],
+  )
+  fitting.check(found)
+  return found
+
+
+def _card(
+  file: zipfile.ZipFile, info: zipfile.ZipInfo | None
+) -> dict[str, Any]:
+  """The entry that says what the arrays do not."""
+  if info is None:
+    raise WeightsError(
+      f"It has no {_CARD}, so it was not written by `byol`; other .npz files "
+      "do not tell which network they belong to."
+    )
+  try:
+    with file.open(info) as entry:
+      card = json.loads(entry.read(_MOST_OF_CARD))
+    if card["version"] != _VERSION:
+      raise ValueError("a newer version of byol wrote it")
+    for name, bound in _SETTINGS.items():
+      bounds.check(name, card[name], bound)
+    if not isinstance(card["details"], dict):
+      raise ValueError("its details are no object")
+    if card["step"] is not None:
+      bounds.check("step", card["step"], Whole(0))
+  except (ValueError, KeyError, TypeError) as error:
+    raise WeightsError(f"Its {_CARD} cannot be read ({error}).") from None
+  return dict(card)
+
+
+def _entry(
+  path: str, file: zipfile.ZipFile, info: zipfile.ZipInfo
+) -> arrays.Stored:
+  """An array of the file, of which only the header is read."""
+  if not info.filename.endswith(".npy"):
+    raise WeightsError(f"It has an entry {info.filename!r}, which is no array.")
+  if info.compress_type != zipfile.ZIP_STORED:
+    raise WeightsError(f"Its entry {info.filename} is compressed.")
+  with file.open(info) as entry:
+    shape, dtype, begin = _header(entry, info.filename)
+  size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+  if begin + size != info.file_size:
+    raise WeightsError(
+      f"Its entry {info.filename} has {info.file_size:,} bytes; expected "
+      f"{begin + size:,} of an array {list(shape)} of {dtype}."
+    )
+
+  def load() -> np.ndarray:
+    array = np.empty(shape, dtype)
+    try:
+      with zipfile.ZipFile(path) as file, file.open(info) as entry:
+        entry.read(begin)
+        for part in _parts(array):
+          piece = entry.read(len(part))
+          if len(piece) != len(part):
+            raise EOFError("it ends too early")
+          part[:] = piece
+        entry.read(1)  # only the end of an entry has its checksum checked
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+      raise WeightsError(
+        f"Its entry {info.filename} is damaged ({error})."
+      ) from None
+    return array
+
+  return arrays.Stored(shape, dtype, load)
+
+
+def _header(
+  entry: Any, name: str
+) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+  """Shape and type of an array in NumPy's format, and where it begins."""
+  read_header = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+  }
+  try:
+    version = np.lib.format.read_magic(entry)
+    shape, in_columns, dtype = read_header[version](entry)
+  except (ValueError, KeyError, EOFError) as error:
+    raise WeightsError(f"Its entry {name} is no array ({error}).") from None
+  if in_columns or dtype.kind not in "fiu" or not dtype.isnative:
+    raise WeightsError(
+      f"Its entry {name} holds {dtype}{' by columns' if in_columns else ''}; "
+      "expected numbers by rows."
+    )
+  return shape, dtype, entry.tell()
+
+
+def _parts(array: np.ndarray) -> Iterator[memoryview]:
+  """The bytes of an array, in pieces that a file gives at once."""
+  whole, step = array.reshape(-1).view(np.uint8).data, 2**20
+  for begin in range(0, len(whole), step):
+    yield whole[begin : begin + step]
