@@ -1,12 +1,12 @@
 """The flags of the `byol` command and what they may be."""
 
 import argparse
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 
 from byol_flax import bounds
 from byol_flax.bounds import Bound, Path, Real, Whole
+from byol_flax.commands import encoder_flags
 from input_pipeline import paths
 
 # They lie beside this package, both in a checkout and where a wheel installs.
@@ -54,27 +54,7 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
 
   _add_train(add)
-  verb = add(
-    "evaluate",
-    "Evaluate an encoder by the protocol of a config, such as "
-    "configs/few_label.py: kNN and linear probes on few labels.",
-  )
-  _add_encoder(verb, "")
-  verb.add_argument(
-    "--workdir",
-    type=paths.absolute,
-    required=True,
-    help="folder of the evaluation; without --encoder, the folder of the run "
-    "whose newest checkpoint is evaluated",
-  )
-  verb.add_argument(
-    "--suite",
-    metavar="NAME[:PART,...]",
-    help="in place of --config=FILE: all evaluations of a suite, or some parts "
-    "of it, and a report beside the paper's numbers; NAME is paper, and "
-    "--config.PART.key=value overrides one value",
-  )
-  _add_processes(verb)
+  encoder_flags.add_evaluate(add)
   verb = add("views", "Draw images and their two views, before any run.")
   verb.add_argument(
     "--out", type=paths.absolute, default="views.png", help="PNG to write"
@@ -112,17 +92,6 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   return options, rest
 
 
-def _add_encoder(verb: argparse.ArgumentParser, more: str) -> None:
-  """Adds the flag that names an encoder; `more` ends its help."""
-  verb.add_argument(
-    "--encoder",
-    type=paths.of_encoder,
-    metavar="ENCODER",
-    help="WORKDIR of a run, WORKDIR@STEP for a checkpoint that is not the "
-    f"newest, or random:CONFIG for an encoder that was never trained{more}",
-  )
-
-
 def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   """Adds the command that pre-trains."""
   verb = add("train", "Pre-train, or resume in an existing workdir.")
@@ -152,22 +121,7 @@ def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     help="begin a new run with only the online encoder of another one, in both "
     "networks; the heads begin anew",
   )
-  _add_processes(verb)
-
-
-def _add_processes(verb: argparse.ArgumentParser) -> None:
-  """Adds the flags of a command that several processes run together."""
-  for name, kind, text in (
-    ("coordinator", str, "HOST:PORT of process 0, with the next port free too"),
-    ("process-count", int, "how many processes work together"),
-    ("process-index", int, "which of them this is, from 0"),
-  ):
-    verb.add_argument(
-      f"--{name}",
-      type=kind,
-      default=os.environ.get(f"BYOL_{name.upper().replace('-', '_')}") or None,
-      help=f"{text}; not needed on TPU VMs",
-    )
+  encoder_flags.add_processes(verb)
 
 
 def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -179,7 +133,7 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "can be, what the run costs and what to change. Exit code 0 if it fits, 3 "
     "if not.",
   )
-  _add_encoder(verb, "; for the config of an evaluation only")
+  encoder_flags.add_encoder(verb, "; for the config of an evaluation only")
   verb.add_argument("--slice", required=True, help="such as v3-512")
   verb.add_argument(
     "--price", type=float, help="of one device and hour, in any currency"
@@ -280,7 +234,7 @@ def _add_reproduce(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     type=float,
     help="of --dry-run: of one device and hour, in any currency",
   )
-  _add_processes(verb)
+  encoder_flags.add_processes(verb)
 
 
 def _add_prepare(add: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -1,0 +1,58 @@
+"""The flags of commands that take an encoder, and flags that several share."""
+
+import argparse
+import os
+from collections.abc import Callable
+
+from input_pipeline import paths
+
+
+def add_encoder(verb: argparse.ArgumentParser, more: str) -> None:
+  """Adds the flag that names an encoder; `more` ends its help."""
+  verb.add_argument(
+    "--encoder",
+    type=paths.of_encoder,
+    metavar="ENCODER",
+    help="WORKDIR of a run, WORKDIR@STEP for a checkpoint that is not the "
+    f"newest, or random:CONFIG for an encoder that was never trained{more}",
+  )
+
+
+def add_processes(verb: argparse.ArgumentParser) -> None:
+  """Adds the flags of a command that several processes run together."""
+  for name, kind, text in (
+    ("coordinator", str, "HOST:PORT of process 0, with the next port free too"),
+    ("process-count", int, "how many processes work together"),
+    ("process-index", int, "which of them this is, from 0"),
+  ):
+    verb.add_argument(
+      f"--{name}",
+      type=kind,
+      default=os.environ.get(f"BYOL_{name.upper().replace('-', '_')}") or None,
+      help=f"{text}; not needed on TPU VMs",
+    )
+
+
+def add_evaluate(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """Adds the command that evaluates."""
+  verb = add(
+    "evaluate",
+    "Evaluate an encoder by the protocol of a config, such as "
+    "configs/few_label.py: kNN and linear probes on few labels.",
+  )
+  add_encoder(verb, "")
+  verb.add_argument(
+    "--workdir",
+    type=paths.absolute,
+    required=True,
+    help="folder of the evaluation; without --encoder, the folder of the run "
+    "whose newest checkpoint is evaluated",
+  )
+  verb.add_argument(
+    "--suite",
+    metavar="NAME[:PART,...]",
+    help="in place of --config=FILE: all evaluations of a suite, or some parts "
+    "of it, and a report beside the paper's numbers; NAME is paper, and "
+    "--config.PART.key=value overrides one value",
+  )
+  add_processes(verb)
