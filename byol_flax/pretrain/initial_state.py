@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from byol_flax.pretrain import origin, train_state
+from byol_flax.pretrain import origin, origin_run, train_state
 from byol_flax.runs import checkpoint, records
 from byol_flax.runs.distributed import Processes
 from input_pipeline.errors import UsageError
@@ -77,7 +77,7 @@ def open_beginning(
       f"{begins_with} names the workdir of this run itself; give the new run "
       "another --workdir."
     )
-  weights = origin.open_run(begins_with, abstract_state, mesh, processes)
+  weights = origin_run.open_run(begins_with, abstract_state, mesh, processes)
   names, anew = modules(begins_with, weights.shapes, abstract_state)
   kept = "the online encoder" if begins_with.encoder_only else "both networks"
   return Beginning(

@@ -4,14 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
-from jax.sharding import Mesh
-
-from byol_flax import sharding
-from byol_flax.pretrain import train_state
-from byol_flax.runs import address, checkpoint, records
-from byol_flax.runs.distributed import Processes
-from input_pipeline.errors import RunError, StorageError, UsageError
+from byol_flax.runs import address, checkpoint
+from input_pipeline.errors import UsageError
 
 Networks = dict[str, dict[str, Any]]
 
@@ -90,101 +84,3 @@ def check_resumes(
     "Leave that out to go on with the run, or give another --workdir, or "
     "--restart to set the run aside."
   )
-
-
-def open_run(
-  origin: Origin,
-  like: train_state.ByolState,
-  mesh: Mesh,
-  processes: Processes,
-) -> Weights:
-  """Finds the checkpoint that `origin` names; reads no array yet.
-
-  Args:
-    origin: which run.
-    like: a state of the new run, or its shapes, for the optimizer.
-    mesh: where the arrays will lie.
-    processes: all that take part; each calls this, and `read`.
-
-  Raises:
-    UsageError: there is no such checkpoint.
-  """
-  step, steps = origin.address.find(origin.flag)
-  checkpoints = checkpoint.Checkpoints.reader(origin.workdir, processes)
-  try:
-    record = records.completed(checkpoints.record(step))
-    abstract = _abstract(checkpoints.shapes(step), like, mesh)
-  except UsageError as error:
-    raise UsageError(f"{origin}: {error}") from None
-  except StorageError:
-    raise
-  # A damaged file can raise any error in the storage layer.
-  except Exception as error:
-    problem = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    sentence = f"Checkpoint {step} is damaged ({problem})."
-    raise _damaged(origin, sentence, step, steps) from None
-  finally:
-    checkpoints.close()
-
-  def read() -> Networks:
-    checkpoints = checkpoint.Checkpoints.reader(origin.workdir, processes)
-    try:
-      restored = checkpoints.restore(abstract, step)
-    except checkpoint.DamagedError as error:
-      raise _damaged(origin, str(error), step, steps) from None
-    finally:
-      checkpoints.close()
-    assert restored  # a step that is asked for is restored, or it is damaged
-    return _networks(restored.state)
-
-  return Weights(
-    shapes=_networks(abstract),
-    read=read,
-    record={
-      "workdir": origin.workdir,
-      "step": step,
-      "encoder_only": origin.encoder_only,
-      "code_version": record["code_version"],
-      "digest": record["digest"],
-    },
-  )
-
-
-def _damaged(
-  origin: Origin, sentence: str, step: int, steps: list[int]
-) -> RunError:
-  """An error that says `sentence` and which other checkpoints there are."""
-  return RunError(f"{origin}: {sentence} {address.others(step, steps)}")
-
-
-def _abstract(
-  found: dict[str, Any], like: train_state.ByolState, mesh: Mesh
-) -> train_state.ByolState:
-  """The whole state that a checkpoint holds, the optimizer's part too.
-
-  All of it must be read, because the checkpoint's digest covers all of it.
-  """
-
-  def network(
-    like: train_state.TrainState, found: dict[str, Any]
-  ) -> train_state.TrainState:
-    return like.replace(
-      params=found["params"],
-      batch_stats=found["batch_stats"],
-      opt_state=jax.eval_shape(like.tx.init, found["params"]),
-    )
-
-  whole = train_state.ByolState(
-    online=network(like.online, found["online"]),
-    target=network(like.target, found["target"]),
-  )
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=sharding.cut(mesh, x.shape)
-    ),
-    whole,
-  )
-
-
-def _networks(state: train_state.ByolState) -> Networks:
-  return {"online": state.online.variables, "target": state.target.variables}
