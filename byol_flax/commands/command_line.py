@@ -22,6 +22,7 @@ BOUNDS: dict[str, Bound] = {
   "--workdir": Path(),
   "--init": Path(),
   "--init-encoder": Path(),
+  "--continue": Path(),
   "--count": Whole(1, 16),  # a person can still take in so many columns
   "--seeds": Whole(1, 100),
   "--updates": Whole(1),
@@ -110,16 +111,24 @@ def _add_train(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   weights.add_argument(
     "--init",
     type=paths.absolute,
-    metavar="WORKDIR[@STEP]",
-    help="begin a new run with the weights of another one: both networks with "
-    "their heads, and BatchNorm's averages; by default its newest checkpoint",
+    metavar="WORKDIR[@STEP]|FILE",
+    help="begin a new run with the weights of another one, by default of its "
+    "newest checkpoint, or of a weight file: both networks with their heads, "
+    "and BatchNorm's averages",
   )
   weights.add_argument(
     "--init-encoder",
     type=paths.absolute,
-    metavar="WORKDIR[@STEP]",
-    help="begin a new run with only the online encoder of another one, in both "
-    "networks; the heads begin anew",
+    metavar="WORKDIR[@STEP]|FILE",
+    help="begin a new run with only the online encoder of another one, or of a "
+    "weight file, in both networks; the heads begin anew",
+  )
+  weights.add_argument(
+    "--continue",
+    type=paths.absolute,
+    metavar="WORKDIR[@STEP]|FILE",
+    help="go on in a new run where another one, or a weight file, stopped: "
+    "with momentum, step and schedules; the config must be the same",
   )
   encoder_flags.add_processes(verb)
 

@@ -14,7 +14,8 @@ def add_encoder(verb: argparse.ArgumentParser, more: str) -> None:
     type=paths.of_encoder,
     metavar="ENCODER",
     help="WORKDIR of a run, WORKDIR@STEP for a checkpoint that is not the "
-    f"newest, or random:CONFIG for an encoder that was never trained{more}",
+    "newest, a weight file or its folder, or random:CONFIG for an encoder that "
+    f"was never trained{more}",
   )
 
 

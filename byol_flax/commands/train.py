@@ -47,8 +47,8 @@ def _begins_with(options: argparse.Namespace) -> Any:
   """Where the first weights come from; None if they are random."""
   from byol_flax.pretrain import origin
 
-  if options.init is not None:
-    return origin.parse(options.init, False)
-  if options.init_encoder is not None:
-    return origin.parse(options.init_encoder, True)
+  for takes, flag in origin.FLAGS.items():
+    given = vars(options)[flag.removeprefix("--").replace("-", "_")]
+    if given is not None:
+      return origin.parse(given, takes)
   return None

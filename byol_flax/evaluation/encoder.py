@@ -237,7 +237,7 @@ def _open_file(
     return sharding.put_everywhere(mesh, array.astype(dtype, copy=False))
 
   try:
-    variables = jax.tree.map(put, arrays.read(found.encoder))
+    variables = arrays.read(found.encoder, put)
   except WeightsError as error:
     raise WeightsError(f"--encoder={file}: {error}") from None
   return _describe(

@@ -1,20 +1,30 @@
-"""The state that a run begins with: random, or with weights of another run.
+"""The state that a run begins with: random, or with weights from elsewhere.
 
-Momentum, step and schedules of a new run begin at 0 in any case. BatchNorm's
-running averages come with the parameters they belong to.
+Momentum, step and schedules of a new run begin at 0, unless it continues
+another one. BatchNorm's running averages come with the parameters they belong
+to.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from jax.sharding import Mesh
 
-from byol_flax.pretrain import origin, origin_run, train_state
-from byol_flax.runs import checkpoint, records
+from byol_flax.pretrain import (
+  origin,
+  origin_file,
+  origin_run,
+  train_state,
+)
+from byol_flax.runs import checkpoint, metrics_log, records
+from byol_flax.runs import workdir as workdir_lib
 from byol_flax.runs.distributed import Processes
+from byol_flax.weights import opening
 from input_pipeline.errors import UsageError
 
 _SHOWN = 3  # differing arrays in a message
@@ -23,6 +33,15 @@ _SHOWN = 3  # differing arrays in a message
 # takes. If only the encoder is wanted, both take the online network's.
 _WHOLE = {"online": "online", "target": "target"}
 _ENCODER = {"online": "online", "target": "online"}
+
+# Settings that change what a network computes, but no shape.
+_UNSEEN = (
+  "model.encoder.padding",
+  "model.batch_norm.epsilon",
+  "model.input_scaling",
+)
+# What may differ between a run and the one that it continues.
+_MAY_CHANGE = (*workdir_lib.MAY_CHANGE, "data.", "seed.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +52,13 @@ class Beginning:
     record: where the first weights came from, for the run's record; None if
       random.
     sentence: what to tell the user, or "".
+    step: completed updates of the first state.
     enter: random state -> first state of the run.
   """
 
   record: checkpoint.Record | None = None
   sentence: str = ""
+  step: int = 0
   enter: Callable[[train_state.ByolState], train_state.ByolState] = (
     lambda state: state
   )
@@ -48,6 +69,8 @@ def open_beginning(
   abstract_state: train_state.ByolState,
   mesh: Mesh,
   workdir: str,
+  config: Mapping[str, Any],
+  total_steps: int,
   restart: bool,
   processes: Processes,
 ) -> Beginning:
@@ -61,6 +84,8 @@ def open_beginning(
     abstract_state: of the run.
     mesh: where it lies.
     workdir: of the run.
+    config: of the run, as it comes back from JSON.
+    total_steps: updates of the run.
     restart: whether what is in the workdir will be set aside.
     processes: all that take part; each calls this.
 
@@ -72,20 +97,80 @@ def open_beginning(
     return _began(begins_with, workdir)
   if begins_with is None:
     return Beginning()
-  if begins_with.workdir == workdir:
+  if begins_with.where == workdir:
     raise UsageError(
       f"{begins_with} names the workdir of this run itself; give the new run "
       "another --workdir."
     )
-  weights = origin_run.open_run(begins_with, abstract_state, mesh, processes)
-  names, anew = modules(begins_with, weights.shapes, abstract_state)
-  kept = "the online encoder" if begins_with.encoder_only else "both networks"
+  if opening.file_of(begins_with.where):
+    weights = origin_file.open_file(begins_with, mesh)
+  else:
+    weights = origin_run.open_run(begins_with, abstract_state, mesh, processes)
+  _check_settings(begins_with, weights, config)
+  names, anew = modules(begins_with, weights, abstract_state, config)
+  kept = {
+    origin.ENCODER: "the online encoder",
+    origin.NETWORKS: "both networks",
+    origin.EVERYTHING: "both networks and the momentum",
+  }[begins_with.takes]
+  step = 0
+  if begins_with.takes == origin.EVERYTHING:
+    step = _step_to_go_on(begins_with, weights, config, total_steps)
   return Beginning(
     weights.record,
-    f"weights: {kept} of {begins_with.workdir} after update "
-    f"{weights.record['step']:,}{anew}",
-    lambda state: enter(begins_with, weights.read(), names, state),
+    f"weights: {kept} of {weights.what}{anew}",
+    step,
+    lambda state: enter(begins_with, weights.read(), names, step, state),
   )
+
+
+def _check_settings(
+  begins_with: origin.Origin,
+  weights: origin.Weights,
+  config: Mapping[str, Any],
+) -> None:
+  """Raises UsageError if the networks differ where no shape tells."""
+  there = metrics_log.flatten(weights.config)
+  here = metrics_log.flatten(config)
+  flags = [
+    f"--config.{key}={there[key]}"
+    for key in _UNSEEN
+    if key in there and key in here and there[key] != here[key]
+  ]
+  if flags:
+    raise UsageError(
+      f"{begins_with} was trained with another network, although its arrays "
+      f"have the same shapes; expected {' '.join(flags)}."
+    )
+
+
+def _step_to_go_on(
+  begins_with: origin.Origin,
+  weights: origin.Weights,
+  config: Mapping[str, Any],
+  total_steps: int,
+) -> int:
+  """The step at which a run continues another one.
+
+  Raises:
+    UsageError: their configs differ, or this run would have ended there.
+  """
+  if "batch_size" in weights.config:  # a run's; files do not tell
+    different = workdir_lib.differences(weights.config, config, _MAY_CHANGE)
+    if different:
+      raise UsageError(
+        f"{begins_with}: that run had another config ({'; '.join(different)}); "
+        "give this one the same, or take --init, which begins anew."
+      )
+  step = weights.step
+  assert step is not None  # a file without one was refused
+  if step >= total_steps:
+    raise UsageError(
+      f"{begins_with} has done {step:,} updates, and by its config this run "
+      f"has {total_steps:,}; give it the batch_size and epochs of the other, "
+      "or take --init, which begins at 0."
+    )
+  return step
 
 
 def _began(begins_with: origin.Origin | None, workdir: str) -> Beginning:
@@ -104,39 +189,51 @@ def _began(begins_with: origin.Origin | None, workdir: str) -> Beginning:
 
 def modules(
   begins_with: origin.Origin,
-  shapes: origin.Networks,
+  weights: origin.Weights,
   state: train_state.ByolState,
+  config: Mapping[str, Any],
 ) -> tuple[tuple[str, ...], str]:
   """Which modules of both networks are taken into a new state.
 
   Args:
     begins_with: how they were asked for.
-    shapes: of the weights that were found.
+    weights: that were found.
     state: the new one, or its shapes.
+    config: of the new run.
 
   Returns:
     The names of the modules, and what to tell the user about the others, or "".
-    A classifier for another number of classes is not taken.
+    A classifier for another number of classes is not taken, unless the new run
+    continues the other.
 
   Raises:
     UsageError: they do not fit; the first arrays that differ are named.
   """
-  if begins_with.encoder_only:
+  shapes = weights.shapes
+  if begins_with.takes == origin.ENCODER:
     names, pairs, anew = {"encoder"}, _ENCODER, "; the heads begin anew"
   else:
     names, pairs, anew = set(state.online.params), _WHOLE, ""
   other_classes = list(_differences({"classifier"}, pairs, shapes, state))
-  if "classifier" in names and other_classes:
-    names.remove("classifier")
+  if begins_with.takes == origin.NETWORKS and other_classes:
+    names.discard("classifier")
     anew = f"; the classifier begins anew ({other_classes[0]})"
   different = list(_differences(names, pairs, shapes, state))
   if different:
     more = len(different) - _SHOWN
     heads_only = not any(text.startswith("encoder/") for text in different)
+    there = metrics_log.flatten({"model": weights.config.get("model", {})})
+    here = metrics_log.flatten(config)
+    flags = [
+      f"--config.{key}={value}"
+      for key, value in there.items()
+      if key in here and here[key] != value
+    ]
     raise UsageError(
       f"{begins_with} does not fit this run: {'; '.join(different[:_SHOWN])}"
       f"{f'; and {more} more' if more > 0 else ''}. Give the section `model` "
       "of the config as that run had it"
+      + (f" ({' '.join(flags)})" if flags else "")
       + (
         ", or take --init-encoder, which needs no heads." if heads_only else "."
       )
@@ -146,15 +243,20 @@ def modules(
 
 def enter(
   begins_with: origin.Origin,
-  weights: origin.Networks,
+  taken: origin.Taken,
   names: tuple[str, ...],
+  step: int,
   state: train_state.ByolState,
 ) -> train_state.ByolState:
-  """The new `state` with the modules of `names` taken from `weights`."""
-  pairs = _ENCODER if begins_with.encoder_only else _WHOLE
+  """The new `state` with the modules of `names` taken from elsewhere.
 
-  def into(new: train_state.TrainState, found: dict[str, Any]) -> Any:
-    taken = {
+  If everything is taken, it also has the momentum and the number of updates.
+  """
+  takes = begins_with.takes
+  pairs = _ENCODER if takes == origin.ENCODER else _WHOLE
+
+  def into(new: train_state.TrainState, found: Mapping[str, Any]) -> Any:
+    of_names = {
       collection: {
         **tree,
         **{
@@ -165,13 +267,26 @@ def enter(
       }
       for collection, tree in new.variables.items()
     }
-    return new.replace(**taken)
+    return new.replace(**of_names)
 
-  return state.replace(
+  entered = state.replace(
     **{
-      network: into(getattr(state, network), weights[source])
+      network: into(getattr(state, network), taken.networks[source])
       for network, source in pairs.items()
     }
+  )
+  if takes != origin.EVERYTHING:
+    return entered
+  online, target = entered.online, entered.target
+  momentum = optax.tree_utils.tree_get(online.opt_state, "trace")
+  moved = optax.tree_utils.tree_set(
+    online.opt_state,
+    trace=jax.tree.map(_copy, momentum, taken.momentum),
+    count=optax.tree_utils.tree_get(online.opt_state, "count") + np.int32(step),
+  )
+  return state.replace(
+    online=online.replace(opt_state=moved, step=online.step + np.int32(step)),
+    target=target.replace(step=target.step + np.int32(step)),
   )
 
 

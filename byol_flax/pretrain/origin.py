@@ -1,41 +1,67 @@
-"""Where the weights of a new run come from: a checkpoint of another run."""
+"""Where the first weights of a run come from: another run, or a weight file."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from byol_flax.runs import address, checkpoint
+from byol_flax.weights import opening
 from input_pipeline.errors import UsageError
 
-Networks = dict[str, dict[str, Any]]
+Networks = Mapping[str, Mapping[str, Any]]
+
+ENCODER, NETWORKS, EVERYTHING = "encoder", "networks", "everything"
+# What is taken -> the flag that asks for it.
+FLAGS = {
+  NETWORKS: "--init",
+  ENCODER: "--init-encoder",
+  EVERYTHING: "--continue",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-  """What --init or --init-encoder asks for.
+  """What one of the flags asks for.
 
   Attributes:
-    workdir: of the other run, an absolute path or gs://BUCKET/PATH.
-    step: which of its checkpoints, None for the newest.
-    encoder_only: whether only the encoder is taken, and the rest begins anew.
+    where: workdir of another run, an absolute path or gs://BUCKET/PATH, or a
+      weight file or its folder.
+    step: which of a run's checkpoints, None for the newest.
+    takes: a key of `FLAGS`. ENCODER is the online encoder alone, and the rest
+      begins anew. NETWORKS are both networks with their heads. EVERYTHING is
+      momentum and step as well.
   """
 
-  workdir: str
+  where: str
   step: int | None
-  encoder_only: bool
+  takes: str
 
   @property
   def flag(self) -> str:
     """The flag that asks for it."""
-    return "--init-encoder" if self.encoder_only else "--init"
+    return FLAGS[self.takes]
 
   @property
   def address(self) -> address.Address:
-    """The address of the checkpoint."""
-    return address.Address(self.workdir, self.step)
+    """The address of the checkpoint, if it is one of a run."""
+    return address.Address(self.where, self.step)
 
   def __str__(self) -> str:
     return f"{self.flag}={self.address}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+  """Weights that were read; all arrays lie as those of a state do.
+
+  Attributes:
+    networks: "online", and "target" if there is one, each with "params" and
+      "batch_stats".
+    momentum: as the online network's "params"; None if there is none.
+  """
+
+  networks: Networks
+  momentum: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +69,30 @@ class Weights:
   """Weights that were found: their shapes now, the arrays when asked for.
 
   Attributes:
-    shapes: "online" and "target" -> "params" and "batch_stats" -> nested dict
-      of `jax.ShapeDtypeStruct`, a module of the network at its top.
-    read: () -> the same with arrays, which lie as those of a state do.
+    shapes: as `Taken.networks`, with leaves that have a shape.
+    has_momentum: whether `read` gives it.
+    step: completed updates; None if a file does not tell.
+    config: of the run, and of a file only the section "model".
+    what: a phrase that names them, for the user.
+    read: reads the arrays.
     record: what the new run's record says about them, a JSON object.
   """
 
   shapes: Networks
-  read: Callable[[], Networks]
+  has_momentum: bool
+  step: int | None
+  config: Mapping[str, Any]
+  what: str
+  read: Callable[[], Taken]
   record: checkpoint.Record
 
 
-def parse(text: str, encoder_only: bool) -> Origin:
-  """Reads "WORKDIR" or "WORKDIR@STEP"; the path is absolute already."""
+def parse(text: str, takes: str) -> Origin:
+  """Reads "WORKDIR", "WORKDIR@STEP" or "FILE"; the path is absolute already."""
+  if file := opening.file_of(text):
+    return Origin(file, None, takes)
   named = address.Address.parse(text)
-  return Origin(named.workdir, named.step, encoder_only)
+  return Origin(named.workdir, named.step, takes)
 
 
 def check_resumes(
@@ -74,7 +109,7 @@ def check_resumes(
     UsageError: the run began with something else.
   """
   if began:
-    whence = Origin(began["workdir"], began["step"], began["encoder_only"])
+    whence = Origin(began["workdir"], began["step"], _takes(began))
     step = whence.step if origin.step is None else origin.step
     if dataclasses.replace(origin, step=step) == whence:
       return f"This run began with {whence}; it goes on from its own state."
@@ -84,3 +119,10 @@ def check_resumes(
     "Leave that out to go on with the run, or give another --workdir, or "
     "--restart to set the run aside."
   )
+
+
+def _takes(began: checkpoint.Record) -> str:
+  """What a run took; older records only tell two of the three apart."""
+  older = ENCODER if began["encoder_only"] else NETWORKS
+  takes: str = began.get("takes", older)
+  return takes

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from byol_flax import sharding
@@ -30,7 +31,7 @@ def open_run(
     UsageError: there is no such checkpoint.
   """
   step, steps = begins_with.address.find(begins_with.flag)
-  checkpoints = checkpoint.Checkpoints.reader(begins_with.workdir, processes)
+  checkpoints = checkpoint.Checkpoints.reader(begins_with.where, processes)
   try:
     record = records.completed(checkpoints.record(step))
     abstract = _abstract(checkpoints.shapes(step), like, mesh)
@@ -46,8 +47,8 @@ def open_run(
   finally:
     checkpoints.close()
 
-  def read() -> origin.Networks:
-    checkpoints = checkpoint.Checkpoints.reader(begins_with.workdir, processes)
+  def read() -> origin.Taken:
+    checkpoints = checkpoint.Checkpoints.reader(begins_with.where, processes)
     try:
       restored = checkpoints.restore(abstract, step)
     except checkpoint.DamagedError as error:
@@ -55,15 +56,24 @@ def open_run(
     finally:
       checkpoints.close()
     assert restored  # a step that is asked for is restored, or it is damaged
-    return _networks(restored.state)
+    online = restored.state.online
+    return origin.Taken(
+      _networks(restored.state),
+      optax.tree_utils.tree_get(online.opt_state, "trace"),
+    )
 
   return origin.Weights(
     shapes=_networks(abstract),
+    has_momentum=True,
+    step=step,
+    config=record["config"],
+    what=f"{begins_with.where} after update {step:,}",
     read=read,
     record={
-      "workdir": begins_with.workdir,
+      "workdir": begins_with.where,
       "step": step,
-      "encoder_only": begins_with.encoder_only,
+      "encoder_only": begins_with.takes == origin.ENCODER,
+      "takes": begins_with.takes,
       "code_version": record["code_version"],
       "digest": record["digest"],
     },

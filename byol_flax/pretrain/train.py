@@ -114,7 +114,14 @@ def train(
     resident=read.resident,
   )
   beginning = initial_state.open_beginning(
-    begins_with, built.abstract_state, mesh, workdir, restart, processes
+    begins_with,
+    built.abstract_state,
+    mesh,
+    workdir,
+    config=_plain(config),
+    total_steps=built.total_steps,
+    restart=restart,
+    processes=processes,
   )
   if checkpoints is None:
     run_files.set_aside(workdir, processes)
@@ -132,7 +139,7 @@ def train(
 
   # State: restored, or new.
   restored, notes = _restore(checkpoints, built, workdir, processes)
-  start_step = int(restored.state.step) if restored else 0
+  start_step = int(restored.state.step) if restored else beginning.step
   seconds = restored.record["seconds"] if restored else 0.0
   devices = sharding.describe(mesh)
   progress.notes(notes)

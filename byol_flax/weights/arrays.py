@@ -78,15 +78,22 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
   return tree
 
 
-def read(tree: Tree) -> dict[str, Any]:
-  """Reads all arrays of a tree, one after another, into NumPy arrays.
+def read(
+  tree: Tree, put: Callable[[np.ndarray], Any] = lambda array: array
+) -> dict[str, Any]:
+  """Reads all arrays of a tree, one after another.
+
+  Args:
+    tree: of `Stored`.
+    put: what to make of each array, before the next one is read.
 
   Raises:
     WeightsError: an array is damaged, or holds NaN or infinity.
   """
   found = {}
   for path, stored in flat(tree):
-    found[path] = array = stored.load()
+    array = stored.load()
     if array.dtype.kind == "f" and not np.isfinite(array).all():
       raise WeightsError(f"{path} holds values that are not finite numbers.")
+    found[path] = put(array)
   return nested(found)

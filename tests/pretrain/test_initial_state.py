@@ -1,20 +1,37 @@
-"""Weights of another run enter a new one: which, whole, and of whose making."""
+"""Weights from elsewhere enter a new run: which, whole, and of whose making."""
 
+import functools
 import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from byol_flax import sharding
-from byol_flax.pretrain import initial_state, optimizers, origin, train_state
-from byol_flax.runs import checkpoint, distributed
+from byol_flax.pretrain import (
+  initial_state,
+  optimizers,
+  origin,
+  origin_run,
+  train_state,
+)
+from byol_flax.runs import checkpoint, distributed, records
+from byol_flax.weights import npz, structure
+from byol_flax.weights.arrays import Stored
+from byol_flax.weights.foreign import Account, Foreign
 from input_pipeline.errors import RunError, UsageError
 from tests import tiny
 
 ALONE = distributed.Processes()
+CONFIG = {
+  "model": {"encoder": {"padding": "same"}, "batch_norm": {"epsilon": 1e-5}},
+  "batch_size": 64,
+  "seed": 0,
+  "reference_batch_size": 64,
+}
 RECORD = {
-  "config": {},
+  "config": CONFIG,
   "code_version": "c0de",
   "seconds": 1.0,
 }
@@ -67,10 +84,18 @@ def source(tmp_path_factory):
   return folder, state
 
 
-def begin(text, state, mesh, folder, encoder_only=False, restart=False):
-  asked = origin.parse(text, encoder_only)
+def begin(
+  text, state, mesh, folder, takes="networks", restart=False, config=CONFIG
+):
   return initial_state.open_beginning(
-    asked, state, mesh, str(folder), restart, ALONE
+    origin.parse(text, takes),
+    state,
+    mesh,
+    str(folder),
+    config=config,
+    total_steps=100,
+    restart=restart,
+    processes=ALONE,
   )
 
 
@@ -97,6 +122,7 @@ def test_both_networks_whole_on_any_number_of_devices(
     "workdir": folder,
     "step": 20,
     "encoder_only": False,
+    "takes": "networks",
     "code_version": "c0de",
     "digest": checkpoint.digest.tree_digest(old),
   }
@@ -107,7 +133,7 @@ def test_both_networks_whole_on_any_number_of_devices(
 def test_the_online_encoder_alone_for_both_networks(source, tmp_path):
   folder, old = source
   state, mesh = some_state(0, num_classes=7)
-  beginning = begin(f"{folder}@10", state, mesh, tmp_path, encoder_only=True)
+  beginning = begin(f"{folder}@10", state, mesh, tmp_path, takes="encoder")
   first = beginning.enter(state)
   for new, created in (
     (first.online, state.online),
@@ -148,9 +174,9 @@ def test_what_does_not_fit_is_named(source, tmp_path):
   network = tiny.make_network()
   wider = network.encoder.clone(width=2)
   state, mesh = some_state(0, encoder=wider)
-  for encoder_only in (False, True):
+  for takes in origin.FLAGS:
     with pytest.raises(UsageError) as error:
-      begin(folder, state, mesh, tmp_path, encoder_only)
+      begin(folder, state, mesh, tmp_path, takes, config=whole_config())
     assert "encoder/group0_block0/conv0/kernel is (3, 3, 4, 8) there, " in str(
       error.value
     )
@@ -159,7 +185,7 @@ def test_what_does_not_fit_is_named(source, tmp_path):
   state, mesh = some_state(0, projector=head)
   with pytest.raises(UsageError, match=r"projector/linear0/bias is \(64,\) th"):
     begin(folder, state, mesh, tmp_path)
-  begin(folder, state, mesh, tmp_path, encoder_only=True)
+  begin(folder, state, mesh, tmp_path, takes="encoder")
 
 
 def test_what_is_not_there_is_told(source, tmp_path):
@@ -188,16 +214,146 @@ def test_a_damaged_checkpoint_is_told_and_no_other_taken(source, tmp_path):
     begin(f"{tmp_path}/copy", state, mesh, tmp_path)
 
 
+def whole_config(**changes):
+  """Of a run like the one in the source, as its record is completed."""
+  config = records.completed({"config": CONFIG})["config"]
+  return {**config, **changes}
+
+
+def test_a_run_is_continued_with_momentum_and_step(source, tmp_path):
+  folder, old = source
+  state, mesh = some_state(0)
+  state = jax.tree.map(lambda x: x * 0 if x.ndim == 0 else x, state)
+  config = whole_config(seed=5, data={"name": "other"})
+  beginning = begin(folder, state, mesh, tmp_path, "everything", config=config)
+  first = beginning.enter(state)
+  assert (
+    beginning.step == int(first.online.step) == int(first.target.step) == 20
+  )
+  counted = optax.tree_utils.tree_get(first.online.opt_state, "count")
+  assert int(counted) == 20
+  assert_same(first.online.variables, old.online.variables)
+  assert_same(first.target.variables, old.target.variables)
+  assert_same(
+    *(
+      optax.tree_utils.tree_get(x.online.opt_state, "trace")
+      for x in (first, old)
+    )
+  )
+  places = [[x.sharding for x in jax.tree.leaves(s)] for s in (first, state)]
+  assert places[0] == places[1]
+  assert beginning.record["takes"] == "everything"
+
+
+def test_a_run_of_another_config_is_not_continued(source, tmp_path):
+  folder, _ = source
+  state, mesh = some_state(0)
+  with pytest.raises(UsageError, match=r"batch_size: 64 there, 32 now"):
+    begin(
+      folder,
+      state,
+      mesh,
+      tmp_path,
+      "everything",
+      config=whole_config(batch_size=32),
+    )
+  asked = origin.parse(folder, "everything")
+  weights = origin_run.open_run(asked, state, mesh, ALONE)
+  with pytest.raises(UsageError, match=r"done 20 updates.* this run has 20;"):
+    initial_state._step_to_go_on(asked, weights, whole_config(), 20)
+
+
+@pytest.mark.parametrize("takes", origin.FLAGS)
+def test_a_difference_that_no_shape_shows_is_told(source, tmp_path, takes):
+  folder, _ = source
+  state, mesh = some_state(0)
+  config = {**CONFIG, "model": {"encoder": {"padding": "symmetric"}}}
+  with pytest.raises(UsageError, match=r"--config.model.encoder.padding=same"):
+    begin(folder, state, mesh, tmp_path, takes, config=config)
+
+
+def write_file(folder, old, *, whole=True, step=20):
+  """A weight file with what the state `old` holds; returns its path."""
+  stored = functools.partial(jax.tree.map, lambda x: Stored.of(np.asarray(x)))
+  networks = {"online": stored(old.online.variables)}
+  if whole:
+    networks["target"] = stored(old.target.variables)
+  trace = optax.tree_utils.tree_get(old.online.opt_state, "trace")
+  path = str(folder / npz.FILE)
+  model = structure.model_of(
+    networks["online"]["params"], padding="same", decay=0.9, epsilon=1e-5
+  )
+  npz.write(
+    path,
+    Foreign(
+      format="made",
+      networks=networks,
+      momentum=stored(trace) if whole else None,
+      step=step,
+      model=model,
+      image_size=8,
+      crop_ratio=0.875,
+      account=Account(0, {}),
+      details={},
+    ),
+  )
+  return path
+
+
+@pytest.mark.parametrize("takes", origin.FLAGS)
+def test_a_file_gives_what_the_run_gives(source, tmp_path, takes):
+  folder, old = source
+  write_file(tmp_path, old)
+  state, mesh = some_state(0)
+  firsts = [
+    begin(where, state, mesh, tmp_path / "new", takes, config=whole_config())
+    for where in (str(tmp_path), folder)
+  ]
+  assert firsts[0].step == firsts[1].step
+  of_file, of_run = (beginning.enter(state) for beginning in firsts)
+  assert_same(of_file, of_run)
+  assert jax.tree.structure(of_file) == jax.tree.structure(of_run)
+  assert [x.sharding for x in jax.tree.leaves(of_file)] == [
+    x.sharding for x in jax.tree.leaves(of_run)
+  ]
+
+
+def test_a_file_that_lacks_what_is_asked_for_is_told(source, tmp_path):
+  _, old = source
+  state, mesh = some_state(0)
+  path = write_file(tmp_path, old, whole=False)
+  for takes in ("networks", "everything"):
+    with pytest.raises(UsageError, match="holds no target network; --init-enc"):
+      begin(path, state, mesh, tmp_path / "new", takes)
+  begin(path, state, mesh, tmp_path / "new", "encoder")
+  path = write_file(tmp_path, old, step=None)
+  with pytest.raises(UsageError, match="does not tell its step; --init takes"):
+    begin(path, state, mesh, tmp_path / "new", "everything")
+  network = tiny.make_network()
+  state, mesh = some_state(0, encoder=network.encoder.clone(width=2))
+  with pytest.raises(UsageError, match=r"does not fit this run: encoder/gr"):
+    begin(path, state, mesh, tmp_path / "new", "encoder")
+  (tmp_path / "x.bin").write_text("?")
+  with pytest.raises(
+    UsageError, match=r"--init=.*x\.bin: It is no weight file"
+  ):
+    begin(str(tmp_path / "x.bin"), state, mesh, tmp_path / "new")
+
+
 def test_a_run_that_exists_is_resumed_or_the_flag_refused():
   began = {"workdir": "/a", "step": 20, "encoder_only": False}
   for same in ("/a", "/a@20"):
-    asked = origin.parse(same, False)
+    asked = origin.parse(same, "networks")
     assert "began with --init=/a@20; it goes on" in origin.check_resumes(
       asked, began, "/w"
     )
-  for other, encoder_only in (("/b", False), ("/a@10", False), ("/a", True)):
-    asked = origin.parse(other, encoder_only)
-    with pytest.raises(UsageError, match="/w began with --init=/a@20, so --i"):
+  others = (("/b", "networks"), ("/a@10", "networks"), ("/a", "encoder"))
+  for other, takes in (*others, ("/a", "everything")):
+    asked = origin.parse(other, takes)
+    with pytest.raises(UsageError, match="/w began with --init=/a@20, so --"):
       origin.check_resumes(asked, began, "/w")
+  began |= {"takes": "everything"}
+  asked = origin.parse("/a@20", "everything")
+  assert "--continue=/a@20" in origin.check_resumes(asked, began, "/w")
   with pytest.raises(UsageError, match="began with random weights, so --init"):
-    origin.check_resumes(origin.parse("/a", False), None, "/w")
+    origin.check_resumes(origin.parse("/a", "networks"), None, "/w")
