@@ -7,7 +7,7 @@ to.
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -64,13 +64,24 @@ class Beginning:
   )
 
 
+class Run(Protocol):
+  """What must be known of the new run, such as a `build.Built`."""
+
+  @property
+  def abstract_state(self) -> train_state.ByolState:
+    """Shapes and shardings of its state."""
+
+  @property
+  def total_steps(self) -> int:
+    """Its updates."""
+
+
 def open_beginning(
   begins_with: origin.Origin | None,
-  abstract_state: train_state.ByolState,
+  run: Run,
   mesh: Mesh,
   workdir: str,
   config: Mapping[str, Any],
-  total_steps: int,
   restart: bool,
   processes: Processes,
 ) -> Beginning:
@@ -81,11 +92,10 @@ def open_beginning(
 
   Args:
     begins_with: where the weights come from, random if None.
-    abstract_state: of the run.
-    mesh: where it lies.
+    run: the new one.
+    mesh: where its state lies.
     workdir: of the run.
     config: of the run, as it comes back from JSON.
-    total_steps: updates of the run.
     restart: whether what is in the workdir will be set aside.
     processes: all that take part; each calls this.
 
@@ -105,9 +115,11 @@ def open_beginning(
   if opening.file_of(begins_with.where):
     weights = origin_file.open_file(begins_with, mesh)
   else:
-    weights = origin_run.open_run(begins_with, abstract_state, mesh, processes)
+    weights = origin_run.open_run(
+      begins_with, run.abstract_state, mesh, processes
+    )
   _check_settings(begins_with, weights, config)
-  names, anew = modules(begins_with, weights, abstract_state, config)
+  names, anew = modules(begins_with, weights, run.abstract_state, config)
   kept = {
     origin.ENCODER: "the online encoder",
     origin.NETWORKS: "both networks",
@@ -115,7 +127,7 @@ def open_beginning(
   }[begins_with.takes]
   step = 0
   if begins_with.takes == origin.EVERYTHING:
-    step = _step_to_go_on(begins_with, weights, config, total_steps)
+    step = _step_to_go_on(begins_with, weights, config, run.total_steps)
   return Beginning(
     weights.record,
     f"weights: {kept} of {weights.what}{anew}",
@@ -222,7 +234,7 @@ def modules(
   if different:
     more = len(different) - _SHOWN
     heads_only = not any(text.startswith("encoder/") for text in different)
-    there = metrics_log.flatten({"model": weights.config.get("model", {})})
+    there = metrics_log.flatten({"model": weights.config["model"]})
     here = metrics_log.flatten(config)
     flags = [
       f"--config.{key}={value}"

@@ -114,14 +114,7 @@ def train(
     resident=read.resident,
   )
   beginning = initial_state.open_beginning(
-    begins_with,
-    built.abstract_state,
-    mesh,
-    workdir,
-    config=_plain(config),
-    total_steps=built.total_steps,
-    restart=restart,
-    processes=processes,
+    begins_with, built, mesh, workdir, _plain(config), restart, processes
   )
   if checkpoints is None:
     run_files.set_aside(workdir, processes)

@@ -1,5 +1,6 @@
 """Weights from elsewhere enter a new run: which, whole, and of whose making."""
 
+import dataclasses
 import functools
 import shutil
 
@@ -35,6 +36,14 @@ RECORD = {
   "code_version": "c0de",
   "seconds": 1.0,
 }
+
+
+@dataclasses.dataclass
+class Run:
+  """What the new run is known by."""
+
+  abstract_state: train_state.ByolState
+  total_steps: int = 100
 
 
 def some_state(seed, devices=8, **changes):
@@ -89,13 +98,12 @@ def begin(
 ):
   return initial_state.open_beginning(
     origin.parse(text, takes),
-    state,
+    Run(state),
     mesh,
     str(folder),
-    config=config,
-    total_steps=100,
-    restart=restart,
-    processes=ALONE,
+    config,
+    restart,
+    ALONE,
   )
 
 
