@@ -27,15 +27,20 @@ SMALL = model_with(
 )
 
 
-def variables_of(model, seed=0, num_classes=3):
-  """Random variables of a whole network, BatchNorm's averages too, in NumPy."""
+def shapes_of(model, num_classes=3):
+  """Shapes of the variables of a whole network."""
   network = byol.make_network(
     **model, num_classes=num_classes, dtype=jnp.float32
   )
   images = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), jnp.uint8)
-  shapes = jax.eval_shape(
+  return jax.eval_shape(
     functools.partial(network.init, train=True), jax.random.key(0), images
   )
+
+
+def variables_of(model, seed=0, num_classes=3):
+  """Random variables of a whole network, BatchNorm's averages too, in NumPy."""
+  shapes = shapes_of(model, num_classes)
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -65,16 +70,38 @@ def weights(model=SMALL, *, modules=None, momentum=True):
   networks = {"online": online}
   if not modules:
     networks["target"] = variables_of(model, 1)
+  moved = variables_of(model, 2)["params"]
+  return foreign(
+    stored(networks),
+    model,
+    momentum=stored(moved) if momentum and not modules else None,
+  )
+
+
+def without_values(model):
+  """An encoder of which only the shapes are there."""
+  shapes = jax.tree.map(
+    lambda x: arrays.Stored(x.shape, x.dtype, refuse), shapes_of(model)
+  )
+  online = {part: {"encoder": shapes[part]["encoder"]} for part in shapes}
+  return foreign({"online": online}, model)
+
+
+def refuse():
+  raise AssertionError("an array was read")
+
+
+def foreign(networks, model, momentum=None):
+  """Weights as a file would hold them; what `model` says fits them."""
   found = structure.model_of(
-    stored(online["params"]),
+    networks["online"]["params"],
     padding=model["encoder"]["padding"],
     **model["batch_norm"],
   )
-  moved = variables_of(model, 2)["params"]
   return Foreign(
     format="made",
-    networks=stored(networks),
-    momentum=stored(moved) if momentum and not modules else None,
+    networks=networks,
+    momentum=momentum,
     step=41,
     model=found,
     image_size=16,
