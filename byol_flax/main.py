@@ -27,16 +27,15 @@ from input_pipeline.errors import (
   UsageError,
 )
 
+# Commands that keep what they have done and go on from there.
+_GO_ON = ("features", "prepare", "reproduce")
+
 
 def main(argv: Sequence[str]) -> int:
   """Runs one command and returns its exit code; mistakes raise UsageError."""
   options, config_args = parse_command(argv)
   place = options.out if "out" in options else options.workdir
-  goes_on = (
-    "goes on where it stopped"
-    if options.command in ("prepare", "reproduce")
-    else "works"
-  )
+  goes_on = "goes on where it stopped" if options.command in _GO_ON else "works"
   with full_disk.told(place or ".", lambda: f"the same command then {goes_on}"):
     return _run_command(options, config_args)
 
@@ -52,6 +51,10 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
     from byol_flax.commands import prepare
 
     return prepare.run(options)
+  if options.command == "features":
+    from byol_flax.commands import features
+
+    return features.run(options)
   if options.command == "reproduce":
     from byol_flax.commands import reproduce
 
@@ -111,7 +114,7 @@ def run() -> None:
 def _way_on(verb: str) -> str:
   """Says how to take up a command that was cut off; true at any moment."""
   command = sys.argv[1] if sys.argv[1:] else ""
-  if command in ("prepare", "reproduce"):
+  if command in _GO_ON:
     return "; the same command goes on where it stopped"
   if command == "evaluate":
     return "; the same command takes it up again"

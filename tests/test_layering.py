@@ -50,6 +50,7 @@ HOMES = {
   "optax": "byol_flax",
   "orbax": "byol_flax.runs.checkpoint",
   "pillow_heif": "input_pipeline.other_formats",
+  "pyarrow": "byol_flax.evaluation.feature_files",
   "simplejpeg": "input_pipeline.jpeg",
   "tensorboard": "byol_flax.runs.tensorboard_files",
   "tensorflow": "byol_flax.benchmarks.tf_data",

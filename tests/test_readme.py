@@ -138,7 +138,7 @@ def run(folder, command):
   """What a command prints."""
   words = given(command)
   # These gather processes, which one process can do once.
-  if words[0] in ("train", "evaluate"):
+  if words[0] in ("train", "evaluate", "features"):
     data = folder / "tensorflow_datasets"
     done = forks.byol(*words, cwd=folder, TFDS_DATA_DIR=str(data))
     assert done.returncode == 0, done.stderr
@@ -169,7 +169,7 @@ def test_every_command_runs_as_shown(scratch):
   assert sorted(path.name for path in (scratch / "runs").iterdir()) == [
     "cifar10", "digits", "digits-few-label", "digits-knn", "digits-linear",
     "digits-longer", "digits-paper", "digits-transfer", "pets", "photos",
-    "prepared-pets", "r50",
+    "photos.parquet", "prepared-pets", "r50",
   ]  # fmt: skip
   # "With `folder:` in place of `unlabelled:` the top folders are classes."
   (photos,) = (c for c in COMMANDS if "train" in c and "unlabelled:" in c)

@@ -74,25 +74,27 @@ class Trainers:
     places=None,
     float64=False,
     command="train",
+    into="workdir",
     fresh=False,
   ):
     """Starts them at once.
 
     Args:
-      workdir: of the run.
+      workdir: of the run, or what else it writes into.
       flags: of the command.
       processes: how many.
       devices: of each.
       places: index -> where that process gets SIGTERM, see signal_at.
       float64: whether they may compute in float64.
       command: of `byol`.
+      into: name of the flag for `workdir`.
       fresh: whether each starts a Python of its own, for tests of the start.
     """
     self.workdir = pathlib.Path(workdir)
     coordinator = f"127.0.0.1:{free_ports()}"
     self.processes = []
     for index in range(processes):
-      words = [command, *flags, f"--workdir={workdir}"]
+      words = [command, *flags, f"--{into}={workdir}"]
       if processes > 1:
         words += [
           f"--coordinator={coordinator}",

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from byol_flax import bounds
-from byol_flax.bounds import Bound, Path, Real, Whole
+from byol_flax.bounds import Bound, DataSet, Path, Real, Text, Whole
 from byol_flax.commands import encoder_flags
 from input_pipeline import paths
 
@@ -23,6 +23,11 @@ BOUNDS: dict[str, Bound] = {
   "--init": Path(),
   "--init-encoder": Path(),
   "--continue": Path(),
+  "--data": DataSet(),
+  "--split": Text(),
+  "--data-dir": Path(),
+  "--batch-size": Whole(1),
+  "--num-workers": Whole(-1, 10_000, ", -1 for one per core"),
   "--count": Whole(1, 16),  # a person can still take in so many columns
   "--seeds": Whole(1, 100),
   "--updates": Whole(1),
@@ -56,6 +61,7 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
   _add_train(add)
   encoder_flags.add_evaluate(add)
+  encoder_flags.add_features(add)
   verb = add("views", "Draw images and their two views, before any run.")
   verb.add_argument(
     "--out", type=paths.absolute, default="views.png", help="PNG to write"
@@ -67,7 +73,7 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   _add_measuring(add)
   _add_reproduce(add)
   _add_prepare(add)
-  for name in ("train", "evaluate", "reproduce", "benchmark"):
+  for name in ("train", "evaluate", "features", "reproduce", "benchmark"):
     commands.choices[name].add_argument(
       "--compilation-cache",
       type=lambda given: given if given == "none" else paths.absolute(given),
@@ -82,14 +88,18 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     value = getattr(options, flag.removeprefix("--").replace("-", "_"), None)
     if value is not None:
       bounds.check(flag, value, bound)
+  takes_config = options.command not in ("features", "prepare")
   for flag in rest:
-    if options.command == "prepare" or not flag.startswith(
-      ("--config=", "--config.")
-    ):
-      parser.error(
-        f"unknown argument {flag}; config flags are written --config=FILE and "
-        f"--config.key=value; see byol {options.command} --help"
-      )
+    if takes_config and flag.startswith(("--config=", "--config.")):
+      continue
+    how = (
+      "config flags are written --config=FILE and --config.key=value; "
+      if takes_config
+      else ""
+    )
+    parser.error(
+      f"unknown argument {flag}; {how}see byol {options.command} --help"
+    )
   return options, rest
 
 

@@ -57,3 +57,58 @@ def add_evaluate(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "--config.PART.key=value overrides one value",
   )
   add_processes(verb)
+
+
+def add_features(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+  """Adds the command that writes representations, which takes no config."""
+  verb = add(
+    "features",
+    "Write the representations of all images of a data set into one file, with "
+    "their paths and labels. The same command goes on where it was cut off.",
+  )
+  verb.epilog = (
+    "FILE.parquet has columns id, label, class and representation; FILE.npz "
+    "has arrays representation, label, id and metadata. Meanwhile FILE.parts "
+    "holds what is done. Images that cannot be read are left out, and told."
+  )
+  add_encoder(verb, "")
+  verb.add_argument(
+    "--data",
+    type=paths.of_data_set,
+    required=True,
+    metavar="NAME",
+    help="folder:DIR, with a folder for each class or without, or any other "
+    "name that data.name of a config may have",
+  )
+  verb.add_argument(
+    "--split",
+    default="train",
+    help="of the data set, or a slice such as 'train[:90%%]'; all is the whole "
+    "of a folder; by default train",
+  )
+  verb.add_argument(
+    "--data-dir",
+    type=paths.absolute,
+    metavar="DIR",
+    help="TFDS's data_dir; by default that of the encoder's run",
+  )
+  verb.add_argument(
+    "--out",
+    type=paths.absolute,
+    required=True,
+    metavar="FILE",
+    help="FILE.parquet or FILE.npz",
+  )
+  verb.add_argument(
+    "--batch-size",
+    type=int,
+    default=256,
+    help="images that the devices compute together; by default 256",
+  )
+  verb.add_argument(
+    "--num-workers",
+    type=int,
+    default=-1,
+    help="processes that read images; by default one per core",
+  )
+  add_processes(verb)

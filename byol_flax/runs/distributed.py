@@ -86,6 +86,12 @@ class Processes:
       return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
+  def of_first(self, number: int) -> int:
+    """The number that process 0 gives, which the others need not know."""
+    if self.alone:
+      return number
+    return int(multihost_utils.process_allgather(np.asarray(number))[0])
+
   def all_fail(self, name: str) -> bool:
     """Whether every process comes here within a minute.
 

@@ -1,19 +1,29 @@
-"""JSON files that a command leaves where `--out` says."""
+"""Files that a command leaves where `--out` says, most of them JSON."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from input_pipeline import full_disk, whole_files
 from input_pipeline.errors import UsageError
 
 
-def check_writable(path: str) -> None:
-  """Checks, before the work, that `write_json` can write to a local path.
+def has_code_version(path: str) -> bool:
+  """Whether a file is a JSON object with a "code_version": one of ours."""
+  try:
+    with open(path, "rb") as file:
+      return "code_version" in json.load(file)
+  except (OSError, ValueError, TypeError):
+    return False
 
-  A file is written over only if `byol` wrote it: a JSON object with a
-  "code_version".
+
+def check_writable(
+  path: str, is_ours: Callable[[str], bool] = has_code_version
+) -> None:
+  """Checks, before the work, that a file can be written to a local path.
+
+  A file is written over only if `byol` wrote it, which `is_ours` tells.
 
   Raises:
     UsageError: it cannot write there, or the file there is not byol's.
@@ -27,7 +37,7 @@ def check_writable(path: str) -> None:
     reason = f"there is no folder {folder}"
   elif why := whole_files.why_unwritable(folder):
     reason = f"{folder} takes no files ({why})"
-  elif os.path.exists(path) and not _has_code_version(path):
+  elif os.path.exists(path) and not is_ours(path):
     reason = (
       "that file is there and was not written by byol; move it away, or give "
       "another --out"
@@ -35,14 +45,6 @@ def check_writable(path: str) -> None:
   else:
     return
   raise UsageError(f"Cannot write {path}: {reason}.")
-
-
-def _has_code_version(path: str) -> bool:
-  try:
-    with open(path, "rb") as file:
-      return "code_version" in json.load(file)
-  except (OSError, ValueError, TypeError):
-    return False
 
 
 def write_json(path: str, record: Mapping[str, Any]) -> None:

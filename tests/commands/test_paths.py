@@ -45,6 +45,10 @@ def test_options_of_every_command(home):
       ["evaluate", "--workdir=x", "--compilation-cache=none"],
       {"compilation_cache": "none"},
     ),
+    (
+      ["features", "--data=folder:x", "--out=~/a", "--data-dir=d"],
+      {"data": f"folder:{here}/x", "out": f"{home}/a", "data_dir": f"{here}/d"},
+    ),
     (["views", "--out=~/a.png"], {"out": f"{home}/a.png"}),
     (["views"], {"out": f"{here}/views.png"}),
     (["preflight", "--slice=x", "--out=~/a"], {"out": f"{home}/a"}),
