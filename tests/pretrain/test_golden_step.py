@@ -6,7 +6,6 @@ whole step is compared in float64 only (see the README beside the goldens).
 
 import functools
 import pathlib
-import re
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import pytest
 from byol_flax import sharding
 from byol_flax.models import byol, heads, initializers, resnet
 from byol_flax.pretrain import optimizers, schedules, train_state, train_step
+from byol_flax.weights import haiku_names
 from tests import tiny
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -27,14 +27,6 @@ NETWORKS = {
     bottleneck=True, blocks=(2, 1, 2, 1), channels=(16, 32, 32, 64)
   ),
 }
-LEAVES = {
-  "w": "kernel",
-  "b": "bias",
-  "scale": "scale",
-  "offset": "offset",
-  "mean_ema": "mean",
-  "var_ema": "variance",
-}
 NO_GRADIENT = ("projector/linear0/bias", "predictor/linear0/bias")
 
 
@@ -42,28 +34,6 @@ NO_GRADIENT = ("projector/linear0/bias", "predictor/linear0/bias")
 def _float64():
   with jax.enable_x64(True):
     yield
-
-
-def our_path(module, leaf):
-  """The path in our tree of a Haiku module's leaf."""
-  if averages := re.fullmatch(r"(.*)/~/(mean_ema|var_ema)", module):
-    module, leaf = averages.groups()
-  module = re.sub(
-    r"^(tiny_res_net|small|small_bottleneck)/~/", "encoder/", module
-  )
-  module = module.replace("initial_conv", "stem_conv")
-  module = module.replace("initial_batchnorm", "stem_norm")
-  module = re.sub(
-    r"block_group_(\d)/~/block_(\d+)/~/", r"group\1_block\2/", module
-  )
-  module = re.sub(r"batchnorm_(\d)", r"norm\1", module)
-  module = re.sub(r"/conv_(\d)", r"/conv\1", module)
-  module = module.replace("shortcut_batchnorm", "shortcut_norm")
-  module = module.replace("batch_norm", "norm")
-  if module.endswith("linear"):
-    module += "0"
-  module = module.replace("linear_1", "linear1")
-  return f"{module}/{LEAVES[leaf]}"
 
 
 def golden_tree(golden, group, dtype=np.float64):
@@ -76,7 +46,7 @@ def golden_tree(golden, group, dtype=np.float64):
     if leaf in ("counter", "hidden"):
       continue
     value = golden[key].astype(dtype)
-    path = our_path(module, leaf).split("/")
+    path = haiku_names.our_path(module, leaf).split("/")
     if path[-1] in ("scale", "offset", "mean", "variance"):
       value = value.reshape(-1)
     node = tree
