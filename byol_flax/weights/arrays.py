@@ -94,6 +94,8 @@ def read(
   for path, stored in flat(tree):
     array = stored.load()
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-      raise WeightsError(f"{path} holds values that are not finite numbers.")
+      raise WeightsError(
+        f"Its {path} holds values that are not finite numbers."
+      )
     found[path] = put(array)
   return nested(found)

@@ -1,7 +1,7 @@
 """Checks that what a file holds are all arrays of a network, and no others."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,18 +17,27 @@ _SHOWN = 3  # names in a message
 _HEADS = ("projector", "predictor")
 
 
-def check(found: Foreign) -> None:
+def check(found: Foreign, called: Callable[[str], str] = str) -> None:
   """Raises WeightsError unless every array has its place and its shape.
 
   No array is read.
+
+  Args:
+    found: the weights.
+    called: path such as "online/params/encoder/stem_conv/kernel" -> what a
+      message calls that array.
   """
   for name, network in found.networks.items():
     expected = shapes_of(found.model, network)
-    _compare(network, expected, f"{name}/")
+    _compare(network, expected, lambda path: called(f"{name}/{path}"))  # noqa: B023
   if found.momentum is not None:
     online = found.networks["online"]["params"]
     shapes = {path: leaf.shape for path, leaf in arrays.flat(online)}
-    _compare(found.momentum, arrays.nested(shapes), "momentum/")
+    _compare(
+      found.momentum,
+      arrays.nested(shapes),
+      lambda path: called(f"momentum/{path}"),
+    )
 
 
 def shapes_of(
@@ -64,7 +73,7 @@ def shapes_of(
     raise WeightsError(f"It holds no network of this kind: {error}") from None
   images = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), jnp.uint8)
   whole = jax.eval_shape(
-    functools.partial(made.init, train=True), jax.random.key(0), images
+    functools.partial(made.init, train=False), jax.random.key(0), images
   )
   return {
     collection: {
@@ -77,15 +86,17 @@ def shapes_of(
 
 
 def _compare(
-  found: arrays.Tree, expected: Mapping[str, Any], where: str
+  found: arrays.Tree,
+  expected: Mapping[str, Any],
+  called: Callable[[str], str],
 ) -> None:
   """Raises WeightsError if names or shapes differ; it names the first."""
   there = {path: leaf.shape for path, leaf in arrays.flat(found)}
   wanted = dict(arrays.flat(expected))
-  problems = list(_problems(there, wanted))
+  problems = list(_problems(there, wanted, called))
   if problems:
     more = len(problems) - _SHOWN
-    named = "; ".join(f"{where}{text}" for text in problems[:_SHOWN])
+    named = "; ".join(problems[:_SHOWN])
     raise WeightsError(
       f"It does not fit the network that it should hold: {named}"
       f"{f'; and {more} more' if more > 0 else ''}."
@@ -93,12 +104,15 @@ def _compare(
 
 
 def _problems(
-  there: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+  there: Mapping[str, tuple[int, ...]],
+  wanted: Mapping[str, tuple[int, ...]],
+  called: Callable[[str], str],
 ) -> Iterator[str]:
   for path in sorted(there.keys() | wanted.keys()):
     if path not in there:
-      yield f"{path} {list(wanted[path])} is missing"
+      yield f"{called(path)} {list(wanted[path])} is missing"
     elif path not in wanted:
-      yield f"{path} {list(there[path])} is left over"
+      yield f"{called(path)} {list(there[path])} is left over"
     elif there[path] != wanted[path]:
-      yield f"{path} is {list(there[path])}, expected {list(wanted[path])}"
+      shapes = f"{list(there[path])}, expected {list(wanted[path])}"
+      yield f"{called(path)} is {shapes}"
