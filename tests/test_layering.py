@@ -51,12 +51,14 @@ HOMES = {
   "orbax": "byol_flax.runs.checkpoint",
   "pillow_heif": "input_pipeline.other_formats",
   "pyarrow": "byol_flax.evaluation.feature_files",
+  "safetensors": "byol_flax.weights.safetensors_files"
+  " byol_flax.weights.torch_resnet",
   "simplejpeg": "input_pipeline.jpeg",
   "tensorboard": "byol_flax.runs.tensorboard_files",
   "tensorflow": "byol_flax.benchmarks.tf_data",
   "tensorflow_datasets": "input_pipeline.tfds_sources"
   " input_pipeline.tfds_metadata",
-  "torch": "byol_flax.benchmarks.torch_byol",
+  "torch": "byol_flax.benchmarks.torch_byol byol_flax.weights.torch_resnet",
 }
 
 # What ours is measured against: only benchmarks may know it.

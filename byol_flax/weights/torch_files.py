@@ -1,0 +1,76 @@
+"""Reads files of `torch.save` without PyTorch, and without running them."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from byol_flax.weights import torch_archive, torch_pickle
+from byol_flax.weights.arrays import Stored
+from byol_flax.weights.errors import WeightsError
+
+is_one = torch_archive.is_one
+
+# How deep arrays are looked for, and among how many objects. VISSL's lie six
+# deep.
+_DEEPEST = 12
+_MOST_OBJECTS = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+  """What a file holds.
+
+  Attributes:
+    arrays: by name; names of nested dicts are joined by dots.
+    others: entries at the top that hold no arrays, with what they are.
+  """
+
+  arrays: Mapping[str, Stored]
+  others: Mapping[str, str]
+
+
+def read(path: str) -> Contents:
+  """The arrays of a file; none of them is read yet.
+
+  Raises:
+    WeightsError: it is damaged, or needs code to be read.
+  """
+  held = torch_archive.content(path)
+  if not isinstance(held, dict) or isinstance(held, torch_pickle.Inert):
+    raise WeightsError(
+      f"It holds {_kind(held)}; expected a dict of arrays, as "
+      "torch.save(model.state_dict(), FILE) writes it."
+    )
+  arrays: dict[str, Stored] = {}
+  others = {}
+  left = iter(range(_MOST_OBJECTS))
+  for key, value in held.items():
+    found = dict[str, Stored]()
+    for name, stored in _walk(str(key), value, _DEEPEST, left):
+      if name in found or name in arrays:
+        raise WeightsError(f"It has two arrays {name}.")
+      found[name] = stored
+    arrays |= found
+    if not found:
+      others[str(key)] = f"It holds no arrays ({_kind(value)})."
+  return Contents(arrays, others)
+
+
+def _walk(
+  name: str, value: Any, depth: int, left: Iterator[int]
+) -> Iterator[tuple[str, Stored]]:
+  """Yields (name, array) for all arrays in a value, as deep as `depth`."""
+  if next(left, None) is None:
+    raise WeightsError(f"It holds more than {_MOST_OBJECTS} objects.")
+  if isinstance(value, Stored):
+    yield name, value
+  elif depth and isinstance(value, dict | list | tuple):
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in items:
+      yield from _walk(f"{name}.{key}", part, depth - 1, left)
+
+
+def _kind(value: Any) -> str:
+  if isinstance(value, torch_pickle.Inert):
+    return f"an object of {value.name}, which was not made"
+  return type(value).__name__
