@@ -14,6 +14,54 @@ ROOT = pathlib.Path(__file__).parents[1]
 # file, line as it is, line broken, tests that should fail
 MUTATIONS = (
   (
+    "byol_flax/weights/haiku_names.py",
+    '("mean", "average"): "mean",',
+    '("mean", "hidden"): "mean",',
+    "tests/weights/test_deepmind.py -k style",
+  ),
+  (
+    "byol_flax/weights/deepmind.py",
+    "if total > size:",
+    "if total < 0:",
+    "tests/weights/test_deepmind.py -k share",
+  ),
+  (
+    "byol_flax/weights/deepmind.py",
+    "if counts == {2 * updates}:",
+    "if counts:",
+    "tests/weights/test_deepmind.py -k step",
+  ),
+  (
+    "byol_flax/weights/pickle_calls.py",
+    "if (module, name) not in self._admitted:",
+    'if module == "posix":',
+    "tests/weights/test_pickle_machine.py -k hostile",
+  ),
+  (
+    "byol_flax/weights/pickle_calls.py",
+    "if self._passed > _MAX_PASSED:",
+    "if self._passed < 0:",
+    "tests/weights/test_pickle_machine.py -k passed",
+  ),
+  (
+    "byol_flax/weights/pickle_input.py",
+    "if not 0 <= length <= left:",
+    "if not 0 <= length:",
+    "tests/weights/test_pickle_machine.py -k lengths",
+  ),
+  (
+    "byol_flax/weights/pickle_machine.py",
+    "not isinstance(key, str) and not _is_small_integer(key)",
+    "isinstance(key, list)",
+    "tests/weights/test_pickle_machine.py -k hostile",
+  ),
+  (
+    "byol_flax/weights/pickled_arrays.py",
+    "or function.name not in _RECONSTRUCT:",
+    "or not function.name:",
+    "tests/weights/test_pickled_arrays.py -k nest",
+  ),
+  (
     "byol_flax/pretrain/losses.py",
     "crossed = projection[:, ::-1]",
     "crossed = projection",

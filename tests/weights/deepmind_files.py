@@ -5,11 +5,13 @@ the styles of their years.
 """
 
 import dataclasses
+import re
 import struct
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from byol_flax.weights import arrays
 from tests.weights.opcodes import STOP, call, line, stack_name, text
 
 _PIECE = 1 << 22  # bytes
@@ -54,12 +56,25 @@ STYLES = {
   "2020, old dill": Style(mapping="frozendict", dill="dill.dill"),
   "2021": Style(),
   "by module": Style(dill=None, wraps=False),
+  "by module, 2020": Style(
+    mapping="frozendict",
+    dill=None,
+    wraps=False,
+    last=("optax.transform", "ScaleState"),
+  ),
   "new": Style(
     core="numpy._core.multiarray",
     mapping=None,
     last=("optax._src.base", "EmptyState"),
   ),
-  "protocol 4": Style(protocol=4, mapping=None, dill=None, wraps=False),
+  "protocol 4": Style(protocol=4),
+  "protocol 4, by module": Style(
+    protocol=4,
+    mapping=None,
+    dill=None,
+    wraps=False,
+    last=("optax._src.base", "EmptyState"),
+  ),
 }
 
 
@@ -121,7 +136,7 @@ def _mapping(style, modules, memo):
   """Two levels of a mapping, and the arrays in it."""
   begin, end = b"}(", b"u"
   if style.mapping:
-    function = line("haiku._src.data_structures", style.mapping)
+    function = _name(style, "haiku._src.data_structures", style.mapping)
     begin, end = function + begin, end + b"\x85R"
   yield begin
   for module, leaves in modules.items():
@@ -171,3 +186,48 @@ def _array(style, array, memo):
 
 def _as_text(piece):
   return piece.decode("latin-1").encode()
+
+
+def haiku_trees(variables):
+  """Our "params" and "batch_stats" as the authors would name and shape them."""
+  params: dict = {}
+  for path, array in arrays.flat(variables["params"]):
+    module, leaf = _haiku_name(path)
+    params.setdefault(module, {})[leaf] = _as_haiku(module, array)
+  state: dict = {}
+  for path, array in arrays.flat(variables["batch_stats"]):
+    module, leaf = _haiku_name(path)
+    for statistic in ("mean_ema", "var_ema"):
+      values = state.setdefault(f"{module}/~/{statistic}", {})
+      if leaf == "count":
+        values["counter"] = array
+      elif statistic.startswith(leaf[:3]):
+        values["average"] = values["hidden"] = _as_haiku(module, array)
+  return {"params": params, "state": state}
+
+
+def _haiku_name(path):
+  """("encoder/group0_block1/conv2/kernel") -> its module and leaf."""
+  module, _, leaf = path.rpartition("/")
+  leaf = {"kernel": "w", "bias": "b"}.get(leaf, leaf)
+  head, _, layer = module.partition("/")
+  if head == "encoder":
+    layer = re.sub(r"^stem_norm$", "initial_batchnorm", layer)
+    layer = re.sub(r"^stem_conv$", "initial_conv", layer)
+    layer = re.sub(r"(conv|norm)(\d+)$", r"\1_\2", layer)
+    layer = re.sub(r"/(shortcut_)?norm", r"/\1batchnorm", layer)
+    block = r"^group(\d+)_block(\d+)/"
+    layer = re.sub(block, r"block_group_\1/~/block_\2/~/", layer)
+    return f"res_net50/~/{layer}", leaf
+  layer = re.sub(r"(linear|norm)(\d+)$", r"\1_\2", layer)
+  layer = layer.removesuffix("_0").replace("norm", "batch_norm")
+  return f"{head}/{layer}".removesuffix("/"), leaf
+
+
+def _as_haiku(module, array):
+  if "norm" not in module:
+    return array
+  ones = (1, 1, 1) if "/~/" in module else (1,)
+  if isinstance(array, Lazy):
+    return dataclasses.replace(array, shape=(*ones, *array.shape))
+  return array.reshape(*ones, -1)
