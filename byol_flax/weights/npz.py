@@ -7,6 +7,8 @@ The entry card.json says what no array tells, and where the weights came from.
 """
 
 import json
+import struct
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +28,25 @@ _CARD = "card.json"
 _VERSION = 1
 _MOST_OF_CARD = 2**20  # bytes
 _NETWORKS = ("online", "target")
+# What zipfile raises on damaged files, and NumPy on headers, which it parses as
+# Python's literals.
+_DAMAGE = (
+  zipfile.BadZipFile,
+  OSError,
+  EOFError,
+  RuntimeError,
+  ValueError,
+  struct.error,
+)
+_NO_HEADER = (
+  ValueError,
+  TypeError,
+  KeyError,
+  EOFError,
+  SyntaxError,
+  RecursionError,
+  tokenize.TokenError,
+)
 # What the card says of a network, and what that may be.
 _SETTINGS: dict[str, Bound] = {
   "padding": OneOf("same", "symmetric"),
@@ -82,7 +103,9 @@ def read(path: str) -> Foreign:
         name.removesuffix(".npy"): _entry(path, file, info)
         for name, info in entries.items()
       }
-  except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+  except WeightsError:
+    raise
+  except _DAMAGE as error:
     raise WeightsError(f"It is a damaged .npz file ({error}).") from None
   tree = arrays.nested(stored)
   networks = {name: tree[name] for name in _NETWORKS if name in tree}
@@ -168,7 +191,7 @@ def _entry(
             raise EOFError("it ends too early")
           part[:] = piece
         entry.read(1)  # only the end of an entry has its checksum checked
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except _DAMAGE as error:
       raise WeightsError(
         f"Its entry {info.filename} is damaged ({error})."
       ) from None
@@ -188,7 +211,7 @@ def _header(
   try:
     version = np.lib.format.read_magic(entry)
     shape, in_columns, dtype = read_header[version](entry)
-  except (ValueError, KeyError, EOFError) as error:
+  except _NO_HEADER as error:
     raise WeightsError(f"Its entry {name} is no array ({error}).") from None
   if in_columns or dtype.kind not in "fiu" or not dtype.isnative:
     raise WeightsError(

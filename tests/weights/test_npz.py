@@ -128,6 +128,12 @@ REFUSED = {
     lambda entries: entries.update({STEM: header_of((1,), "|O")}),
     "holds object",
   ),
+  "a header that is no literal": (
+    lambda entries: entries.update(
+      {STEM: header_of((1,)).replace(b"'shape': ", b"'shape'\0(((")}
+    ),
+    "is no array",
+  ),
   "text for an array": (
     lambda entries: entries.update({STEM: b"import os"}),
     "is no array",
@@ -155,6 +161,19 @@ def test_a_flipped_bit_is_found(file):
   # Zip looks at the checksum when the entry's end is read.
   with pytest.raises(WeightsError, match=r"stem_conv/kernel|damaged"):
     npz.leaves(opening.open_weights(file))[STEM.removesuffix(".npy")].load()
+
+
+def test_names_that_are_no_text_are_refused(file):
+  with open(file, "rb") as raw:
+    content = raw.read()
+  at = content.rindex(b"PK\1\2")  # the last entry of the table
+  changed = bytearray(content)
+  changed[at + 9] |= 8  # its name is UTF-8
+  changed[at + 46] = 0xB6
+  with open(file, "wb") as raw:
+    raw.write(changed)
+  with pytest.raises(WeightsError, match=r"damaged \.npz file"):
+    opening.open_weights(file)
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.999])
