@@ -79,7 +79,8 @@ def read(path: str) -> Foreign:
     details={},
   )
   _check_size(found, os.path.getsize(path))
-  fitting.check(found)
+  names_there = _names(state)
+  fitting.check(found, lambda path: names_there.get(path, path))
   step, said = _step_of(checkpoint.get("step"), networks["online"])
   return dataclasses.replace(
     found, step=step, details={"state": state.name, "step": said}
@@ -138,6 +139,20 @@ def _tree(modules: Any, where: str) -> dict[str, Any]:
       f"{f'; and {more} more' if more > 0 else ''}."
     )
   return arrays.nested(leaves)
+
+
+def _names(state: Record) -> dict[str, str]:
+  """Paths such as "online/params/classifier/bias" -> names in the file."""
+  names = {}
+  for network in ("online", "target"):
+    for ours, theirs in (("params", "params"), ("batch_stats", "state")):
+      where = f"{network}_{theirs}"
+      for module, leaf, _ in _haiku_leaves(
+        state.fields.get(where) or {}, where
+      ):
+        path = haiku_names.our_path(module, leaf)
+        names[f"{network}/{ours}/{path}"] = shown(f"{where} {module} {leaf}")
+  return names
 
 
 def _haiku_leaves(

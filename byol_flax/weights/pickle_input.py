@@ -102,7 +102,7 @@ def decoded(content: bytes, encoding: str) -> str:
 
 def shown(text: str) -> str:
   """A name from a file, fit for a message: short, and without controls."""
-  text = text if len(text) <= 80 else f"{text[:80]}…"
+  text = text if len(text) <= 110 else f"{text[:110]}…"
   return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
