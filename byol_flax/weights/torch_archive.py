@@ -7,6 +7,7 @@ storages) and then the storages, each after its size.
 """
 
 import io
+import os
 import pickle
 import posixpath
 import struct
@@ -79,7 +80,7 @@ _DAMAGE: Final = (
 def _of_zip(path: str, file: BinaryIO) -> Any:
   try:
     with zipfile.ZipFile(file) as archive:
-      entries = _entries(archive)
+      entries = _entries(archive.infolist(), os.path.getsize(path))
       pickled = [n for n in entries if n.count("/") == 1]
       pickled = [n for n in pickled if n.endswith("/data.pkl")]
       if len(pickled) != 1:
@@ -92,18 +93,14 @@ def _of_zip(path: str, file: BinaryIO) -> Any:
           "It is a TorchScript archive, which holds a program; expected a "
           "state dict, as torch.save(model.state_dict(), FILE) writes it."
         )
-      _check_order(archive, entries.get(f"{folder}byteorder"))
-      info = entries[pickled[0]]
-      if info.file_size > _MOST_OF_PICKLE:
-        raise WeightsError(
-          f"Its {info.filename} has {info.file_size:,} bytes; expected at most "
-          f"{_MOST_OF_PICKLE:,}."
-        )
-      program = io.BytesIO(archive.read(info))  # checks its CRC
   except WeightsError:
     raise
   except _DAMAGE as error:
     raise WeightsError(f"It is a damaged zip archive ({error}).") from None
+  order = entries.get(f"{folder}byteorder")
+  if order and _bytes(file, order) != b"little":
+    raise WeightsError(_OTHER_ORDER)
+  program = io.BytesIO(_bytes(file, entries[pickled[0]]))
 
   def persistent(identity: Any) -> Storage:
     match identity:
@@ -126,18 +123,12 @@ def _of_zip(path: str, file: BinaryIO) -> Any:
   )
 
 
-def _check_order(
-  archive: zipfile.ZipFile, entry: zipfile.ZipInfo | None
-) -> None:
-  """Checks an entry that says how numbers are written; old files lack it."""
-  if entry and (entry.file_size > 8 or archive.read(entry) != b"little"):
-    raise WeightsError(_OTHER_ORDER)
-
-
-def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-  """The entries of an archive, by name, all of them harmless."""
+def _entries(
+  infos: list[zipfile.ZipInfo], size: int
+) -> dict[str, zipfile.ZipInfo]:
+  """The entries of an archive of `size` bytes by name, all harmless."""
   entries: dict[str, zipfile.ZipInfo] = {}
-  for info in archive.infolist():
+  for info in infos:
     name = info.orig_filename
     if name.startswith("/") or "\\" in name or posixpath.normpath(name) != name:
       raise WeightsError(
@@ -152,8 +143,21 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
       raise WeightsError(
         f"Its entry {shown(name)} is compressed; torch.save does not do that."
       )
+    if not 0 <= info.header_offset < size:
+      raise WeightsError(f"Its entry {shown(name)} begins outside of the file.")
     entries[name] = info
   return entries
+
+
+def _bytes(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
+  """A short entry. Its CRC is not looked at, as PyTorch may leave it out."""
+  if info.file_size > _MOST_OF_PICKLE:
+    raise WeightsError(
+      f"Its {shown(info.filename)} has {info.file_size:,} bytes; expected at "
+      f"most {_MOST_OF_PICKLE:,}."
+    )
+  file.seek(_beginning(file, info))
+  return file.read(info.file_size)
 
 
 def _beginning(file: BinaryIO, info: zipfile.ZipInfo) -> int:

@@ -368,3 +368,14 @@ def test_torch_reads_what_our_tests_write(tmp_path):
     for key, array in named.items():
       np.testing.assert_array_equal(theirs[key].numpy(), array)
   assert pickle.loads(pickle.dumps(torch_made.MACHINE)) == torch_made.MACHINE
+
+
+def test_a_file_without_checksums_is_read(tmp_path):
+  path = str(tmp_path / "a.pth")
+  named = {k: torch.tensor(v) for k, v in torch_made.state_dict().items()}
+  torch.serialization.set_crc32_options(False)
+  try:
+    torch.save(named, path)
+  finally:
+    torch.serialization.set_crc32_options(True)
+  assert torch_weights.read(path).account.matched == len(named)
