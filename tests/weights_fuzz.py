@@ -13,6 +13,7 @@ import multiprocessing
 import pathlib
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -20,10 +21,16 @@ import traceback
 from collections.abc import Callable
 
 from byol_flax.benchmarks import memory
-from byol_flax.weights import arrays, deepmind, npz
+from byol_flax.weights import (
+  arrays,
+  deepmind,
+  npz,
+  torch_export,
+  torch_weights,
+)
 from byol_flax.weights.errors import WeightsError
 from byol_flax.weights.foreign import Foreign
-from tests.weights import deepmind_files, made
+from tests.weights import deepmind_files, made, torch_made
 
 SECONDS = 20
 ENDS = ("little", "big")
@@ -69,10 +76,27 @@ def _deepmind(style):
   return Reader(write, deepmind.read)
 
 
+def _torch(kind):
+  def write(path):
+    named = torch_made.tensors(torch_made.state_dict(), "backbone.")
+    content = {"state_dict": named, "epoch": 3, "losses": [0.5, (1, "a")]}
+    pathlib.Path(path).write_bytes(torch_made.WRITERS[kind](content))
+
+  return Reader(write, torch_weights.read)
+
+
+def _state(path):
+  with tempfile.TemporaryDirectory() as folder:
+    torch_export.write_state(made.weights(), folder)
+    shutil.copyfile(f"{folder}/model.safetensors", path)
+
+
 READERS = {
   "deepmind": _deepmind("2021"),
   "deepmind4": _deepmind("protocol 4"),
   "npz": Reader(lambda path: npz.write(path, made.weights()), npz.read),
+  **{f"torch_{kind}": _torch(kind) for kind in torch_made.WRITERS},
+  "safetensors": Reader(_state, torch_weights.read),
 }
 
 
