@@ -1,4 +1,14 @@
-"""Reads networks that PyTorch programs have saved, or that were exported."""
+"""Reads networks that PyTorch programs have saved, or that were exported.
+
+Names and shapes do not tell everything that a network computes. A file without
+a description is taken for what nearly all are: ImageNet's normalisation, and
+padding and strides as in torchvision. It would be wrong for Caffe's ResNets,
+whose strides are in the first 1×1 convolution (mmpretrain's style="caffe").
+
+Checkpoints of TensorFlow are not read, SimCLR's among them: that would take
+TensorFlow, and SimCLR's ResNets pad convolutions symmetrically but the pooling
+as SAME does (google-research/simclr: resnet.py), which no network here does.
+"""
 
 import os
 import re
