@@ -133,7 +133,7 @@ class Setting:
       nonlocal done, told
       self.processes.part_done()
       now = time.monotonic()
-      if now - told > _SECONDS_BETWEEN_LINES:
+      if done and now - told > _SECONDS_BETWEEN_LINES:
         told = now
         rate = done * batch_size / (now - began)
         left = human_duration((batches - done) * batch_size / rate)

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from byol_flax import sharding
-from byol_flax.evaluation import encoder, few_label, representations
+from byol_flax.evaluation import (
+  encoder,
+  few_label,
+  protocol,
+  representations,
+)
 from configs import few_label as few_label_config
 from input_pipeline.errors import PreemptedError
 from tests.evaluation import settings
@@ -89,15 +94,31 @@ def test_knn_is_left_when_no_probe_can_be_had():
   assert row.split() == ["byol", "1.000"]
 
 
-def test_a_preemption_ends_it_between_two_batches(tmp_path):
-  mine = settings.setting(
+def without_weights(workdir, **changes):
+  return settings.setting(
     few_label_config.get_config(),
-    tmp_path,
+    workdir,
     opened=encoder.without_weights(
       settings.small_config(), settings.mesh_of(2)
     ),
-    representations=("raw_pixels",),
+    **changes,
   )
+
+
+def test_a_preemption_ends_it_between_two_batches(tmp_path):
+  mine = without_weights(tmp_path, representations=("raw_pixels",))
   object.__setattr__(mine, "processes", Preempted(2))
   with pytest.raises(PreemptedError):
     representations.run(mine)
+
+
+def test_a_first_batch_that_is_slow_is_waited_for_in_silence(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(protocol, "_SECONDS_BETWEEN_LINES", -1)
+  setting = without_weights(tmp_path)
+  part_done = setting.progress(3, 10)
+  part_done()
+  assert setting.console.getvalue() == ""
+  part_done()
+  assert setting.console.getvalue().startswith("batch 1/3 | ")
