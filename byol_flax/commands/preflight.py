@@ -11,12 +11,6 @@ from input_pipeline.errors import UsageError
 
 def run(options: argparse.Namespace, config: Any) -> int:
   """Prints the verdict; the exit code says whether the run fits."""
-  libraries.compile_for_tpus()
-  # JAX reads the environment when it is imported, so it is imported only now.
-  from byol_flax import slices
-  from byol_flax.preflight import compiler, evaluations, pretraining, verdict
-  from byol_flax.runs.out_files import check_writable
-
   evaluates = config_bounds.evaluates(config)
   if options.encoder and not evaluates:
     raise UsageError(
@@ -29,6 +23,12 @@ def run(options: argparse.Namespace, config: Any) -> int:
       "--fast is for pre-training; the programs of an evaluation are compiled "
       "whole. Leave out --fast."
     )
+  libraries.compile_for_tpus()
+  # JAX reads the environment when it is imported, so it is imported only now.
+  from byol_flax import slices
+  from byol_flax.preflight import compiler, evaluations, pretraining, verdict
+  from byol_flax.runs.out_files import check_writable
+
   compiler.check_installed()
   slice_ = slices.find(options.slice)
   check_writable(options.out)

@@ -20,7 +20,7 @@ from input_pipeline import sources
 from input_pipeline.errors import RunError, UsageError
 
 # Queries handled at once, if they do not come in batches.
-_TILE = 256
+AT_ONCE = 256
 
 # (similarity [Q, k], label [Q, k], K) -> class [Q]. Labels of -1 do not vote.
 Vote = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -174,8 +174,8 @@ def top1(
     votes={"majority": majority},
     num_classes=num_classes,
   )
-  for start in range(0, len(queries), _TILE):
-    part = slice(start, start + _TILE)
+  for start in range(0, len(queries), AT_ONCE):
+    part = slice(start, start + AT_ONCE)
     hits.add(
       sharding.put_everywhere(mesh, queries[part].astype(np.float32)),
       query_labels[part],

@@ -44,15 +44,9 @@ def subject(
     stream: is told how far a long compilation is.
 
   Raises:
-    UsageError: the encoder or the data set cannot be found, or preflight does
-      not know the protocol.
+    UsageError: the encoder or the data set cannot be found.
     RunError: the encoder's checkpoint is damaged.
   """
-  if config.protocol not in PROTOCOLS:
-    raise UsageError(
-      f"Preflight does not know the protocol {config.protocol}; it knows "
-      f"{', '.join(PROTOCOLS)}."
-    )
   if where is None:
     raise UsageError(
       "Preflight of an evaluation needs the encoder that is evaluated: "

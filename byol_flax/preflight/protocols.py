@@ -16,15 +16,16 @@ import numpy as np
 from byol_flax.evaluation import (
   features,
   finetune,
+  knn,
   lbfgs,
   linear,
   linear_heads,
   logistic,
-  neighbours,
   rows,
   splits,
   whole_network,
 )
+from byol_flax.evaluation import neighbours as neighbours_lib
 from byol_flax.preflight.jobs import Count, Job, Program
 from input_pipeline import subsets
 
@@ -155,10 +156,7 @@ def _knn(job: Job) -> list[Program]:
   y = jax.eval_shape(represent.function, variables, job.images)
   size, width = y["representation"].shape
   kept = job.calls("train_split")
-  shapes = jax.eval_shape(
-    lambda: rows.zeros(size=kept * size, width=width, mesh=mesh)
-  )
-  bank = jax.tree.map(lambda x: job.cut(x.dtype, *x.shape), shapes)
+  bank = _bank(job, kept * size, width)
   values = job.cut(y["representation"].dtype, size, width)
   label, mask = job.cut(jnp.int32, size), job.cut(jnp.bool_, size)
   return [
@@ -171,21 +169,108 @@ def _knn(job: Job) -> list[Program]:
       calls=kept,
       beside=variables,
     ),
+    *_search(
+      job,
+      bank,
+      values,
+      neighbours=max(job.config.neighbours),
+      searches=job.calls("test_split"),
+    ),
+  ]
+
+
+def _few_label(job: Job) -> list[Program]:
+  """Features of each representation, and the search of its neighbours."""
+  raw = sum(name == "raw_pixels" for name in job.config.representations)
+  encoders = len(job.config.representations) - raw
+  found = []
+  if encoders:
+    represent = _represent(job, "train_split", "test_split")
+    found += _compared(job, represent, encoders)
+  if raw:
+    pixels = dataclasses.replace(
+      _represent(job, "train_split", "test_split"),
+      name="pixels",
+      function=features.make_raw_fn(job.mesh),
+      arguments=({}, job.images),
+      beside=job.encoder.variables,
+    )
+    found += _compared(job, pixels, raw, of=" pixels")
+  return found
+
+
+def _compared(
+  job: Job, extract: Program, times: int, of: str = ""
+) -> list[Program]:
+  """Programs that so many representations of one shape go through.
+
+  Args:
+    job: the evaluation.
+    extract: gives such a representation for all images.
+    times: how many there are.
+    of: ends the names of the other programs.
+  """
+  y = jax.eval_shape(extract.function, *extract.arguments)["representation"]
+  count = features.shared_size(len(job.counts["train_split"]), job.mesh)
+  queries = job.whole(
+    jax.ShapeDtypeStruct((knn.AT_ONCE, y.shape[1]), jnp.float32)
+  )
+  programs = [
+    extract,
+    *_search(
+      job,
+      _bank(job, count, y.shape[1]),
+      queries,
+      neighbours=job.config.neighbours,
+      searches=-(-len(job.counts["test_split"]) // knn.AT_ONCE),
+    ),
+  ]
+  return [
+    dataclasses.replace(
+      program,
+      name=program.name if program is extract else f"{program.name}{of}",
+      calls=times * program.calls,
+    )
+    for program in programs
+  ]
+
+
+def _bank(job: Job, size: int, width: int) -> rows.Rows:
+  """Rows of features that are cut among the devices."""
+  shapes = jax.eval_shape(
+    lambda: rows.zeros(size=size, width=width, mesh=job.mesh)
+  )
+  bank: rows.Rows = jax.tree.map(lambda x: job.cut(x.dtype, *x.shape), shapes)
+  return bank
+
+
+def _search(
+  job: Job,
+  bank: rows.Rows,
+  queries: jax.ShapeDtypeStruct,
+  *,
+  neighbours: int,
+  searches: int,
+) -> list[Program]:
+  """Programs that make rows a bank and look for neighbours in it."""
+  variables, mesh = job.encoder.variables, job.mesh
+  own_rows = len(bank.label) // mesh.size
+  return [
     Program(
       name="scale",
-      function=neighbours.scale,
+      function=neighbours_lib.scale,
       arguments=(bank,),
       calls=1,
       beside=variables,
     ),
     Program(
       name="search",
-      function=neighbours.nearest,
-      arguments=(bank, values),
-      static={"k": max(job.config.neighbours), "mesh": mesh},
-      calls=job.calls("test_split"),
+      function=neighbours_lib.nearest,
+      arguments=(bank, queries),
+      static={"k": neighbours, "mesh": mesh},
+      calls=searches,
       beside=variables,
-      loops=neighbours.count_tiles(kept * size // mesh.size, values.shape),
+      loops=neighbours_lib.count_tiles(own_rows, queries.shape),
     ),
   ]
 
@@ -249,6 +334,11 @@ class Protocol:
 
 
 PROTOCOLS = {
+  "few_label": Protocol(
+    _few_label,
+    trains=False,
+    left_out="votes and regressions, for which each host holds all features",
+  ),
   "finetune": Protocol(_finetune, trains=True, left_out=""),
   "knn": Protocol(_knn, trains=False, left_out="votes, which hosts count"),
   "linear": Protocol(_linear, trains=True, left_out=""),

@@ -190,6 +190,15 @@ def test_a_suite_without_an_encoder_is_told(tmp_path):
   assert "A suite is for" in mistake("evaluate", "--suite=paper:knn", workdir)
 
 
+def test_what_preflight_does_not_do_is_told():
+  asked = ("preflight", "--slice=v3-8", "--encoder=random:configs/byol.py")
+  for flags, told in (
+    (["--config=configs/linear.py", "--fast"], "--fast is for pre-training"),
+    (["--config=configs/paper.py"], "such as --config=configs/linear.py."),
+  ):
+    assert told in mistake(*asked, *flags)
+
+
 def test_an_empty_workdir_is_not_this_folder():
   assert "--workdir is ''" in mistake("train", DIGITS, "--workdir=")
 

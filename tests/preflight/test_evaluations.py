@@ -9,6 +9,7 @@ import pytest
 
 from byol_flax import sharding, slices
 from byol_flax.evaluation import encoder
+from byol_flax.evaluation import protocols as evaluation_protocols
 from byol_flax.preflight import (
   advice,
   estimate,
@@ -142,6 +143,28 @@ def test_a_bank_lies_beside_the_encoder_and_is_searched_in_tiles(opened, mesh):
   assert found["search"].loops == math.ceil(64 * bank / tile) > 1
 
 
+def test_representations_on_few_labels_are_compared_in_turn(opened, mesh):
+  read = batches(TRAIN, TEST, size=360)
+  search = batches(TEST, size=256)
+  config = few_label.get_config("baselines=1")
+  found = programs(config, opened, mesh)
+  assert calls(found) == {
+    **{"represent": 2 * read, "scale": 2, "search": 2 * search},
+    **{"pixels": read, "scale pixels": 1, "search pixels": search},
+  }
+  size = opened.crop.size
+  for name, width in (
+    ("search", opened.representation.shape[-1]),
+    ("search pixels", size * size * 3),
+  ):
+    bank, queries = found[name].arguments
+    assert bank.values.shape == (8 * math.ceil(TRAIN / 8), width)
+    assert bank.values.sharding.shard_shape(bank.values.shape)[0] == 160_146
+    assert queries.sharding.shard_shape(queries.shape) == (256, width)
+  alone = programs(few_label.get_config(), opened, mesh)
+  assert calls(alone) == {"represent": read, "scale": 1, "search": search}
+
+
 def test_transfer_reads_each_image_once(opened, mesh):
   config = transfer.get_config("cifar10")
   found = programs(config, opened, mesh, "cifar10")
@@ -175,6 +198,10 @@ def ask(config, where, slice_name="v3-8"):
   )
 
 
+def test_every_protocol_can_be_asked_about():
+  assert protocols.PROTOCOLS.keys() == evaluation_protocols.PROTOCOLS.keys()
+
+
 def test_input_is_measured_on_what_is_read():
   config = linear.get_config()  # its train_without_valid is made of train
   config.data_name = "digits"
@@ -188,7 +215,6 @@ def test_mistakes_are_told_before_anything_is_compiled(tmp_path):
     (linear.get_config(), None, "needs the encoder that is evaluated"),
     (linear.get_config(), "random", "expected random:CONFIG"),
     (linear.get_config(), str(tmp_path), "--encoder"),
-    (few_label.get_config(), "random:x", "does not know .* few_label"),
     (unknown, "random:x", "oxford_iiit_pet"),
   ):
     with pytest.raises(UsageError, match=words):
