@@ -53,7 +53,9 @@ def read(path: str) -> Foreign:
 
   names = {**pickled_arrays.admitted(open_file), **pickled_records.admitted()}
   with open_file() as file:
-    checkpoint = pickle_machine.load(file, admitted=names)
+    checkpoint = pickle_machine.load(
+      file, admitted={**names, **pickled_records.looked_up(names)}
+    )
   state = _state_of(checkpoint)
   networks = {
     name: _network(state, name)

@@ -26,10 +26,13 @@ _TYPES: Final = ("f2", "f4", "f8", "b1") + tuple(
   f"{sign}{size}" for sign in "iu" for size in (1, 2, 4, 8)
 )
 _BYTE_ORDERS: Final = ("<", ">", "=", "|")
-_RECONSTRUCT: Final = (
-  "numpy.core.multiarray._reconstruct",
-  "numpy._core.multiarray._reconstruct",
+# The module that Python's pickle names, and the one that dill does.
+_CORES: Final = tuple(
+  f"{core}.{module}"
+  for core in ("numpy.core", "numpy._core")
+  for module in ("multiarray", "_multiarray_umath")
 )
+_RECONSTRUCT: Final = tuple(f"{core}._reconstruct" for core in _CORES)
 _NO_FIELDS: Final = (None, None, None, -1, -1, 0)
 
 
@@ -152,9 +155,10 @@ def admitted(open_file: Opener) -> Admitted:
     ("jax._src.device_array", "reconstruct_device_array"): restated,
     ("jax._src.array", "_reconstruct_array"): restated,
   }
+  for core in _CORES:
+    functions[core, "_reconstruct"] = reconstruct
+    functions[core, "scalar"] = scalar
   for core in ("numpy.core", "numpy._core"):
-    functions[f"{core}.multiarray", "_reconstruct"] = reconstruct
-    functions[f"{core}.multiarray", "scalar"] = scalar
     functions[f"{core}.numeric", "_frombuffer"] = frombuffer
   return functions
 

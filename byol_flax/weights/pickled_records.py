@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from byol_flax.weights import pickled_arrays
 from byol_flax.weights.errors import WeightsError
-from byol_flax.weights.pickle_calls import Buildable, Named
+from byol_flax.weights.pickle_calls import Buildable, Calls, Named
 from byol_flax.weights.pickle_input import shown
 
 _MAX_FIELDS: Final = 64
+_DILL: Final = ("dill._dill", "dill.dill")
 _SCALE: Final = ("ScaleState", "EmptyState")
 # Named tuples by module and name, with their fields.
 _KNOWN: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
@@ -73,13 +74,49 @@ def admitted() -> pickled_arrays.Admitted:
   # Since 2020 Haiku has given its mappings three names and two homes.
   for name in ("frozendict", "FlatMapping", "FlatMap"):
     functions["haiku._src.data_structures", name] = _mapping
-  for dill in ("dill._dill", "dill.dill"):
+  for dill in _DILL:
     functions[dill, "_create_namedtuple"] = _record_class
     functions[dill, "_create_array"] = pickled_arrays.restated
   for (module, name), fields in _KNOWN.items():
     record = functools.partial(_record, f"{module}.{name}", fields)
     functions[module, name] = record
   return functions
+
+
+def looked_up(
+  table: pickled_arrays.Admitted,
+) -> dict[tuple[str, str], Callable[..., Any]]:
+  """What dill calls to find functions of C modules, as it did until 2021.
+
+  Instead of a name it writes _get_attr(_import_module("_codecs"), "encode").
+  Here no module is imported: the two texts are a name of the table, or refused.
+
+  Args:
+    table: all else that the pickle may name.
+  """
+
+  def get_attr(module: Any, name: Any) -> Named:
+    if not isinstance(module, _Module):
+      raise WeightsError("It takes an attribute of something.")
+    return Calls(table, None).named(module.name, name)
+
+  def load_type(name: Any) -> Named:
+    return Calls(table, None).named("builtins", name)
+
+  functions: dict[tuple[str, str], Callable[..., Any]] = {}
+  for dill in _DILL:
+    functions[dill, "_import_module"] = _Module
+    functions[dill, "_get_attr"] = get_attr
+    functions[dill, "_load_type"] = load_type
+  return functions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Module:
+  """The name of a module."""
+
+  name: Any
+  safe: Any = False
 
 
 def _mapping(content: Any) -> dict[Any, Any]:

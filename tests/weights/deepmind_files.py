@@ -40,6 +40,7 @@ class Style:
     mapping: Haiku's class, or None for dicts.
     dill: module of dill, or None where classes are named by module.
     wraps: whether dill wraps arrays, too.
+    looks_up: whether dill writes functions of C modules as attributes.
     last: module and name of the optimizer's last state.
   """
 
@@ -48,10 +49,18 @@ class Style:
   mapping: str | None = "FlatMapping"
   dill: str | None = "dill._dill"
   wraps: bool = True
+  looks_up: bool = False
   last: tuple[str, str] = ("optax._src.transform", "ScaleState")
 
 
 STYLES = {
+  "2020, dill 0.3.2": Style(
+    core="numpy.core._multiarray_umath",
+    mapping="frozendict",
+    wraps=False,
+    looks_up=True,
+    last=("optax.transform", "ScaleState"),
+  ),
   "2020": Style(mapping="frozendict", last=("optax.transform", "ScaleState")),
   "2020, old dill": Style(mapping="frozendict", dill="dill.dill"),
   "2021": Style(),
@@ -124,6 +133,14 @@ def _name(style, module, name):
   return (stack_name if style.protocol == 4 else line)(module, name)
 
 
+def _function(style, module, name):
+  """A function of a C module."""
+  if not style.looks_up:
+    return _name(style, module, name)
+  found = call(_name(style, style.dill, "_import_module"), text(module))
+  return call(_name(style, style.dill, "_get_attr"), found, text(name))
+
+
 def _class(style, module, name):
   if style.dill is None:
     return _name(style, module, name)
@@ -152,9 +169,9 @@ def _array(style, array, memo):
   if id(array) in memo:
     yield b"j" + struct.pack("<I", memo[id(array)])
     return
-  encode = _name(style, "_codecs", "encode")
+  encode = _function(style, "_codecs", "encode")
   no_bytes = call(encode, text("b"), text("latin1"))
-  shell = _name(style, style.core, "_reconstruct")
+  shell = _function(style, style.core, "_reconstruct")
   arguments = _name(style, "numpy", "ndarray") + b"K\0\x85" + no_bytes + b"\x87"
   yield (
     _name(style, style.dill, "_create_array") + b"(" + shell + arguments

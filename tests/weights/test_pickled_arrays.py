@@ -204,6 +204,27 @@ def test_classes_of_dill_are_made_of_their_fields(module):
       load(call(create, text("State"), wrong, text("m")) + STOP)
 
 
+@pytest.mark.parametrize(
+  ("module", "name", "said"),
+  [
+    ("os", "system", "asks for os.system,"),
+    ("_codecs", "lookup", "asks for _codecs.lookup,"),
+    ("numpy", "core", "asks for numpy.core,"),
+    ("dill._dill", "_get_attr", "asks for dill._dill._get_attr,"),
+  ],
+)
+def test_attributes_of_dill_are_names_of_the_table(module, name, said):
+  tables = pickled_arrays.admitted(lambda: io.BytesIO(b""))
+  tables = {**tables, **pickled_records.looked_up(tables)}
+  found = call(line("dill._dill", "_import_module"), text(module))
+  pickled = call(line("dill._dill", "_get_attr"), found, text(name)) + STOP
+  with pytest.raises(WeightsError, match=said):
+    pickle_machine.load(io.BytesIO(pickled), admitted=tables)
+  pickled = call(line("dill._dill", "_get_attr"), text(module), text(name))
+  with pytest.raises(WeightsError, match="an attribute of something"):
+    pickle_machine.load(io.BytesIO(pickled + STOP), admitted=tables)
+
+
 @pytest.mark.parametrize("name", ["FlatMapping", "FlatMap", "frozendict"])
 def test_mappings_of_haiku_are_dicts(name):
   function = line("haiku._src.data_structures", name)
