@@ -75,6 +75,12 @@ def check(path: str) -> None:
   """
   check_ending(path)
   out_files.check_writable(path, lambda path: metadata_of(path) is not None)
+  in_bucket = path.startswith("gs://") and epath.Path(path).exists()
+  if in_bucket and not metadata_of(path):
+    raise UsageError(
+      f"Cannot write {path}: an object is there that was not written by byol. "
+      "Move it away, or give another --out."
+    )
 
 
 def check_ending(path: str) -> None:

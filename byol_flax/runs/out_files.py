@@ -23,7 +23,8 @@ def check_writable(
 ) -> None:
   """Checks, before the work, that a file can be written to a local path.
 
-  A file is written over only if `byol` wrote it, which `is_ours` tells.
+  A file is written over only if `byol` wrote it, which `is_ours` tells. Of a
+  bucket nothing is checked.
 
   Raises:
     UsageError: it cannot write there, or the file there is not byol's.
