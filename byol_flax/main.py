@@ -65,7 +65,8 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
     sigterms = together.keep_sigterms()
   libraries.settle()
   if getattr(options, "suite", None):
-    config_args.append(config_file.of_suite(options.suite))
+    flag = config_file.of_suite(options.suite, options.encoder)
+    config_args.append(flag)
   config = config_file.load_config(config_args)
   evaluates = options.command == "evaluate"
   other = evaluates != config_bounds.evaluates(config)

@@ -3,9 +3,12 @@
 Command: byol evaluate --suite=paper[:PART,...] --encoder=RUN --workdir=DIR
   [--config.data_dir=TFDS_DIR] [--config.PART.key=value]
 Arguments after the colon: parts, or beginnings of their names such as transfer;
-without any, all. Each part is the evaluation by configs/PROTOCOL.py, in the
-folder DIR/PART. Fine-tuning is by far the largest: 12 sets × 57 trainings of
-20,000 updates; `--config.finetune_pets.budget=N` makes one smaller.
+without any, all. `random=1` takes the steps and grids by which random weights
+are fine-tuned; --suite adds it for --encoder=random:CONFIG. Each part is the
+evaluation by configs/PROTOCOL.py, in the folder DIR/PART. Fine-tuning is by far
+the largest: 12 sets × 57 trainings of 20,000 updates;
+`--config.finetune_pets.budget=N` makes one smaller. Training with labels from
+the start is only done for --encoder=random:CONFIG.
 Paper: Tables 1, 2, 3, 7, 8, 9 and 13. Measured: see BUILD_NOTES.md.
 """
 
@@ -18,14 +21,18 @@ from configs import (
   linear,
   semi_supervised,
   sets,
+  supervised,
   transfer,
 )
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config; `arg` is explained at the top of this file."""
-  parts = _parts()
-  chosen = _chosen(list(parts), arg)
+  words = [word for word in (arg or "").split(",") if word]
+  flags = ",".join(word for word in words if "=" in word)
+  given = common.parse_arg(flags, random=0)
+  parts = _parts(given["random"])
+  chosen = _chosen(list(parts), [word for word in words if "=" not in word])
   config = ConfigDict()
   config.suite = "paper"
   # For all parts that have none of their own; see configs/byol.py.
@@ -38,8 +45,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   return config
 
 
-def _parts() -> dict[str, ConfigDict]:
-  """All parts by name."""
+def _parts(random: int) -> dict[str, ConfigDict]:
+  """All parts by name; `random` is that of configs/finetune.py."""
   parts = {"knn": knn.get_config()}  # not in the paper
   for name in sets.SETS:  # Tables 3 and 13
     parts[f"transfer_{name}"] = transfer.get_config(name)
@@ -59,13 +66,13 @@ def _parts() -> dict[str, ConfigDict]:
       f"share={percent / 100}"
     )
   for name in sets.SETS:  # Table 3
-    parts[f"finetune_{name}"] = finetune.get_config(name)
+    parts[f"finetune_{name}"] = finetune.get_config(f"{name},random={random}")
+  parts["supervised"] = supervised.get_config()  # Table 9
   return parts
 
 
-def _chosen(names: list[str], arg: str | None) -> set[str]:
-  """The parts that an argument such as "knn,transfer" means."""
-  wanted = [word for word in (arg or "").split(",") if word]
+def _chosen(names: list[str], wanted: list[str]) -> set[str]:
+  """The parts that words such as "knn" and "transfer" mean."""
   chosen: set[str] = set()
   for word in wanted:
     found = [x for x in names if x == word] or [

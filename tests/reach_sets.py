@@ -50,6 +50,7 @@ _SMALLER = {
     "learning_rates": (0.1,),
     "weight_decays": (0.0,),
   },
+  "supervised": {"batch_size": 8, "epochs": 1.0, "warmup_epochs": 0.0},
 }
 
 

@@ -66,15 +66,21 @@ def load_config(config_args: Sequence[str]) -> "ConfigDict":
   return config
 
 
-def of_suite(given: str) -> str:
+def of_suite(given: str, encoder: str | None) -> str:
   """The flag --config=FILE[:ARG] that --suite=NAME[:ARG] stands for.
+
+  Args:
+    given: NAME[:ARG].
+    encoder: of --encoder. For random weights the paper has grids of its own.
 
   Raises:
     UsageError: there is no such suite.
   """
-  name, colon, arg = given.partition(":")
+  name, _, arg = given.partition(":")
   bounds.check("--suite", name, config_bounds.SUITES)
-  return f"--config={os.path.join(SHIPPED_CONFIGS, name)}.py{colon}{arg}"
+  if (encoder or "").startswith("random:"):
+    arg = ",".join(filter(None, [arg, "random=1"]))
+  return f"--config={os.path.join(SHIPPED_CONFIGS, name)}.py:{arg}"
 
 
 def _find(given: str) -> str:

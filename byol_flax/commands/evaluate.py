@@ -46,7 +46,8 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
     elif "suite" in config:
       from byol_flax.evaluation import suite
 
-      shipped = config_file.load_config([config_file.of_suite(config.suite)])
+      flag = config_file.of_suite(config.suite, options.encoder)
+      shipped = config_file.load_config([flag])
       suite.run(
         session,
         config.suite,

@@ -80,7 +80,13 @@ def of_tables() -> dict[str, list[Cell]]:
       Cell(name, ("semi_supervised_100",), _labels(key))
       for name, key in _TOPS.items()
     ],
-    "9": own,
+    "9": [
+      *own,
+      *(
+        Cell(column, ("supervised",), _score(key))
+        for column, key in zip(paper.SUPERVISED, _TOPS.values(), strict=True)
+      ),
+    ],
     "13": [
       *(
         Cell(name, ("linear", part), plain("top1"), data_set)
@@ -134,6 +140,11 @@ def _labels(key: str) -> Callable[[Result], float | None]:
   return lambda result: (
     float(result["rows"][0][key]) if len(result["rows"]) == 1 else None
   )
+
+
+def _score(key: str) -> Callable[[Result], float | None]:
+  """Finds a score of a training with labels from the start."""
+  return lambda result: float(result[key])
 
 
 def _metric(result: Result) -> float:

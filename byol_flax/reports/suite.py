@@ -72,21 +72,30 @@ def make(
 def network_of(encoder: Mapping[str, Any]) -> Network | None:
   """The row of the paper's tables that an encoder is compared with.
 
-  None if the paper has none: the encoder was not trained, or has a stem or a
-  shortcut that the paper's do not have, or another architecture or width.
+  None if the paper has none: nobody knows what the encoder was trained on, or
+  it has a stem or a shortcut that the paper's do not have, or another
+  architecture or width.
   """
   kind, trained_on = encoder["architecture"], encoder["trained_on"]
-  if not trained_on or kind["stem"] != "imagenet":
+  if kind["stem"] != "imagenet":
     return None
-  data = cells.without_version(trained_on["name"])
-  network = Network(
-    kind["architecture"],
-    kind["width"],
-    data if data in _DATA else paper.IMAGENET,
-    encoder["trained_by"],
-  )
+  shape = kind["architecture"], kind["width"]
+  if _is_untrained(encoder):
+    network = paper.untrained(*shape)
+  elif not trained_on:
+    return None
+  else:
+    data = cells.without_version(trained_on["name"])
+    network = Network(
+      *shape, data if data in _DATA else paper.IMAGENET, encoder["trained_by"]
+    )
   known = any(network in table.rows for table in paper.TABLES.values())
   return network if known else None
+
+
+def _is_untrained(encoder: Mapping[str, Any]) -> bool:
+  """Whether its weights are random; of a file nobody may know that."""
+  return not encoder["trained_on"] and "trained_by" not in encoder
 
 
 def describe(encoder: Mapping[str, Any]) -> str:
@@ -95,10 +104,10 @@ def describe(encoder: Mapping[str, Any]) -> str:
   depth = kind["architecture"].removeprefix("resnet")
   stem = "" if kind["stem"] == "imagenet" else f", {kind['stem']} stem"
   what = f"ResNet-{depth} ({kind['width']:g}×{stem})"
-  if "format" in encoder and not trained_on:
-    return f"{what}, from a weight file"
-  if not trained_on:
+  if _is_untrained(encoder):
     return f"{what}, never trained"
+  if not trained_on:
+    return f"{what}, from a weight file"
   how = "by BYOL" if encoder["trained_by"] == "byol" else "with labels"
   return f"{what}, trained {how} on {_name_of(trained_on['name'])}"
 
@@ -166,6 +175,11 @@ def _notes(encoder: Mapping[str, Any], network: Network | None) -> list[str]:
   """What to know before comparing."""
   if not network:
     return ["The paper has no numbers for this encoder; ours stand alone."]
+  if _is_untrained(encoder):
+    return [
+      "This encoder was never trained; the numbers of the paper are of "
+      "trainings that begin with random weights."
+    ]
   trained_on = cells.without_version(encoder["trained_on"]["name"])
   if trained_on in _DATA:
     return []

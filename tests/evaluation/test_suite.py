@@ -25,8 +25,8 @@ FLAGS = (
 )
 
 
-def parts_of(arg, *flags):
-  flag = config_file.of_suite(f"paper{arg}")
+def parts_of(arg, *flags, encoder=None):
+  flag = config_file.of_suite(f"paper{arg}", encoder)
   return config_bounds.parts_of(config_file.load_config([flag, *flags]))
 
 
@@ -100,16 +100,21 @@ def test_a_suite_that_was_killed_goes_on_and_reports_what_it_left_out(
 
 def test_the_parts_are_what_their_protocols_make():
   parts = parts_of("")
-  assert len(parts) == 32
+  assert len(parts) == 33
   for name, config in (
     ("linear_released", linear.get_config("released=1")),
     ("semi_supervised_100", semi_supervised.get_config("share=1")),
     ("finetune_pets", finetune.get_config("pets")),
   ):
     assert parts[name].to_dict() == config.to_dict()
-  assert parts_of(":finetune").keys() == {
-    name for name in parts if name.startswith("finetune_")
-  }
+  fine_tuned = {name for name in parts if name.startswith("finetune_")}
+  assert parts_of(":finetune").keys() == fine_tuned
+  # Random weights are fine-tuned for longer, by other grids.
+  from_random = parts_of("", encoder="random:configs/byol.py")
+  differing = {n for n in parts if parts[n] != from_random[n]}
+  assert differing == fine_tuned
+  given = finetune.get_config("pets,random=1")
+  assert from_random["finetune_pets"].to_dict() == given.to_dict()
   assert parts_of(":linear").keys() == {"linear"}
   given = parts_of(
     ":knn,linear",
@@ -130,4 +135,4 @@ def test_mistakes_are_told():
     with pytest.raises(UsageError, match=told):
       parts_of(*flags)
   with pytest.raises(UsageError, match="--suite is 'papr'; expected one of pa"):
-    config_file.of_suite("papr:knn")
+    config_file.of_suite("papr:knn", None)

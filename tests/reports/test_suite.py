@@ -126,6 +126,34 @@ def test_results_come_to_their_places():
   assert thirteen["ImageNet"]["ours"] == 70
 
 
+def test_random_weights_stand_beside_the_papers_baselines():
+  encoder = {**ENCODER, "trained_on": None}
+  del encoder["trained_by"]
+  report = suite.make(
+    "paper",
+    encoder,
+    {
+      "supervised": part(result("supervised", top1=0.75, top5=0.93)),
+      "finetune_pets": part(
+        result(
+          *("finetune", "pets", {"metric": "mean_per_class"}),
+          **{"mean_per_class": 0.8, "tried": 56, "of": 56},
+        )
+      ),
+    },
+  )
+  assert report["network"] == "ResNet-50 (1×), never trained"
+  assert "begin with random weights" in report["notes"][0]
+  nine = of_table(report, "9")
+  assert nine.keys() == {"supervised, top-1", "supervised, top-5"}
+  for row, numbers in (
+    (nine["supervised, top-1"], (75, 76.4, -1.4)),
+    (nine["supervised, top-5"], (93, 92.9, 0.1)),
+    (of_table(report, "3")["Pets, fine-tuned"], (80, 81.5, -1.5)),
+  ):
+    assert (row["ours"], row["paper"], row["difference"]) == numbers
+
+
 @pytest.mark.parametrize(
   ("changes", "network"),
   [
@@ -136,7 +164,7 @@ def test_results_come_to_their_places():
       Network("resnet50", 1, paper.PLACES365),
     ),
     ({"trained_on": {"name": "folder:/a:b"}}, Network("resnet50", 1)),
-    ({"trained_on": None}, None),
+    ({"trained_on": None}, None),  # a weight file that does not tell
     ({"architecture": ENCODER["architecture"] | {"stem": "small"}}, None),
     ({"architecture": ENCODER["architecture"] | {"width": 1.5}}, None),
   ],
