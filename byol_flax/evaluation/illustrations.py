@@ -209,6 +209,8 @@ def _pictures(folder: epath.Path, result: Result) -> dict[str, Make]:
     found["penalties"] = functools.partial(_penalties, result)
   if result["protocol"] == "semi_supervised":
     found[_EFFICIENCY] = functools.partial(label_efficiency, [result])
+  if result["protocol"] == "few_label" and curves_of_probes(result):
+    found[_EFFICIENCY] = functools.partial(_probes, result)
   if (folder / f"{NEIGHBOURS}.npz").exists():
     found[NEIGHBOURS] = functools.partial(
       _neighbours, folder / f"{NEIGHBOURS}.npz"
@@ -252,13 +254,39 @@ def label_efficiency(results: Sequence[Result]) -> np.ndarray:
   The paper's points stand beside them if it has any.
   """
   return charts.label_efficiency(
-    [
-      (row["examples"], row["top1"])
-      for result in results
-      for row in result["rows"]
-    ],
+    {
+      "ours": [
+        (row["examples"], row["top1"])
+        for result in results
+        for row in result["rows"]
+      ]
+    },
     points_of_paper(results[0]),
-    about=f"of {cells.data_of(results[0])}",
+    title=f"Fine-tuned on labels of {cells.data_of(results[0])}",
+  )
+
+
+def curves_of_probes(result: Result) -> dict[str, list[tuple[int, float]]]:
+  """Representation -> (labels of each class, top-1) of its linear probes.
+
+  There are none if the data has fewer labels than any probe needs.
+  """
+  return {
+    row["representation"]: [
+      (int(count), mean) for count, (mean, _) in row["linear"].items()
+    ]
+    for row in result["table"]
+    if row["linear"]
+  }
+
+
+def _probes(result: Result) -> np.ndarray:
+  draws = result["config"]["few_label"]["draws"]
+  return charts.label_efficiency(
+    curves_of_probes(result),
+    title=f"Linear probes on few labels of {cells.data_of(result)}, mean of "
+    f"{draws} draw(s)",
+    labels="labels of each class",
   )
 
 

@@ -1,6 +1,7 @@
 """Charts of accuracy: over penalties, and over the number of labels."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import ticker
@@ -47,14 +48,19 @@ def penalties(
 
 
 def label_efficiency(
-  ours: Points, theirs: Points = (), *, about: str = ""
+  ours: Mapping[str, Points],
+  theirs: Points = (),
+  *,
+  title: str,
+  labels: str = "labelled images",
 ) -> np.ndarray:
-  """Draws accuracy after fine-tuning over the number of labelled images.
+  """Draws accuracy over the number of labels.
 
   Args:
-    ours: (labelled images, top-1 on test).
+    ours: name of a curve -> (labels, top-1 on test).
     theirs: the same of the paper, if it has any.
-    about: what was trained, for the title.
+    title: says what was trained.
+    labels: what x counts.
 
   Returns:
     uint8 [H, W, 3].
@@ -62,17 +68,17 @@ def label_efficiency(
 
   def draw(figure: Figure) -> None:
     axes = figure.subplots()
-    _line(axes, ours, "ours", _OURS, "o")
+    colors = itertools.cycle(figures.LEFT_COLORS)
+    for (name, points), color in zip(ours.items(), colors, strict=False):
+      _line(axes, points, name, color, "o")
     if theirs:
       _line(axes, theirs, "paper", _THEIRS, "s", linestyle="--")
-    _finish(axes, "labelled images", "top-1 on test")
+    _finish(axes, labels, "top-1 on test")
     # Few points: each is named, and nothing else.
-    ticks = sorted(x for x, _ in ours)
+    ticks = sorted({x for points in ours.values() for x, _ in points})
     axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_title(
-      " ".join(filter(None, ["Fine-tuned on labels", about])), pad=10
-    )
+    axes.set_title(title, pad=10)
 
   return figures.render((8, 5), draw)
 

@@ -113,6 +113,28 @@ def test_results_of_older_versions_are_drawn_as_far_as_they_go(tmp_path):
   assert lines[1:] == [f"Drawn: {tmp_path}/penalties.png"]
 
 
+def test_probes_on_few_labels_have_one_curve_each(tmp_path):
+  table = [
+    {"representation": name, "linear": {"1": [low, 0.1], "10": [0.9, 0.0]}}
+    for name, low in (("raw_pixels", 0.3), ("byol", 0.6))
+  ]
+  result = test_suite.result(
+    *("few_label", "digits", {"few_label": {"draws": 5}}), table=table
+  )
+  assert illustrations.curves_of_probes(result) == {
+    "raw_pixels": [(1, 0.3), (10, 0.9)],
+    "byol": [(1, 0.6), (10, 0.9)],
+  }
+  # With fewer labels than any probe needs there is nothing to draw.
+  none = {**result, "table": [{**row, "linear": {}} for row in table]}
+  told = []
+  for found in (none, result):
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    told.append([])
+    illustrations.draw(str(tmp_path), told[-1].append)
+  assert told == [[], [f"Drawn: {tmp_path}/label-efficiency.png"]]
+
+
 def test_a_suite_has_one_curve_and_links_what_is_there(tmp_path):
   results = {}
   for part, examples in (("semi_1", 100), ("semi_10", 1000), ("knn", 0)):

@@ -37,7 +37,8 @@ def test_the_chosen_penalty_and_test_are_marked(figures):
 
 
 def test_labels_have_their_numbers_and_the_papers_points(figures):
-  charts.label_efficiency([(12_712, 0.5), (127_116, 0.7)], [(12_712, 0.53)])
+  ours = [(12_712, 0.5), (127_116, 0.7)]
+  charts.label_efficiency({"ours": ours}, [(12_712, 0.53)], title="of it")
   lines = lines_of(figures[0])
   assert lines == {
     "ours": [[12_712, 0.5], [127_116, 0.7]],
@@ -45,5 +46,11 @@ def test_labels_have_their_numbers_and_the_papers_points(figures):
   }
   ticks = figures[0].axes[0].get_xticklabels()
   assert [tick.get_text() for tick in ticks] == ["12,712", "127,116"]
-  charts.label_efficiency([(41, 0.5)])
-  assert lines_of(figures[1]) == {"ours": [[41, 0.5]]}
+  charts.label_efficiency(
+    {"one": [(41, 0.5)], "other": [(7, 0.2), (41, 0.6)]}, title="of it"
+  )
+  assert lines_of(figures[1]) == {
+    "one": [[41, 0.5]],
+    "other": [[7, 0.2], [41, 0.6]],
+  }
+  assert figures[1].axes[0].get_xticks().tolist() == [7, 41]
