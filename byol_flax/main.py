@@ -27,6 +27,13 @@ from input_pipeline.errors import (
   UsageError,
 )
 
+# Commands that take no config -> their file.
+_WITHOUT_CONFIG = {
+  "export": "export_weights",
+  "features": "features",
+  "import": "import_weights",
+  "prepare": "prepare",
+}
 # Commands that keep what they have done and go on from there.
 _GO_ON = ("features", "prepare", "reproduce")
 
@@ -47,14 +54,10 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
   handler of SIGTERM must be there a moment after the start, and --help and
   mistakes must be answered at once.
   """
-  if options.command == "prepare":
-    from byol_flax.commands import prepare
-
-    return prepare.run(options)
-  if options.command == "features":
-    from byol_flax.commands import features
-
-    return features.run(options)
+  status: int
+  if file := _WITHOUT_CONFIG.get(options.command):
+    status = importlib.import_module(f"byol_flax.commands.{file}").run(options)
+    return status
   if options.command == "reproduce":
     from byol_flax.commands import reproduce
 
@@ -85,7 +88,7 @@ def _run_command(options: argparse.Namespace, config_args: list[str]) -> int:
     )
   verb = importlib.import_module(f"byol_flax.commands.{options.command}")
   given = (options, config, sigterms) if shared else (options, config)
-  status: int = verb.run(*given)
+  status = verb.run(*given)
   return status
 
 

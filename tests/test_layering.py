@@ -52,13 +52,17 @@ HOMES = {
   "pillow_heif": "input_pipeline.other_formats",
   "pyarrow": "byol_flax.evaluation.feature_files",
   "safetensors": "byol_flax.weights.safetensors_files"
-  " byol_flax.weights.torch_resnet",
+  " byol_flax.weights.torch_resnet"
+  " byol_flax.weights.other_sides",
   "simplejpeg": "input_pipeline.jpeg",
   "tensorboard": "byol_flax.runs.tensorboard_files",
   "tensorflow": "byol_flax.benchmarks.tf_data",
   "tensorflow_datasets": "input_pipeline.tfds_sources"
   " input_pipeline.tfds_metadata",
-  "torch": "byol_flax.benchmarks.torch_byol byol_flax.weights.torch_resnet",
+  "torchvision": "byol_flax.weights.other_sides",
+  "transformers": "byol_flax.weights.other_sides",
+  "torch": "byol_flax.benchmarks.torch_byol byol_flax.weights.torch_resnet"
+  " byol_flax.weights.other_sides",
 }
 
 # What ours is measured against: only benchmarks may know it.

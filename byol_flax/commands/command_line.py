@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from byol_flax import bounds
 from byol_flax.bounds import Bound, DataSet, Path, Real, Text, Whole
-from byol_flax.commands import encoder_flags
+from byol_flax.commands import encoder_flags, weights_flags
 from input_pipeline import paths
 
 # They lie beside this package, both in a checkout and where a wheel installs.
@@ -62,6 +62,8 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   _add_train(add)
   encoder_flags.add_evaluate(add)
   encoder_flags.add_features(add)
+  weights_flags.add_import(add)
+  weights_flags.add_export(add, encoder_flags.add_encoder)
   verb = add("views", "Draw images and their two views, before any run.")
   verb.add_argument(
     "--out", type=paths.absolute, default="views.png", help="PNG to write"
@@ -88,7 +90,12 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     value = getattr(options, flag.removeprefix("--").replace("-", "_"), None)
     if value is not None:
       bounds.check(flag, value, bound)
-  takes_config = options.command not in ("features", "prepare")
+  takes_config = options.command not in (
+    "export",
+    "features",
+    "import",
+    "prepare",
+  )
   for flag in rest:
     if takes_config and flag.startswith(("--config=", "--config.")):
       continue

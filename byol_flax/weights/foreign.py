@@ -44,6 +44,8 @@ class Foreign:
     crop_ratio: of the evaluation crop, see `augment.EvalCrop`.
     account: of its names.
     details: what else is worth telling about the origin, for JSON.
+      "trained_by", if it is known, is "byol" or "labels", and "trained_on" the
+      section `data` of a run's config.
   """
 
   format: str
@@ -55,6 +57,12 @@ class Foreign:
   crop_ratio: float
   account: Account
   details: Mapping[str, Any]
+
+  @property
+  def training(self) -> str:
+    """Says how it was trained, after a comma; "" if that is not known."""
+    how = {"byol": ", trained by BYOL", "labels": ", trained with labels"}
+    return how.get(str(self.details.get("trained_by")), "")
 
   @property
   def encoder(self) -> dict[str, arrays.Tree]:

@@ -10,7 +10,6 @@ import numpy as np
 from byol_flax.models import resnet
 from byol_flax.weights import (
   model_card,
-  new_folder,
   preprocessing,
   safetensors_files,
   torch_export,
@@ -33,12 +32,11 @@ def write(
 
   Args:
     foreign: its online encoder is written.
-    folder: absent, empty or an earlier export.
+    folder: an empty one.
     run: what the model card tells, see `model_card.render`.
     classifier: kernel [F, K] and bias [K] of a classifier of representations.
 
   Raises:
-    UsageError: `folder` is there and is no export, or cannot be written.
     WeightsError: this encoder is none that transformers can compute, or an
       array cannot be read, or holds NaN.
   """
@@ -60,23 +58,20 @@ def write(
       "label2id": {f"LABEL_{i}": i for i in range(len(bias))},
     }
   description = torch_export.description_of(foreign)
-  record = {"format": "huggingface", "holds": "encoder"}
-  with new_folder.written(folder, record) as new:
-    safetensors_files.write(
-      os.path.join(new, "model.safetensors"),
-      named,
-      {preprocessing.KEY: description.text()},
-    )
-    texts = {
-      "config.json": json.dumps(config, indent=2) + "\n",
-      "preprocessor_config.json": json.dumps(_processor(foreign), indent=2)
-      + "\n",
-      "README.md": model_card.render(
-        foreign, run, classes=None if classifier is None else len(bias)
-      ),
-    }
-    for name, text in texts.items():
-      torch_export.write_text(os.path.join(new, name), text)
+  safetensors_files.write(
+    os.path.join(folder, "model.safetensors"),
+    named,
+    {preprocessing.KEY: description.text()},
+  )
+  classes = None if classifier is None else len(bias)
+  texts = {
+    "config.json": json.dumps(config, indent=2) + "\n",
+    "preprocessor_config.json": json.dumps(_processor(foreign), indent=2)
+    + "\n",
+    "README.md": model_card.render(foreign, run, classes=classes),
+  }
+  for name, text in texts.items():
+    torch_export.write_text(os.path.join(folder, name), text)
 
 
 def why_not(foreign: Foreign) -> str | None:

@@ -61,11 +61,18 @@ def render(
     "tags: [byol, self-supervised, resnet]",
     "---",
     "",
-    f"# {name}, trained by BYOL",
+    f"# {name}{foreign.training}",
     "",
     f"A ResNet encoder that maps images of {foreign.image_size} × "
-    f"{foreign.image_size} pixels to {size} features. It was trained without "
-    "labels by *Bootstrap Your Own Latent* (arXiv 2006.07733).",
+    f"{foreign.image_size} pixels to {size} features.",
+    *(
+      [
+        "It was trained without labels by *Bootstrap Your Own Latent* (arXiv "
+        "2006.07733)."
+      ]
+      if foreign.details.get("trained_by") == "byol"
+      else []
+    ),
     "",
     *usage.format(size=size, classes=classes).splitlines(),
   ]

@@ -7,11 +7,13 @@ import hashlib
 import os
 from collections.abc import Callable
 
-from byol_flax.weights import npz
+from byol_flax.weights import deepmind, npz, torch_files, torch_weights
 from byol_flax.weights.errors import WeightsError
 from byol_flax.weights.foreign import Foreign
 
 _CHUNK = 2**22  # bytes
+# The file with the weights of a folder; the first that is there counts.
+_IN_FOLDERS = (npz.FILE, *torch_weights.FILES)
 
 
 def file_of(where: str) -> str | None:
@@ -25,7 +27,7 @@ def file_of(where: str) -> str | None:
   """
   if os.path.isfile(where):
     return where
-  for name in (npz.FILE,):
+  for name in _IN_FOLDERS:
     path = os.path.join(where, name)
     if os.path.isfile(path):
       return path
@@ -56,8 +58,12 @@ def _reader(path: str) -> Callable[[str], Foreign]:
   """The function that reads files which begin as this one does."""
   with open(path, "rb") as file:
     head = file.read(16)
+  if torch_files.is_one(path) or head[8:9] == b"{":  # .safetensors
+    return torch_weights.read
   if head.startswith(b"PK\x03\x04"):
     return npz.read
+  if head.startswith(b"\x80"):
+    return deepmind.read
   raise WeightsError(
     "It is no weight file of a known format; expected a checkpoint of the "
     "authors (.pkl), PyTorch.s (.pth), .safetensors, or what `byol import` "

@@ -1,10 +1,12 @@
 """Reads a checkpoint of a run of this project as weights to be written out."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from byol_flax import sharding
 from byol_flax.runs import address, checkpoint, records
@@ -70,6 +72,29 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
       "trained_on": config["data"],
     },
   )
+
+
+def metrics(where: str, step: int | None) -> dict[str, float]:
+  """What the run's last evaluation before a checkpoint measured, by name.
+
+  Args:
+    where: as of `read`.
+    step: of the checkpoint.
+  """
+  path = epath.Path(address.Address.parse(where).workdir, "metrics.jsonl")
+  found: dict[str, float] = {}
+  if not path.is_file():
+    return found
+  for line in path.read_text().splitlines():
+    try:
+      entry = json.loads(line)
+    except ValueError:  # a line that a kill has cut off
+      continue
+    if entry.get("kind") == "evaluation" and entry["step"] <= (step or 0):
+      found = {
+        name: value for name, value in entry.items() if isinstance(value, float)
+      }
+  return found
 
 
 def _wanted(shapes: Mapping[str, Any], whole: bool) -> dict[str, Any]:

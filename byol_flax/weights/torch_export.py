@@ -1,7 +1,6 @@
 """Writes networks for PyTorch: an encoder with its module, or a whole state.
 
-Each writes a folder whole or not at all, from weights as `foreign.Foreign`
-describes them.
+Each fills a new folder from weights as `foreign.Foreign` describes them.
 """
 
 import dataclasses
@@ -16,7 +15,6 @@ import numpy as np
 from byol_flax.models import resnet
 from byol_flax.weights import (
   arrays,
-  new_folder,
   preprocessing,
   safetensors_files,
   torch_names,
@@ -36,45 +34,51 @@ def write_encoder(foreign: Foreign, folder: str) -> None:
   which needs PyTorch and safetensors only. The README says whether torchvision
   has the network too.
 
+  Args:
+    foreign: its online encoder is written.
+    folder: an empty one.
+
   Raises:
-    UsageError: `folder` is there and is no export, or cannot be written.
     WeightsError: an array cannot be read, or holds NaN.
   """
   description = description_of(foreign)
-  architecture = architecture_of(foreign)
-  encoder = foreign.model["encoder"]
-  mean, std = description.normalisation
   config = {
-    "encoder": {
-      "bottleneck": architecture.bottleneck,
-      "blocks": architecture.blocks,
-      "channels": architecture.channels,
-      "stem_channels": architecture.stem_channels,
-      "stem": encoder["stem"],
-      "shortcut": encoder["shortcut"],
-      "padding": encoder["padding"],
-      "epsilon": description.epsilon,
-      "mean": mean,
-      "std": std,
-    },
+    "encoder": module_config(foreign),
     "image_size": description.image_size,
     "crop_ratio": description.crop_ratio,
   }
   source = importlib.resources.files("byol_flax.weights") / "torch_resnet.py"
-  record = {"format": "safetensors", "holds": "encoder"}
-  with new_folder.written(folder, record) as new:
-    safetensors_files.write(
-      os.path.join(new, "model.safetensors"),
-      encoder_arrays(foreign, "torchvision"),
-      {preprocessing.KEY: description.text()},
-    )
-    texts = {
-      "config.json": json.dumps(config, indent=2) + "\n",
-      "encoder.py": source.read_text(encoding="utf-8"),
-      "README.md": _readme(foreign, why_no_twin(foreign)),
-    }
-    for name, text in texts.items():
-      write_text(os.path.join(new, name), text)
+  safetensors_files.write(
+    os.path.join(folder, "model.safetensors"),
+    encoder_arrays(foreign, "torchvision"),
+    {preprocessing.KEY: description.text()},
+  )
+  texts = {
+    "config.json": json.dumps(config, indent=2) + "\n",
+    "encoder.py": source.read_text(encoding="utf-8"),
+    "README.md": _readme(foreign, why_no_twin(foreign)),
+  }
+  for name, text in texts.items():
+    write_text(os.path.join(folder, name), text)
+
+
+def module_config(foreign: Foreign) -> dict[str, Any]:
+  """The arguments of `torch_resnet.Encoder` for such an encoder."""
+  architecture, encoder = architecture_of(foreign), foreign.model["encoder"]
+  description = description_of(foreign)
+  mean, std = description.normalisation
+  return {
+    "bottleneck": architecture.bottleneck,
+    "blocks": architecture.blocks,
+    "channels": architecture.channels,
+    "stem_channels": architecture.stem_channels,
+    "stem": encoder["stem"],
+    "shortcut": encoder["shortcut"],
+    "padding": encoder["padding"],
+    "epsilon": description.epsilon,
+    "mean": mean,
+    "std": std,
+  }
 
 
 def write_state(foreign: Foreign, folder: str) -> None:
@@ -84,8 +88,11 @@ def write_state(foreign: Foreign, folder: str) -> None:
   online.projector.linear0.weight, target.…, momentum.…; `torch_weights.read`
   gives back what was written, bit for bit.
 
+  Args:
+    foreign: what is written.
+    folder: an empty one.
+
   Raises:
-    UsageError: `folder` is there and is no export, or cannot be written.
     WeightsError: an array cannot be read, or holds NaN.
   """
   networks: dict[str, Mapping[str, arrays.Tree]] = dict(foreign.networks)
@@ -97,13 +104,11 @@ def write_state(foreign: Foreign, folder: str) -> None:
     for name, array in _read(variables, torch_names.state_name_of).items()
   }
   description = dataclasses.replace(description_of(foreign), kind="state")
-  record = {"format": "safetensors", "holds": "state", "step": foreign.step}
-  with new_folder.written(folder, record) as new:
-    safetensors_files.write(
-      os.path.join(new, "model.safetensors"),
-      named,
-      {preprocessing.KEY: description.text()},
-    )
+  safetensors_files.write(
+    os.path.join(folder, "model.safetensors"),
+    named,
+    {preprocessing.KEY: description.text()},
+  )
 
 
 def why_no_twin(foreign: Foreign) -> str | None:
@@ -196,7 +201,7 @@ def _read(variables: Mapping[str, Any], name_of: Any) -> dict[str, np.ndarray]:
   }
 
 
-_README = """# {name} encoder, trained by BYOL
+_README = """# {name} encoder{training}
 
 ```python
 import encoder  # encoder.py of this folder
@@ -237,6 +242,7 @@ def _readme(foreign: Foreign, reason: str | None) -> str:
   )
   encoder = foreign.model["encoder"]
   return _README.format(
+    training=foreign.training,
     name=encoder["architecture"]
     + (f" ×{encoder['width']:g}" if encoder["width"] != 1 else ""),
     size=architecture_of(foreign).channels[-1],

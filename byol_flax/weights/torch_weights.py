@@ -44,8 +44,8 @@ _LAYER = re.compile(r"(group\d+_block\d+)/conv(\d+)/")
 
 _CONFIG = "config.json"
 _PROCESSOR = "preprocessor_config.json"
-# Files of a folder, the first one that is there is read.
-_FILES = ("model.safetensors", "pytorch_model.bin")
+# Files of a folder; the first one that is there is read.
+FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read(path: str) -> Foreign:
@@ -87,15 +87,15 @@ def from_arrays(stored: Mapping[str, Stored]) -> Foreign:
 
 def _file_of(folder: str) -> str:
   """The file with the weights of a folder."""
-  for name in _FILES:
+  for name in FILES:
     if os.path.exists(file := os.path.join(folder, name)):
       return file
   parts = [n for n in os.listdir(folder) if n.endswith(".index.json")]
   raise WeightsError(
     "The folder has its weights in several files; expected one "
-    f"{_FILES[0]}. Save them in one file."
+    f"{FILES[0]}. Save them in one file."
     if parts
-    else f"The folder has neither {' nor '.join(_FILES)}."
+    else f"The folder has neither {' nor '.join(FILES)}."
   )
 
 
@@ -104,7 +104,7 @@ def _described(path: str) -> Description:
 
   Hugging Face puts it into files beside the one with the weights.
   """
-  if os.path.basename(path) not in _FILES:
+  if os.path.basename(path) not in FILES:
     return Description()
   folder = os.path.dirname(path)
   config = _json(folder, _CONFIG)

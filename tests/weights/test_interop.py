@@ -101,7 +101,7 @@ def test_the_shipped_module_computes_our_features(
   made_weights = made.weights(model, modules=["encoder"])
   weights = dataclasses.replace(made_weights, model=model)
   folder = tmp_path / "out"
-  torch_export.write_encoder(weights, str(folder))
+  torch_made.exported(torch_export.write_encoder, weights, str(folder))
   module = module_of(folder)
   for size in SIZES:
     images = images_of(size)
@@ -137,7 +137,7 @@ def torchvision_module(kind):
 def test_torchvision_computes_our_features(tmp_path, kind):
   weights = twin_weights(kind)
   folder = tmp_path / "out"
-  torch_export.write_encoder(weights, str(folder))
+  torch_made.exported(torch_export.write_encoder, weights, str(folder))
   module = torchvision_module(kind)
   module.fc = torch.nn.Identity()
   named = safetensors_torch.load_file(folder / "model.safetensors")
@@ -158,8 +158,10 @@ def test_the_readme_of_an_export_loads_torchvision(tmp_path, name, monkeypatch):
     padding="symmetric",
   )
   folder = tmp_path / "out"
-  torch_export.write_encoder(
-    made.weights(model, modules=["encoder"]), str(folder)
+  torch_made.exported(
+    torch_export.write_encoder,
+    made.weights(model, modules=["encoder"]),
+    str(folder),
   )
   readme = (folder / "README.md").read_text()
   blocks = [part.split("```")[0] for part in readme.split("```python")[1:]]
@@ -217,8 +219,12 @@ def test_transformers_computes_our_features(tmp_path, kind, classes):
   size = weights.encoder["params"]["group3_block0"]["norm0"]["scale"].shape[0]
   size *= 4 if kind == "bottleneck" else 1
   classifier = (rng.normal(size=(size, 5)), rng.normal(size=5))
-  huggingface.write(
-    weights, folder, run={}, classifier=classifier if classes else None
+  torch_made.exported(
+    huggingface.write,
+    weights,
+    folder,
+    run={},
+    classifier=classifier if classes else None,
   )
   auto = transformers.AutoModel
   if classes:
@@ -242,7 +248,7 @@ def test_the_processor_of_transformers_makes_our_crop(tmp_path):
     twin_weights("basic"), image_size=56, crop_ratio=0.875
   )
   folder = str(tmp_path / "out")
-  huggingface.write(weights, folder, run={})
+  torch_made.exported(huggingface.write, weights, folder, run={})
   processor = transformers.AutoImageProcessor.from_pretrained(folder)
   # Smooth, as the two interpolations differ at edges.
   y, x = np.mgrid[:80, :80] / 16

@@ -50,7 +50,7 @@ def test_an_encoder_comes_back_bit_for_bit(tmp_path, options):
     weights, model={**weights.model, "input_scaling": "unit"}
   )
   folder = str(tmp_path / "out")
-  torch_export.write_encoder(weights, folder)
+  torch_made.exported(torch_export.write_encoder, weights, folder)
   assert sorted(os.listdir(folder)) == [
     "README.md",
     "config.json",
@@ -71,7 +71,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
   model["predictor"] |= {"final_norm": True}
   weights = made.weights(model)
   folder = str(tmp_path / "out")
-  torch_export.write_state(weights, folder)
+  torch_made.exported(torch_export.write_state, weights, folder)
   assert_same(torch_weights.read(folder), weights)
   named = torch_weights.safetensors_files.read(f"{folder}/model.safetensors")[0]
   kernel = named["online.projector.linear0.weight"].load()
@@ -84,14 +84,16 @@ def test_a_state_without_predictor_or_target_comes_back(tmp_path):
   model = with_options({})
   model["predictor"] |= {"layers": 0}
   weights = made.weights(model, modules=["encoder", "projector", "classifier"])
-  torch_export.write_state(weights, str(tmp_path / "out"))
+  torch_made.exported(torch_export.write_state, weights, str(tmp_path / "out"))
   assert_same(torch_weights.read(str(tmp_path / "out")), weights)
 
 
 def state(tmp_path, change):
   """A state whose arrays `change` has changed, by name."""
   files = torch_weights.safetensors_files
-  torch_export.write_state(made.weights(), str(tmp_path / "out"))
+  torch_made.exported(
+    torch_export.write_state, made.weights(), str(tmp_path / "out")
+  )
   path = str(tmp_path / "out" / "model.safetensors")
   stored, metadata = files.read(path)
   named = change({name: array.load() for name, array in stored.items()})
@@ -211,9 +213,9 @@ def test_what_others_cannot_compute_is_said(tmp_path, options, said):
   weights = dataclasses.replace(weights, model=model)
   folder = tmp_path / "out"
   with pytest.raises(WeightsError, match=f"cannot compute.*{said}"):
-    huggingface.write(weights, str(folder), run={})
+    torch_made.exported(huggingface.write, weights, str(folder), run={})
   assert not folder.exists()
-  torch_export.write_encoder(weights, str(folder))
+  torch_made.exported(torch_export.write_encoder, weights, str(folder))
   readme = (folder / "README.md").read_text()
   assert said in " ".join(readme.split())
   assert "torchvision.models" not in readme
@@ -226,7 +228,9 @@ def test_weights_that_are_not_finite_leave_nothing(tmp_path):
     {name: Stored.of(array) for name, array in named.items()}
   )
   with pytest.raises(WeightsError, match="not finite"):
-    torch_export.write_encoder(weights, str(tmp_path / "out"))
+    torch_made.exported(
+      torch_export.write_encoder, weights, str(tmp_path / "out")
+    )
   assert os.listdir(tmp_path) == []
 
 
@@ -234,18 +238,20 @@ def test_only_an_export_is_written_over(tmp_path):
   weights = torch_made.encoder_weights()
   folder = tmp_path / "out"
   for _ in range(2):
-    torch_export.write_encoder(weights, str(folder))
+    torch_made.exported(torch_export.write_encoder, weights, str(folder))
   assert os.listdir(tmp_path) == ["out"]
   (folder / "export.json").unlink()
   with pytest.raises(UsageError, match="is no export of byol"):
-    torch_export.write_encoder(weights, str(folder))
+    torch_made.exported(torch_export.write_encoder, weights, str(folder))
   assert (folder / "encoder.py").exists()
   file = tmp_path / "file"
   file.write_text("mine")
   with pytest.raises(UsageError, match="a file of that name"):
-    torch_export.write_encoder(weights, str(file))
+    torch_made.exported(torch_export.write_encoder, weights, str(file))
   with pytest.raises(UsageError, match="Cannot write"):
-    torch_export.write_encoder(weights, str(file / "below"))
+    torch_made.exported(
+      torch_export.write_encoder, weights, str(file / "below")
+    )
   assert file.read_text() == "mine"
 
 
@@ -255,7 +261,9 @@ def test_a_folder_of_hugging_face_comes_back(tmp_path):
   rng = np.random.default_rng(0)
   classifier = (rng.normal(size=(12, 3)), rng.normal(size=3))
   for given in (None, classifier):
-    huggingface.write(weights, folder, run={}, classifier=given)
+    torch_made.exported(
+      huggingface.write, weights, folder, run={}, classifier=given
+    )
     found = torch_weights.read(folder)
     assert_same(found, weights)
     assert len(found.account.ignored) == (1 if given else 0)

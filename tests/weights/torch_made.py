@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-from byol_flax.weights import torch_export
+from byol_flax.weights import new_folder, torch_export
 from tests.weights import made
 from tests.weights.opcodes import STOP, call, line, text
 
@@ -137,3 +137,9 @@ def state_dict(naming="torchvision", model=MODEL):
 
 def tensors(named, prefix=""):
   return {prefix + name: Tensor(array) for name, array in named.items()}
+
+
+def exported(write, weights, folder, **given):
+  """Lets `write` fill `folder`, as a command does."""
+  with new_folder.written(str(folder), {"format": "made"}) as new:
+    write(weights, new, **given)
