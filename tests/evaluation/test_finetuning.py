@@ -1,5 +1,7 @@
 """Fine-tuning: the authors' updates, the loss, and decay."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,9 +58,10 @@ def test_six_updates_are_those_of_the_authors(name):
         golden_step.assert_close(state.params, params, 1.0)
         counted = golden_step.with_counts(averages, 10 + t + 1)
         golden_step.assert_close(state.batch_stats, counted, 1.0)
-    logits, _ = finetuning.forward(
-      module, state.params, state.batch_stats, images[0], train=False
+    forward = jax.jit(
+      functools.partial(finetuning.forward, module, train=False)
     )
+    logits, _ = forward(state.params, state.batch_stats, images[0])
     expected = golden["finetune|logits_after"]
     np.testing.assert_allclose(
       logits, expected, rtol=0, atol=1e-8 * np.abs(expected).max()
