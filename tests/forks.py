@@ -126,10 +126,15 @@ def main():
   import clu.metric_writers  # noqa: F401
   import matplotlib.pyplot  # noqa: F401
   import sklearn.datasets  # noqa: F401
+  import tensorboard.summary  # noqa: F401
+  from numba.core.registry import cpu_target
 
   from byol_flax.evaluation import suite  # noqa: F401
   from byol_flax.pretrain import origin, train  # noqa: F401
 
+  # Numba imports two hundred modules when the first function is called.
+  cpu_target.typing_context.refresh()
+  cpu_target.target_context.refresh()
   assert len(os.listdir("/proc/self/task")) == 1, "threads cannot be forked"
   gc.freeze()
   for line in sys.stdin:
