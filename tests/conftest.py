@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # How XLA optimises for a CPU takes three quarters of the time of a compilation,
 # and nothing of it is tested. XLA_FLAGS= make test leaves all of it on.
 _XLA_FLAGS = ["--xla_backend_optimization_level=0"]
-# XLA ends a process that has a flag which it does not know, and this one may go.
+# XLA ends a process that has a flag it does not know, and this one may go.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
   _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(_XLA_FLAGS))

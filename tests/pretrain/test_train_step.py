@@ -32,6 +32,24 @@ REGRESSION = dataclasses.replace(
 NORMALIZED = dataclasses.replace(tiny.BYOL, normalization="batch_norm")
 
 
+RATE = schedules.learning_rate_schedule(
+  base_learning_rate=2.0, batch_size=32, warmup_steps=2, total_steps=TOTAL_STEPS
+)
+
+
+@functools.cache
+def drawn(num_classes, dtype):
+  """The network, and its first state, compiled once for all steps."""
+  network = tiny.make_network(num_classes, jnp.dtype(dtype))
+  tx = optimizers.lars(
+    RATE, weight_decay=1e-6, momentum=0.9, trust_coefficient=1e-3
+  )
+  create = functools.partial(
+    train_state.create_byol_state, network, tx, seed=3, image_size=8
+  )
+  return network, jax.jit(create, static_argnames="target_init")
+
+
 @functools.cache
 def make(
   *,
@@ -43,36 +61,29 @@ def make(
   devices=1,
   settings=tiny.BYOL,
 ):
-  network = tiny.make_network(num_classes, jnp.dtype(dtype))
-  rate = schedules.learning_rate_schedule(
-    base_learning_rate=2.0,
-    batch_size=32,
-    warmup_steps=2,
-    total_steps=TOTAL_STEPS,
-  )
-  tx = optimizers.lars(
-    rate, weight_decay=1e-6, momentum=0.9, trust_coefficient=1e-3
-  )
+  network, draw = drawn(num_classes, dtype)
+  mesh = sharding.make_mesh(jax.devices()[:devices])
 
   def create(target_init="independent"):
-    return train_state.create_byol_state(
-      network, tx, seed=3, image_size=8, target_init=target_init
+    # As the step leaves it, or the second update would be compiled anew.
+    return jax.device_put(
+      draw(target_init=target_init), sharding.replicated(mesh)
     )
 
   step_fn = train_step.make_train_step(
     network,
     settings=settings,
-    learning_rate=rate,
+    learning_rate=RATE,
     target_decay=target_decay
     or schedules.target_decay_schedule(
       base_target_decay=base_target_decay, total_steps=TOTAL_STEPS
     ),
     accumulation_steps=accumulation_steps,
     gradient_dtype="params",
-    mesh=sharding.make_mesh(jax.devices()[:devices]),
+    mesh=mesh,
     make_views=tiny.stack_views,
   )
-  return jax.jit(create, static_argnames="target_init"), step_fn
+  return create, step_fn
 
 
 @functools.cache
