@@ -165,7 +165,9 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "--price", type=float, help="of one device and hour, in any currency"
   )
   verb.add_argument(
-    "--fast", action="store_true", help="only guess, within a minute"
+    "--fast",
+    action="store_true",
+    help="of pre-training: only guess, within a minute",
   )
   verb.add_argument(
     "--out",

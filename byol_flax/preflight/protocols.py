@@ -181,15 +181,18 @@ def _knn(job: Job) -> list[Program]:
 
 def _few_label(job: Job) -> list[Program]:
   """Features of each representation, and the search of its neighbours."""
-  raw = sum(name == "raw_pixels" for name in job.config.representations)
-  encoders = len(job.config.representations) - raw
+  chosen = job.config.representations
+  raw = sum(name == "raw_pixels" for name in chosen)
+  represent = _represent(job, "train_split", "test_split")
   found = []
-  if encoders:
-    represent = _represent(job, "train_split", "test_split")
-    found += _compared(job, represent, encoders)
+  if encoders := len(chosen) - raw:
+    # Random weights lie beside those that are evaluated.
+    beside = job.encoder.variables if "random_encoder" in chosen else ()
+    one = dataclasses.replace(represent, beside=beside)
+    found += _compared(job, one, encoders)
   if raw:
     pixels = dataclasses.replace(
-      _represent(job, "train_split", "test_split"),
+      represent,
       name="pixels",
       function=features.make_raw_fn(job.mesh),
       arguments=({}, job.images),

@@ -161,7 +161,9 @@ def test_representations_on_few_labels_are_compared_in_turn(opened, mesh):
     assert bank.values.shape == (8 * math.ceil(TRAIN / 8), width)
     assert bank.values.sharding.shard_shape(bank.values.shape)[0] == 160_146
     assert queries.sharding.shard_shape(queries.shape) == (256, width)
+  assert found["represent"].beside is opened.variables  # the other encoder's
   alone = programs(few_label.get_config(), opened, mesh)
+  assert alone["represent"].beside == ()
   assert calls(alone) == {"represent": read, "scale": 1, "search": search}
 
 
