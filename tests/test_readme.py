@@ -10,6 +10,7 @@ import pytest
 
 from byol_flax import main
 from byol_flax.commands import command_line, config_file
+from byol_flax.weights import npz
 from tests import forks
 from tests.input_pipeline.prepare.test_prepare import (
   WORDNET,
@@ -19,6 +20,7 @@ from tests.input_pipeline.prepare.test_prepare import (
   write,
 )
 from tests.runs import test_older_records
+from tests.weights import made
 
 # In one process of xdist, which makes the folder of data once.
 pytestmark = pytest.mark.xdist_group("readme")
@@ -46,7 +48,10 @@ NOT_RUN = {
   ".venv/bin/python -c": "downloads CIFAR-10",
 }
 # Beginning of a command -> why it is read as a command line, and no more.
-ONLY_READ = {"byol preflight": "compiles for minutes; see test_preflight_*.py"}
+ONLY_READ = {
+  "byol preflight": "compiles for minutes; see test_preflight_*.py",
+  "byol evaluate --encoder=weights/r50": "needs ImageNet",
+}
 
 # What README.md writes -> what stands in its place.
 IN_PLACE = {"--suite=paper ": "--suite=paper:knn ", "/data/": "data/"}
@@ -71,6 +76,9 @@ SMALL = (
   "--config.evaluation.neighbours=1",
   "--config.evaluation.batch_size=8",
 )
+SMALL_MODEL = made.model_with(architecture="resnet8", width=0.25, stem="small")
+for head in ("projector", "predictor"):
+  SMALL_MODEL[head].update(hidden_size=16, output_size=8)
 APPENDED = {
   "train": SMALL,
   "prepare": ("--workers=1",),
@@ -114,6 +122,8 @@ def scratch(tmp_path_factory):
       "ILSVRC2012_devkit_t12.tar.gz": development_kit([3, 1, 2]),
     },
   )
+  # A format is told by what is in a file, so ours may stand for the authors'.
+  npz.write(str(folder / "pretrain_res50x1.pkl"), made.weights(SMALL_MODEL))
   # As TFDS would leave it.
   run(folder, "byol prepare data/pets tensorflow_datasets --name=cifar10")
   return folder
@@ -168,11 +178,11 @@ def test_every_command_runs_as_shown(scratch):
   assert (prepared / "dataset_info.json").exists()
   assert sorted(path.name for path in (scratch / "runs").iterdir()) == [
     "cifar10", "digits", "digits-few-label", "digits-knn", "digits-linear",
-    "digits-longer", "digits-paper", "digits-transfer", "pets", "photos",
-    "photos.parquet", "prepared-pets", "r50",
+    "digits-longer", "digits-paper", "digits-transfer", "mine", "pets",
+    "photos", "photos.parquet", "prepared-pets", "r50",
   ]  # fmt: skip
   # "With `folder:` in place of `unlabelled:` the top folders are classes."
-  (photos,) = (c for c in COMMANDS if "train" in c and "unlabelled:" in c)
+  (photos,) = (c for c in COMMANDS if "train" in c and "=runs/photos" in c)
   photos = photos.replace("unlabelled:", "folder:")
   said = run(scratch, photos.replace("=runs/photos", "=runs/classes"))
   assert "18 images" in said

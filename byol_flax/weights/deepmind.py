@@ -85,7 +85,15 @@ def read(path: str) -> Foreign:
   fitting.check(found, lambda path: names_there.get(path, path))
   step, said = _step_of(checkpoint.get("step"), networks["online"])
   return dataclasses.replace(
-    found, step=step, details={"state": state.name, "step": said}
+    found,
+    step=step,
+    details={
+      "state": state.name,
+      "step": said,
+      # As the authors' README says of the files that they released.
+      "trained_by": "byol",
+      "trained_on": {"name": "imagenet2012", "split": "train"},
+    },
   )
 
 

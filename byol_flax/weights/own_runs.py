@@ -1,6 +1,7 @@
 """Reads a checkpoint of a run of this project as weights to be written out."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from input_pipeline.errors import RunError
 
 FORMAT = "run"
 _COLLECTIONS = ("params", "batch_stats")
+# The folders before the last part of an absolute path, or of a bucket's.
+_PATH = re.compile(r"(?<![^:])(gs://|/)([^/]+/)*")
 
 
 def read(where: str, flag: str, *, whole: bool) -> Foreign:
@@ -63,15 +66,27 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
     image_size=config["augment"]["size"],
     crop_ratio=config["evaluation"]["crop_ratio"],
     account=Account(matched=len(jax.tree.leaves(state)), ignored={}),
-    details={
-      "run": f"{named.workdir}@{step}",
-      "config": config,
-      "code_version": record["code_version"],
-      "digest": record["digest"],
-      "trained_by": "byol" if "target" in networks else "labels",
-      "trained_on": config["data"],
-    },
+    # It leaves this machine, whose paths are nobody's business.
+    details=without_paths(
+      {
+        "run": f"{named.workdir}@{step}",
+        "config": config,
+        "code_version": record["code_version"],
+        "digest": record["digest"],
+        "trained_by": "byol" if "target" in networks else "labels",
+        "trained_on": config["data"],
+      }
+    ),
   )
+
+
+def without_paths(value: Any) -> Any:
+  """A JSON value in whose texts only the last part of each path is left."""
+  if isinstance(value, Mapping):
+    return {name: without_paths(part) for name, part in value.items()}
+  if isinstance(value, list | tuple):
+    return [without_paths(part) for part in value]
+  return _PATH.sub("", value) if isinstance(value, str) else value
 
 
 def metrics(where: str, step: int | None) -> dict[str, float]:

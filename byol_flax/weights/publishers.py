@@ -1,7 +1,10 @@
 """Which names of a PyTorch file are those of the encoder.
 
 Everybody puts another prefix before the names of the encoder. Here it is found
-from the names themselves, by a rule that covers these, whose sources were read:
+from the names themselves, by a rule that covers these. The sources of
+mmpretrain, mmselfsup, lightly, lightning-bolts, vissl and transformers were
+read; the others' names are from their documentation and from what people report
+of their files:
 
   conv1.…, fc.…                      pytorch/vision, facebookresearch/dino
   module.…                           any nn.DataParallel
