@@ -35,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
       f"--format={options.format} holds an encoder only; --state goes with "
       f"--format={' and --format='.join(exporting.WHOLE)}."
     )
-  if file := opening.file_of(where):
+  file = opening.file_of(where)
+  if file:
     found, metrics = opening.open_weights(file), {}
   else:
     found = own_runs.read(where, "--encoder", whole=options.state)
@@ -52,5 +53,6 @@ def run(options: argparse.Namespace) -> int:
       **found.details,
     },
     tell=functools.partial(print, flush=True),
+    source=file or "",
   )
   return 0

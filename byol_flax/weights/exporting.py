@@ -29,6 +29,7 @@ def run(
   whole: bool,
   about: Mapping[str, Any],
   tell: Callable[[str], None],
+  source: str = "",
 ) -> None:
   """Writes a folder in one format.
 
@@ -40,12 +41,13 @@ def run(
     whole: whether heads, target network, momentum and step are wanted too.
     about: what a model card tells, see `model_card.render`.
     tell: is given the lines of the proof.
+    source: the weight file that is exported, if it is one.
 
   Raises:
     UsageError: the format cannot hold these weights, the proof fails, or `out`
       holds something else.
   """
-  new_folder.check(out)
+  new_folder.check(out, source)
   if not whole:
     found = encoder_alone(found)
   record: dict[str, Any] = {
@@ -53,7 +55,7 @@ def run(
     "holds": "state" if whole else "encoder",
     "step": found.step,
   }
-  with new_folder.written(out, record) as new:
+  with new_folder.written(out, record, source) as new:
     _write(found, new, form, whole, about)
     if form != "jax":
       file = opening.file_of(new)

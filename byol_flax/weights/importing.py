@@ -35,7 +35,7 @@ def run(where: str, out: str, tell: Callable[[str], None]) -> None:
       f"There is no weight file {where}; expected one, or a folder that holds "
       "one. A run's workdir needs no import: --encoder and --init take it."
     )
-  new_folder.check(out)
+  new_folder.check(out, file)
   found = opening.open_weights(file)
   sha256 = opening.sha256(file)
   for line in describe(found, file, sha256):
@@ -62,7 +62,7 @@ def run(where: str, out: str, tell: Callable[[str], None]) -> None:
       **whole.details["imported_from"],
       "features": [dataclasses.asdict(x) for x in compared],
     }
-    with new_folder.written(out, record) as new:
+    with new_folder.written(out, record, file) as new:
       path = os.path.join(new, npz.FILE)
       npz.write(path, whole)
       count = proof.check_equal(npz.leaves(npz.read(path)), npz.leaves(found))

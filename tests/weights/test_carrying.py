@@ -15,6 +15,7 @@ from byol_flax.weights import (
   artifact,
   exporting,
   importing,
+  new_folder,
   npz,
   opening,
   proof,
@@ -121,6 +122,78 @@ def test_a_folder_of_somebody_else_is_left_alone(whole, tmp_path):
   with pytest.raises(UsageError, match="is no export of byol"):
     import_weights.run(options)
   assert (tmp_path / "holiday.png").read_text() == "mine"
+
+
+def test_an_export_with_something_added_is_left_alone(whole, tmp_path):
+  out = tmp_path / "out"
+  export(whole, out, "npz")
+  export(whole, out, "safetensors")  # one without anything added is not
+  assert "weights.npz" not in os.listdir(out)
+  (out / "notes.md").write_text("mine")
+  with pytest.raises(UsageError, match="which no export wrote"):
+    export(whole, out, "npz")
+  assert (out / "notes.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("given", ["", "."])
+def test_the_current_folder_is_left_alone(given, whole, tmp_path, monkeypatch):
+  export(whole, tmp_path / "out", "npz")
+  monkeypatch.chdir(tmp_path / "out")
+  before = os.listdir()
+  with pytest.raises(UsageError, match=r"--out is empty|runs in that folder"):
+    export(whole, given, "safetensors")
+  assert os.listdir() == before
+
+
+def test_weights_are_not_replaced_by_what_is_made_of_them(whole, tmp_path):
+  export(whole, tmp_path / "out", "npz", state=True)
+  os.symlink(tmp_path / "out", tmp_path / "link")
+  for verb, where, more in (
+    (import_weights, ["import", f"{tmp_path}/out"], []),
+    (export_weights, ["export", f"--encoder={tmp_path}/out"], ["--format=npz"]),
+  ):
+    options = options_of(*where, *more, f"--out={tmp_path}/link")
+    with pytest.raises(UsageError, match="weights are read from there"):
+      verb.run(options)
+  found = opening.open_weights(opening.file_of(str(tmp_path / "out")))
+  assert_same(found, whole)
+
+
+def test_a_bucket_is_refused(whole):
+  with pytest.raises(UsageError, match="folders of this machine"):
+    export(whole, "gs://bucket/out", "npz")
+
+
+def test_an_export_through_a_link_keeps_the_link(whole, tmp_path):
+  export(whole, tmp_path / "out", "npz")
+  os.symlink("out", tmp_path / "link")
+  export(whole, tmp_path / "link", "safetensors")
+  assert sorted(os.listdir(tmp_path)) == ["link", "out"]
+  assert os.readlink(tmp_path / "link") == "out"
+  assert "model.safetensors" in os.listdir(tmp_path / "out")
+
+
+def test_what_a_killed_export_left_is_tidied_up(whole, tmp_path):
+  out = tmp_path / "out"
+  export(whole, out, "npz")
+  expected = sorted(os.listdir(out))
+  # As after a kill between the two renames.
+  os.rename(out, f"{out}.byol-old")
+  os.mkdir(f"{out}.byol-new")
+  (tmp_path / "out.byol-new" / "weights.npz").write_text("half")
+  with pytest.raises(KeyboardInterrupt), new_folder.written(str(out), {}):
+    raise KeyboardInterrupt
+  assert os.listdir(tmp_path) == ["out"]
+  assert sorted(os.listdir(out)) == expected
+
+
+def test_two_exports_to_one_place_do_not_meet(tmp_path):
+  out = str(tmp_path / "out")
+  refused = pytest.raises(UsageError, match=r"another command \(process")
+  with new_folder.written(out, {}), refused, new_folder.written(out, {}):
+    pass
+  assert os.listdir(tmp_path) == ["out"]
+  assert os.listdir(out) == [new_folder.MARK]
 
 
 REFUSED = {
