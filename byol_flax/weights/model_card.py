@@ -75,6 +75,10 @@ def render(
     ),
     "",
     *usage.format(size=size, classes=classes).splitlines(),
+    "",
+    "The processor antialiases what it shrinks; `byol features` and `byol "
+    "evaluate` do not, so that their features of a photograph differ from "
+    "these by some percent of the largest.",
   ]
   if foreign.step is not None:
     lines += ["", f"Updates of the training: {foreign.step:,}."]

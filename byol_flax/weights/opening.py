@@ -66,7 +66,7 @@ def _reader(path: str) -> Callable[[str], Foreign]:
     return deepmind.read
   raise WeightsError(
     "It is no weight file of a known format; expected a checkpoint of the "
-    "authors (.pkl), PyTorch.s (.pth), .safetensors, or what `byol import` "
+    "authors (.pkl) or of PyTorch (.pth), .safetensors, or what `byol import` "
     "and `byol export` write."
   )
 

@@ -109,7 +109,7 @@ def _torch_file(found: Foreign, file: str) -> tuple[str, Features]:
   taken = {name: given[name] for name in wanted if name in given}
   lacking = network.load_state_dict(taken, strict=False).missing_keys
   assert set(lacking) <= counts, lacking  # our own reader found all of them
-  return f"torch {torch.__version__}, which read the file itself", _of_pixels(
+  return f"torch {torch.__version__} (which read the file itself)", _of_pixels(
     torch, network.float().eval()
   )
 

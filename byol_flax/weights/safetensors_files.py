@@ -5,6 +5,7 @@ library checks the header: its length, overlaps, gaps and sizes.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -91,3 +92,7 @@ def write(
     # Hugging Face refuses files that do not name a framework.
     metadata={"format": "pt", **metadata},
   )
+  # Their library makes a file that nobody else can read.
+  mask = os.umask(0o077)
+  os.umask(mask)
+  os.chmod(path, 0o666 & ~mask)

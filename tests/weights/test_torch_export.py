@@ -12,6 +12,7 @@ from byol_flax.weights import (
   arrays,
   huggingface,
   model_card,
+  safetensors_files,
   torch_export,
   torch_weights,
 )
@@ -221,6 +222,15 @@ def test_what_others_cannot_compute_is_said(tmp_path, options, said):
   assert "torchvision.models" not in readme
 
 
+def test_others_may_read_an_export_as_the_umask_says(tmp_path):
+  mask = os.umask(0o022)
+  try:
+    safetensors_files.write(str(tmp_path / "x"), {"x": np.zeros(1)}, {})
+  finally:
+    os.umask(mask)
+  assert os.stat(tmp_path / "x").st_mode & 0o777 == 0o644
+
+
 def test_weights_that_are_not_finite_leave_nothing(tmp_path):
   named = torch_made.state_dict()
   named["bn1.bias"] = named["bn1.bias"] * np.nan
@@ -289,6 +299,7 @@ def test_the_model_card_tells_the_run():
   for part in ('"dataset": "imagenet"', '"seed": 0', '"digest": "abc"'):
     assert part in text
   assert "not stated" not in text
+  assert "The processor antialiases what it shrinks" in text
   bare = model_card.render(torch_made.encoder_weights(), {}, classes=5)
   assert "licence of these weights is not stated" in bare
   assert "pipeline_tag: image-classification" in bare
