@@ -42,6 +42,18 @@ class Stored:
     return Stored(shape, self.dtype, lambda: self.load().reshape(shape))
 
 
+_LONGEST_NAME = 500
+
+
+def check_name(name: str) -> None:
+  """Raises WeightsError if an array's name is fit for no message."""
+  if len(name) > _LONGEST_NAME or not name.isprintable():
+    raise WeightsError(
+      f"It has an array whose name is no plain text of at most {_LONGEST_NAME} "
+      f"characters: {name[:50]!a}."
+    )
+
+
 # Nested dicts with names as keys and `Stored` as leaves.
 Tree = Mapping[str, Any]
 

@@ -46,7 +46,7 @@ def write(
       "with --format=safetensors, which ships a PyTorch module that can."
     )
   named = torch_export.encoder_arrays(foreign, "huggingface")
-  config = _config(foreign)
+  config = config_of(foreign)
   if classifier is not None:
     kernel, bias = classifier
     named = {f"resnet.{name}": array for name, array in named.items()}
@@ -83,7 +83,7 @@ def why_not(foreign: Foreign) -> str | None:
   return None
 
 
-def _config(foreign: Foreign) -> dict[str, Any]:
+def config_of(foreign: Foreign) -> dict[str, Any]:
   """config.json of a `ResNetModel`."""
   architecture: resnet.Architecture = torch_export.architecture_of(foreign)
   return {

@@ -17,9 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_flax.models import pixels
-from byol_flax.weights import artifact, torch_export, torch_files
+from byol_flax.weights import (
+  artifact,
+  huggingface,
+  torch_export,
+  torch_files,
+  torch_names,
+)
+from byol_flax.weights.errors import WeightsError
 from byol_flax.weights.foreign import Foreign
 from byol_flax.weights.proof import Features
+
+# Since this version, PyTorch's `weights_only` keeps its word (CVE-2025-32434).
+_SAFE = (2, 6)
 
 # Names of packages -> () -> the program's name with version, and its function.
 Sides = Mapping[str, Callable[[], tuple[str, Features]]]
@@ -48,14 +58,14 @@ def of_export(found: Foreign, form: str, folder: str) -> Sides:
 
 
 def of_file(found: Foreign, file: str) -> Sides:
-  """Programs that can compute what a file of another program holds."""
-  folder = os.path.dirname(file)
-  if found.format == "huggingface":
-    if os.path.isfile(os.path.join(folder, "config.json")):
-      transformers = functools.partial(_transformers, found, folder)
-      return {"transformers and torch": transformers}
-    return {}
-  if found.format == "torchvision":
+  """Programs that can compute what a file of another program holds.
+
+  They are given its arrays and nothing else: a config or code beside them may
+  be anybody's.
+  """
+  if found.format == "huggingface" and huggingface.why_not(found) is None:
+    return {"transformers and torch": functools.partial(_resnet, found, file)}
+  if found.format in ("torchvision", "huggingface"):
     return {"torch": functools.partial(_torch_file, found, file)}
   return {}
 
@@ -94,37 +104,84 @@ def _torchvision(found: Foreign, folder: str) -> tuple[str, Features]:
 
 
 def _torch_file(found: Foreign, file: str) -> tuple[str, Features]:
-  """The file as PyTorch itself reads it, in our PyTorch module."""
+  """A file in our PyTorch module, which is named as torchvision's are."""
   torch = importlib.import_module("torch")
   torch_resnet = importlib.import_module("byol_flax.weights.torch_resnet")
   network = torch_resnet.Encoder(**torch_export.module_config(found))
-  prefix = found.details["prefix"]
-  given = {
-    name.removeprefix(prefix): tensor
-    for name, tensor in _tensors(torch, file).items()
-    if name.startswith(prefix)
-  }
-  wanted = network.state_dict()
-  counts = {name for name in wanted if name.endswith("num_batches_tracked")}
-  taken = {name: given[name] for name in wanted if name in given}
-  lacking = network.load_state_dict(taken, strict=False).missing_keys
-  assert set(lacking) <= counts, lacking  # our own reader found all of them
-  return f"torch {torch.__version__} (which read the file itself)", _of_pixels(
-    torch, network.float().eval()
+  how = _fill(torch, network, found, file, "torchvision")
+  return f"torch {torch.__version__} ({how})", _of_pixels(torch, network)
+
+
+def _resnet(found: Foreign, file: str) -> tuple[str, Features]:
+  """A file in the network of transformers that has its shapes.
+
+  The folder's config is not given to transformers, which would do more with it
+  than to build a network, such as to look for kernels on the network.
+  """
+  torch = importlib.import_module("torch")
+  transformers = importlib.import_module("transformers")
+  config = transformers.ResNetConfig.from_dict(huggingface.config_of(found))
+  network = transformers.ResNetModel(config)
+  how = _fill(torch, network, found, file, "huggingface")
+  return f"transformers {transformers.__version__} ({how})", _of_floats(
+    torch, found, _pooled(network)
   )
 
 
 def _transformers(found: Foreign, folder: str) -> tuple[str, Features]:
+  """An export, loaded as its users will load it."""
   torch = importlib.import_module("torch")
   transformers = importlib.import_module("transformers")
-  network = transformers.ResNetModel.from_pretrained(folder).eval()
-
-  def pooled(x: Any) -> Any:
-    return network(x).pooler_output.flatten(1)
-
-  return f"transformers {transformers.__version__}", _of_floats(
-    torch, found, pooled
+  network = transformers.ResNetModel.from_pretrained(
+    folder, local_files_only=True
   )
+  return f"transformers {transformers.__version__}", _of_floats(
+    torch, found, _pooled(network.eval())
+  )
+
+
+def _pooled(network: Any) -> Callable[[Any], Any]:
+  return lambda x: network(x).pooler_output.flatten(1)
+
+
+def _fill(
+  torch: ModuleType, network: Any, found: Foreign, file: str, naming: str
+) -> str:
+  """Loads a file into a PyTorch network; returns who has read the file.
+
+  PyTorch reads it itself, so that our reader is proven too. But it refuses
+  settings of many libraries beside the weights; then it is given our arrays.
+  """
+  try:
+    tensors = _tensors(torch, file)
+  # Whatever PyTorch makes of a file that was not written for this version.
+  except Exception:
+    named = torch_export.encoder_arrays(found, naming)
+    given = {name: torch.from_numpy(array) for name, array in named.items()}
+    how = "which refuses the file and was given its arrays"
+  else:
+    given, how = _given(tensors, found, naming), "which read the file itself"
+  counts = {n for n in network.state_dict() if n.endswith("_batches_tracked")}
+  told = network.load_state_dict(given, strict=False)
+  if lacking := set(told.missing_keys) - counts:
+    raise WeightsError(
+      f"PyTorch finds no {sorted(lacking)[0]} in it, and byol does."
+    )
+  network.float().eval()
+  return how
+
+
+def _given(
+  tensors: Mapping[str, Any], found: Foreign, naming: str
+) -> dict[str, Any]:
+  """The encoder's tensors among those of a file, in another naming."""
+  prefix, theirs = found.details["prefix"], found.details["naming"]
+  given = {}
+  for place, _ in torch_names.places(found.encoder):
+    name = prefix + torch_names.name_of(place, theirs)
+    if name in tensors:
+      given[torch_names.name_of(place, naming)] = tensors[name]
+  return given
 
 
 def _of_pixels(torch: ModuleType, network: Any) -> Features:
@@ -153,21 +210,16 @@ def _of_floats(torch: ModuleType, found: Foreign, network: Any) -> Features:
 
 def _tensors(torch: ModuleType, file: str) -> dict[str, Any]:
   """All tensors of a file by their whole names."""
-  if torch_files.is_one(file):
-    found: dict[str, Any] = {}
-    _collect(torch, torch.load(file, "cpu", weights_only=True), "", found)
-    return found
-  load_file = importlib.import_module("safetensors.torch").load_file
-  tensors: dict[str, Any] = load_file(file)
-  return tensors
-
-
-def _collect(
-  torch: ModuleType, tree: Any, prefix: str, found: dict[str, Any]
-) -> None:
-  """Adds the tensors of nested dicts to `found`."""
-  for name, value in tree.items():
-    if isinstance(value, torch.Tensor):
-      found[f"{prefix}{name}"] = value
-    elif isinstance(value, dict):
-      _collect(torch, value, f"{prefix}{name}.", found)
+  if not torch_files.is_one(file):
+    load_file = importlib.import_module("safetensors.torch").load_file
+    tensors: dict[str, Any] = load_file(file)
+    return tensors
+  major, minor = torch.__version__.split(".")[:2]
+  if (int(major), int(minor)) < _SAFE:
+    raise RuntimeError("this version could be made to run what is in a file")
+  held = torch.load(file, "cpu", weights_only=True)
+  return {
+    name: tensor
+    for found in torch_files.named(held, torch.Tensor).values()
+    for name, tensor in found.items()
+  }

@@ -2,18 +2,21 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from byol_flax.weights import torch_archive, torch_pickle
-from byol_flax.weights.arrays import Stored
+from byol_flax.weights.arrays import Stored, check_name
 from byol_flax.weights.errors import WeightsError
+from byol_flax.weights.pickle_input import shown
 
 is_one = torch_archive.is_one
 
 # How deep arrays are looked for, and among how many objects. VISSL's lie six
 # deep.
 _DEEPEST = 12
-_MOST_OBJECTS = 1_000_000
+_MOST_OBJECTS = 100_000
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,31 +46,49 @@ def read(path: str) -> Contents:
     )
   arrays: dict[str, Stored] = {}
   others = {}
-  left = iter(range(_MOST_OBJECTS))
-  for key, value in held.items():
-    found = dict[str, Stored]()
-    for name, stored in _walk(str(key), value, _DEEPEST, left):
-      if name in found or name in arrays:
-        raise WeightsError(f"It has two arrays {name}.")
-      found[name] = stored
+  for key, found in named(held, Stored).items():
+    if repeated := found.keys() & arrays.keys():
+      raise WeightsError(f"It has two arrays {sorted(repeated)[0]}.")
     arrays |= found
     if not found:
-      others[str(key)] = f"It holds no arrays ({_kind(value)})."
+      others[shown(str(key))] = f"It holds no arrays ({_kind(held[key])})."
   return Contents(arrays, others)
 
 
+def named(held: Mapping[Any, Any], kind: type[_T]) -> dict[Any, dict[str, _T]]:
+  """The arrays in each value of a dict, by their whole names.
+
+  Args:
+    held: dicts and lists, one in another, and anything else.
+    kind: what an array is.
+
+  Raises:
+    WeightsError: there are too many objects, or two arrays of one name.
+  """
+  left = iter(range(_MOST_OBJECTS))
+  arrays: dict[Any, dict[str, _T]] = {}
+  for key, value in held.items():
+    found = arrays[key] = {}
+    for name, array in _walk(str(key), value, kind, _DEEPEST, left):
+      check_name(name)
+      if name in found:
+        raise WeightsError(f"It has two arrays {name}.")
+      found[name] = array
+  return arrays
+
+
 def _walk(
-  name: str, value: Any, depth: int, left: Iterator[int]
-) -> Iterator[tuple[str, Stored]]:
+  name: str, value: Any, kind: type[_T], depth: int, left: Iterator[int]
+) -> Iterator[tuple[str, _T]]:
   """Yields (name, array) for all arrays in a value, as deep as `depth`."""
   if next(left, None) is None:
-    raise WeightsError(f"It holds more than {_MOST_OBJECTS} objects.")
-  if isinstance(value, Stored):
+    raise WeightsError(f"It holds more than {_MOST_OBJECTS:,} objects.")
+  if isinstance(value, kind):
     yield name, value
   elif depth and isinstance(value, dict | list | tuple):
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, part in items:
-      yield from _walk(f"{name}.{key}", part, depth - 1, left)
+      yield from _walk(f"{name}.{key}", part, kind, depth - 1, left)
 
 
 def _kind(value: Any) -> str:
