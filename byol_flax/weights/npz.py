@@ -6,19 +6,19 @@ begins with online/params, online/batch_stats, the same of target, or momentum.
 The entry card.json says what no array tells, and where the weights came from.
 """
 
+import io
 import json
-import struct
+import math
 import tokenize
 import zipfile
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from byol_flax import bounds
 from byol_flax.bounds import Bound, OneOf, Real, Whole
 from byol_flax.runs.version import code_version
-from byol_flax.weights import arrays, fitting, structure
+from byol_flax.weights import arrays, fitting, stored_zip, structure
 from byol_flax.weights.errors import WeightsError
 from byol_flax.weights.foreign import Account, Foreign
 
@@ -28,16 +28,8 @@ _CARD = "card.json"
 _VERSION = 1
 _MOST_OF_CARD = 2**20  # bytes
 _NETWORKS = ("online", "target")
-# What zipfile raises on damaged files, and NumPy on headers, which it parses as
-# Python's literals.
-_DAMAGE = (
-  zipfile.BadZipFile,
-  OSError,
-  EOFError,
-  RuntimeError,
-  ValueError,
-  struct.error,
-)
+_MOST_OF_HEADER = 2**16  # bytes
+# What NumPy raises on headers, which it parses as Python's literals.
 _NO_HEADER = (
   ValueError,
   TypeError,
@@ -45,6 +37,7 @@ _NO_HEADER = (
   EOFError,
   SyntaxError,
   RecursionError,
+  MemoryError,
   tokenize.TokenError,
 )
 # What the card says of a network, and what that may be.
@@ -95,18 +88,13 @@ def read(path: str) -> Foreign:
   Raises:
     WeightsError: it is damaged, or another program's.
   """
-  try:
-    with zipfile.ZipFile(path) as file:
-      entries = {info.filename: info for info in file.infolist()}
-      card = _card(file, entries.pop(_CARD, None))
-      stored = {
-        name.removesuffix(".npy"): _entry(path, file, info)
-        for name, info in entries.items()
-      }
-  except WeightsError:
-    raise
-  except _DAMAGE as error:
-    raise WeightsError(f"It is a damaged .npz file ({error}).") from None
+  with open(path, "rb") as file:
+    entries = stored_zip.entries(file)
+    card = _card(file, entries.pop(_CARD, None))
+    stored = {
+      name.removesuffix(".npy"): _array(path, file, entry)
+      for name, entry in entries.items()
+    }
   tree = arrays.nested(stored)
   networks = {name: tree[name] for name in _NETWORKS if name in tree}
   if set(tree) - {*_NETWORKS, "momentum"} or "online" not in networks:
@@ -138,18 +126,15 @@ def read(path: str) -> Foreign:
   return found
 
 
-def _card(
-  file: zipfile.ZipFile, info: zipfile.ZipInfo | None
-) -> dict[str, Any]:
+def _card(file: BinaryIO, entry: stored_zip.Entry | None) -> dict[str, Any]:
   """The entry that says what the arrays do not."""
-  if info is None:
+  if entry is None:
     raise WeightsError(
       f"It has no {_CARD}, so it was not written by `byol`; other .npz files "
       "do not tell which network they belong to."
     )
   try:
-    with file.open(info) as entry:
-      card = json.loads(entry.read(_MOST_OF_CARD))
+    card = json.loads(stored_zip.content(file, entry, _MOST_OF_CARD))
     if card["version"] != _VERSION:
       raise ValueError("a newer version of byol wrote it")
     for name, bound in _SETTINGS.items():
@@ -158,50 +143,37 @@ def _card(
       raise ValueError("its details are no object")
     if card["step"] is not None:
       bounds.check("step", card["step"], Whole(0))
-  except (ValueError, KeyError, TypeError) as error:
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise WeightsError(f"Its {_CARD} cannot be read ({error}).") from None
   return dict(card)
 
 
-def _entry(
-  path: str, file: zipfile.ZipFile, info: zipfile.ZipInfo
-) -> arrays.Stored:
+def _array(path: str, file: BinaryIO, entry: stored_zip.Entry) -> arrays.Stored:
   """An array of the file, of which only the header is read."""
-  if not info.filename.endswith(".npy"):
-    raise WeightsError(f"It has an entry {info.filename!r}, which is no array.")
-  if info.compress_type != zipfile.ZIP_STORED:
-    raise WeightsError(f"Its entry {info.filename} is compressed.")
-  with file.open(info) as entry:
-    shape, dtype, begin = _header(entry, info.filename)
-  size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-  if begin + size != info.file_size:
+  if not entry.name.endswith(".npy"):
+    raise WeightsError(f"It has an entry {entry.name!r}, which is no array.")
+  file.seek(entry.begin)
+  head = io.BytesIO(file.read(min(entry.size, _MOST_OF_HEADER)))
+  shape, dtype, begin = _header(head, entry.name)
+  size = math.prod(shape) * dtype.itemsize
+  if begin + size != entry.size or min(shape, default=0) < 0:
     raise WeightsError(
-      f"Its entry {info.filename} has {info.file_size:,} bytes; expected "
+      f"Its entry {entry.name} has {entry.size:,} bytes; expected "
       f"{begin + size:,} of an array {list(shape)} of {dtype}."
     )
 
   def load() -> np.ndarray:
     array = np.empty(shape, dtype)
-    try:
-      with zipfile.ZipFile(path) as file, file.open(info) as entry:
-        entry.read(begin)
-        for part in _parts(array):
-          piece = entry.read(len(part))
-          if len(piece) != len(part):
-            raise EOFError("it ends too early")
-          part[:] = piece
-        entry.read(1)  # only the end of an entry has its checksum checked
-    except _DAMAGE as error:
-      raise WeightsError(
-        f"Its entry {info.filename} is damaged ({error})."
-      ) from None
+    memory = array.reshape(-1).view(np.uint8).data
+    with open(path, "rb") as file:
+      stored_zip.fill(memory, file, entry, skipped=begin)
     return array
 
   return arrays.Stored(shape, dtype, load)
 
 
 def _header(
-  entry: Any, name: str
+  entry: BinaryIO, name: str
 ) -> tuple[tuple[int, ...], np.dtype[Any], int]:
   """Shape and type of an array in NumPy's format, and where it begins."""
   read_header = {
@@ -219,10 +191,3 @@ def _header(
       "expected numbers by rows."
     )
   return shape, dtype, entry.tell()
-
-
-def _parts(array: np.ndarray) -> Iterator[memoryview]:
-  """The bytes of an array, in pieces that a file gives at once."""
-  whole, step = array.reshape(-1).view(np.uint8).data, 2**20
-  for begin in range(0, len(whole), step):
-    yield whole[begin : begin + step]

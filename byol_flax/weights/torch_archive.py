@@ -7,14 +7,10 @@ storages) and then the storages, each after its size.
 """
 
 import io
-import os
 import pickle
-import posixpath
-import struct
-import zipfile
 from typing import Any, BinaryIO, Final
 
-from byol_flax.weights import pickle_machine, torch_pickle
+from byol_flax.weights import pickle_machine, stored_zip, torch_pickle
 from byol_flax.weights.errors import WeightsError
 from byol_flax.weights.pickle_input import shown
 from byol_flax.weights.torch_pickle import Storage
@@ -23,10 +19,6 @@ _MAGIC: Final = 0x1950A86A20F9469CFC6C
 _VERSION: Final = 1001
 # How a file of the older kind begins.
 _ROW: Final = pickle.dumps(_MAGIC, protocol=2)
-_ZIP: Final = b"PK\x03\x04"
-_LOCAL: Final = struct.Struct(
-  "<4s22xHH"
-)  # signature, lengths of name and extra
 _OTHER_ORDER: Final = (
   "It was saved on a machine with another order of bytes; expected "
   "little-endian numbers."
@@ -37,18 +29,20 @@ _MOST_OF_PICKLE: Final = 64 << 20  # bytes
 def is_one(path: str) -> bool:
   """Whether `torch.save` has written a file, as its beginning tells."""
   with open(path, "rb") as file:
-    head = file.read(max(len(_ROW), _LOCAL.size + 256))
+    head = file.read(max(len(_ROW), stored_zip.LOCAL.size + 256))
     if head.startswith(_ROW):
       return True
-    if not head.startswith(_ZIP) or len(head) < _LOCAL.size:
+    if (
+      not head.startswith(stored_zip.BEGINNING)
+      or len(head) < stored_zip.LOCAL.size
+    ):
       return False
-    _, length, _ = _LOCAL.unpack_from(head)
-    if head[_LOCAL.size :][:length].endswith(b"/data.pkl"):
+    _, length, _ = stored_zip.LOCAL.unpack_from(head)
+    if head[stored_zip.LOCAL.size :][:length].endswith(b"/data.pkl"):
       return True
     try:
-      with zipfile.ZipFile(file) as archive:
-        return any(n.endswith("/data.pkl") for n in archive.namelist())
-    except _DAMAGE:
+      return any(n.endswith("/data.pkl") for n in stored_zip.entries(file))
+    except WeightsError:
       return False
 
 
@@ -59,48 +53,32 @@ def content(path: str) -> Any:
     WeightsError: it is damaged, or needs code to be read.
   """
   with open(path, "rb") as file:
-    if file.read(4) == _ZIP:
+    if file.read(4) == stored_zip.BEGINNING:
       return _of_zip(path, file)
     file.seek(0)
     return _of_row(path, file)
 
 
-# What the zipfile module raises on a damaged archive.
-_DAMAGE: Final = (
-  zipfile.BadZipFile,
-  NotImplementedError,
-  RuntimeError,
-  ValueError,
-  EOFError,
-  OverflowError,
-  struct.error,
-)
-
-
 def _of_zip(path: str, file: BinaryIO) -> Any:
-  try:
-    with zipfile.ZipFile(file) as archive:
-      entries = _entries(archive.infolist(), os.path.getsize(path))
-      pickled = [n for n in entries if n.count("/") == 1]
-      pickled = [n for n in pickled if n.endswith("/data.pkl")]
-      if len(pickled) != 1:
-        raise WeightsError(
-          f"It has {len(pickled)} entries NAME/data.pkl; expected one."
-        )
-      folder = pickled[0].removesuffix("data.pkl")
-      if f"{folder}constants.pkl" in entries:
-        raise WeightsError(
-          "It is a TorchScript archive, which holds a program; expected a "
-          "state dict, as torch.save(model.state_dict(), FILE) writes it."
-        )
-  except WeightsError:
-    raise
-  except _DAMAGE as error:
-    raise WeightsError(f"It is a damaged zip archive ({error}).") from None
+  entries = stored_zip.entries(file)
+  pickled = [n for n in entries if n.count("/") == 1]
+  pickled = [n for n in pickled if n.endswith("/data.pkl")]
+  if len(pickled) != 1:
+    raise WeightsError(
+      f"It has {len(pickled)} entries NAME/data.pkl; expected one."
+    )
+  folder = pickled[0].removesuffix("data.pkl")
+  if f"{folder}constants.pkl" in entries:
+    raise WeightsError(
+      "It is a TorchScript archive, which holds a program; expected a state "
+      "dict, as torch.save(model.state_dict(), FILE) writes it."
+    )
   order = entries.get(f"{folder}byteorder")
-  if order and _bytes(file, order) != b"little":
+  if order and stored_zip.content(file, order, 16) != b"little":
     raise WeightsError(_OTHER_ORDER)
-  program = io.BytesIO(_bytes(file, entries[pickled[0]]))
+  program = io.BytesIO(
+    stored_zip.content(file, entries[pickled[0]], _MOST_OF_PICKLE)
+  )
 
   def persistent(identity: Any) -> Storage:
     match identity:
@@ -111,65 +89,16 @@ def _of_zip(path: str, file: BinaryIO) -> Any:
     name = f"{folder}data/{key}"
     if name not in entries:
       raise WeightsError(f"It lacks the entry {shown(name)} with a storage.")
-    if entries[name].file_size != size * dtype.itemsize:
+    if entries[name].size != size * dtype.itemsize:
       raise WeightsError(
-        f"Its entry {shown(name)} has {entries[name].file_size:,} bytes; a "
+        f"Its entry {shown(name)} has {entries[name].size:,} bytes; a "
         f"storage of {size:,} numbers of type {dtype} was announced."
       )
-    return Storage(path, dtype, size, _beginning(file, entries[name]))
+    return Storage(path, dtype, size, entries[name].begin)
 
   return pickle_machine.load(
     program, admitted=torch_pickle.admitted(), persistent=persistent
   )
-
-
-def _entries(
-  infos: list[zipfile.ZipInfo], size: int
-) -> dict[str, zipfile.ZipInfo]:
-  """The entries of an archive of `size` bytes by name, all harmless."""
-  entries: dict[str, zipfile.ZipInfo] = {}
-  for info in infos:
-    name = info.orig_filename
-    if name.startswith("/") or "\\" in name or posixpath.normpath(name) != name:
-      raise WeightsError(
-        f"It has an entry {shown(name)!r}, whose name leads out of the archive."
-      )
-    if name in entries:
-      raise WeightsError(f"It has two entries {shown(name)}.")
-    # So that no entry is larger than the file itself.
-    if info.compress_type != zipfile.ZIP_STORED or (
-      info.file_size != info.compress_size
-    ):
-      raise WeightsError(
-        f"Its entry {shown(name)} is compressed; torch.save does not do that."
-      )
-    if not 0 <= info.header_offset < size:
-      raise WeightsError(f"Its entry {shown(name)} begins outside of the file.")
-    entries[name] = info
-  return entries
-
-
-def _bytes(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
-  """A short entry. Its CRC is not looked at, as PyTorch may leave it out."""
-  if info.file_size > _MOST_OF_PICKLE:
-    raise WeightsError(
-      f"Its {shown(info.filename)} has {info.file_size:,} bytes; expected at "
-      f"most {_MOST_OF_PICKLE:,}."
-    )
-  file.seek(_beginning(file, info))
-  return file.read(info.file_size)
-
-
-def _beginning(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-  """Where the bytes of an entry begin, which its own header tells."""
-  file.seek(info.header_offset)
-  header = file.read(_LOCAL.size)
-  if len(header) == _LOCAL.size and header.startswith(_ZIP):
-    _, name, extra = _LOCAL.unpack(header)
-    begin = info.header_offset + _LOCAL.size + name + extra
-    if begin + info.file_size <= file.seek(0, io.SEEK_END):
-      return begin
-  raise WeightsError(f"Its entry {shown(info.filename)} is damaged.")
 
 
 def _of_row(path: str, file: BinaryIO) -> Any:

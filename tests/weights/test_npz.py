@@ -83,6 +83,12 @@ def header_of(shape, dtype="<f4"):
 
 
 STEM = "online/params/encoder/stem_conv/kernel.npy"
+
+
+def renamed(group):
+  return f"online/params/encoder/{group}_block0/conv0/kernel.npy"
+
+
 REFUSED = {
   "no card": (lambda entries: entries.pop("card.json"), "no card.json"),
   "a card that is no JSON": (
@@ -134,6 +140,24 @@ REFUSED = {
     ),
     "is no array",
   ),
+  "a header that Python cannot parse": (
+    lambda entries: entries.update({STEM: header_of("-" * 9000)}),
+    "is no array",
+  ),
+  "a group of many digits": (
+    lambda entries: entries.update({renamed("group9999999999"): entries[STEM]}),
+    "group9999999999_block0/conv0/kernel .* is left over",
+  ),
+  "a group of thousands of digits": (
+    lambda entries: entries.update(
+      {renamed("group" + "9" * 5000): entries[STEM]}
+    ),
+    "no plain text of at most 500",
+  ),
+  "a tree of thousands of levels": (
+    lambda entries: entries.update({renamed("a/" * 20_000): entries[STEM]}),
+    "no plain text of at most 500",
+  ),
   "text for an array": (
     lambda entries: entries.update({STEM: b"import os"}),
     "is no array",
@@ -172,7 +196,7 @@ def test_names_that_are_no_text_are_refused(file):
   changed[at + 46] = 0xB6
   with open(file, "wb") as raw:
     raw.write(changed)
-  with pytest.raises(WeightsError, match=r"damaged \.npz file"):
+  with pytest.raises(WeightsError, match=r"damaged zip archive"):
     opening.open_weights(file)
 
 
