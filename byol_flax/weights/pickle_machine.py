@@ -30,7 +30,8 @@ _NAMES: Final = {
 # Bounds. The largest published checkpoint needs 0.15 million opcodes.
 _MAX_OPCODES: Final = 1_000_000
 _MAX_MARKS: Final = 1_000
-_MAX_INTEGER: Final = 256  # bytes
+_MAX_INTEGER: Final = 32  # bytes; products of some can still be printed
+_MAX_DIGITS: Final = 80  # of a number that is a text
 
 
 def load(
@@ -187,6 +188,8 @@ class _Machine:
 
   def line_number(self, kind: Callable[[str], Any]) -> None:
     line = decoded(self.input.line().removesuffix(b"L"), "ascii")
+    if len(line) > _MAX_DIGITS:
+      raise WeightsError(f"It has a number of {len(line)} digits.")
     try:
       self.push(kind(line))
     except ValueError:

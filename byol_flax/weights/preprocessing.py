@@ -8,6 +8,7 @@ from typing import Any, Self
 from byol_flax import bounds
 from byol_flax.models import pixels
 from byol_flax.weights.errors import WeightsError
+from byol_flax.weights.pickle_input import shown
 
 # The key under which an export says this of itself, in the metadata of its
 # .safetensors file.
@@ -77,7 +78,8 @@ class Description:
     for name, limit in limits.items():
       if not limit.fits(values[name]):
         raise WeightsError(
-          f"Its description says {name}={values[name]!r}; expected {limit}."
+          f"Its description says {name}={shown(repr(values[name]))}; "
+          f"expected {limit}."
         )
     return cls(**values)
 
@@ -120,7 +122,7 @@ def of_huggingface(
     # Of what equals its default, transformers writes nothing.
     if (given := {**_DEFAULTS, **config}.get(name)) != value:
       raise WeightsError(
-        f"Its config.json says {name}={given!r}; expected {value!r}."
+        f"Its config.json says {name}={shown(repr(given))}; expected {value!r}."
       )
   if processor is None:
     return Description()
@@ -135,17 +137,17 @@ def _scaling(processor: Mapping[str, Any]) -> str:
   unit, imagenet = (
     Description(input_scaling=how).normalisation for how in ("unit", "imagenet")
   )
-  mean = processor.get("image_mean", imagenet[0])
-  std = processor.get("image_std", imagenet[1])
+  mean = processor.get("image_mean", list(imagenet[0]))
+  std = processor.get("image_std", list(imagenet[1]))
   if not processor.get("do_normalize", True):
-    mean, std = unit
+    mean, std = map(list, unit)
   for how, known in (("unit", unit), ("imagenet", imagenet)):
-    if (list(mean), list(std)) == (list(known[0]), list(known[1])):
+    if [mean, std] == [list(known[0]), list(known[1])]:
       return how
   raise WeightsError(
-    f"Its preprocessor_config.json normalises by mean {mean} and deviation "
-    f"{std}; expected ImageNet's, {list(imagenet[0])} and {list(imagenet[1])}, "
-    "or none."
+    f"Its preprocessor_config.json normalises by mean {shown(repr(mean))} and "
+    f"deviation {shown(repr(std))}; expected ImageNet's, {list(imagenet[0])} "
+    f"and {list(imagenet[1])}, or none."
   )
 
 

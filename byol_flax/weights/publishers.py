@@ -46,6 +46,7 @@ _MARKS = {
 }
 # Words of a prefix that tell the target network, and the online one.
 _TARGET = {"target", "momentum", "teacher", "ema", "k", "key", "averaged"}
+_MOST = 16  # encoders in a file, of which one is meant
 _ONLINE = {"online", "student", "q", "query"}
 # What else stands beside the layers of a network, or of a training: the words
 # of its name, and what it is.
@@ -88,13 +89,17 @@ def find(names: Iterable[str]) -> Found:
   """
   names = list(names)
   candidates = _candidates(names)
+  if len(candidates) > _MOST:
+    raise WeightsError(f"It holds {len(candidates):,} encoders.")
   naming, prefix = _chosen(candidates, names)
   places: dict[torch_names.Place, str] = {}
   ignored: dict[str, str] = {}
   left_over = []
-  others = [p for _, p in candidates if p != prefix and p.startswith(prefix)]
+  others = tuple(
+    p for _, p in candidates if p != prefix and p.startswith(prefix)
+  )
   for name in names:
-    inside = name.startswith(prefix) and not name.startswith(tuple(others))
+    inside = name.startswith(prefix) and not name.startswith(others)
     beginning = _beginning(name, prefix)
     if inside and (
       place := torch_names.place_of(name.removeprefix(prefix), naming)

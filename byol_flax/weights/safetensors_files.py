@@ -14,7 +14,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from byol_flax.weights.arrays import Stored
+from byol_flax.weights.arrays import Stored, check_name
 from byol_flax.weights.errors import WeightsError
 
 _DTYPES = {
@@ -32,6 +32,7 @@ _DTYPES = {
   "U8": np.uint8,
   "BOOL": np.bool_,
 }
+_MOST_NAMES = 100_000
 
 
 def read(path: str) -> tuple[dict[str, Stored], dict[str, str]]:
@@ -43,7 +44,11 @@ def read(path: str) -> tuple[dict[str, Stored], dict[str, str]]:
   found = {}
   with _opened(path) as file:
     metadata = dict(file.metadata() or {})
-    for name in file.keys():  # noqa: SIM118, it is no dict
+    names = file.keys()
+    if len(names) > _MOST_NAMES:
+      raise WeightsError(f"It holds {len(names):,} arrays, as no network does.")
+    for name in names:
+      check_name(name)
       part = file.get_slice(name)
       dtype = part.get_dtype()
       if dtype not in _DTYPES:

@@ -8,7 +8,9 @@ from byol_flax.models import resnet
 from byol_flax.weights import arrays
 from byol_flax.weights.errors import WeightsError
 
-_BLOCK = re.compile(r"group(\d+)_block(\d+)")
+# Numbers of few digits: a list is made as long as they say.
+_BLOCK = re.compile(r"group(\d{1,3})_block(\d{1,3})", re.ASCII)
+_MOST_BLOCKS = 1_000  # each takes some milliseconds to check
 
 
 def encoder_of(params: arrays.Tree, *, padding: str) -> dict[str, Any]:
@@ -38,6 +40,10 @@ def encoder_of(params: arrays.Tree, *, padding: str) -> dict[str, Any]:
         f"Group {group} has the blocks {sorted(found_blocks)}; expected blocks "
         "that are numbered from 0 without a gap."
       )
+  if (number := sum(map(len, groups))) > _MOST_BLOCKS:
+    raise WeightsError(
+      f"It has {number} blocks; at most {_MOST_BLOCKS} are read."
+    )
   first = groups[0][0]
   bottleneck = "conv2" in first
   last = "conv2" if bottleneck else "conv1"

@@ -39,6 +39,7 @@ from byol_flax.weights.torch_names import Place
 _MANY = 1_000_000
 _MOST = 2**31 - 1  # ours are int32
 
+_MOST_LAYERS = 3  # of a block; what has a higher number is left over
 _PARTS = ("online", "target", "momentum")
 _LAYER = re.compile(r"(group\d+_block\d+)/conv(\d+)/")
 
@@ -243,7 +244,7 @@ def _lacking(paths: set[str]) -> list[str]:
   """
   layers = {int(found[2]) for path in paths if (found := _LAYER.match(path))}
   blocks = {path.partition("/")[0] for path in paths if _LAYER.match(path)}
-  numbers = range(max(layers) + 1)
+  numbers = range(min(max(layers) + 1, _MOST_LAYERS))
   pairs = [("stem_conv", "stem_norm")]
   pairs += [(f"{b}/conv{i}", f"{b}/norm{i}") for b in blocks for i in numbers]
   needed = {

@@ -159,6 +159,18 @@ def test_other_arrays_are_refused_by_their_type(value, said, protocol):
     load(pickle.dumps(value, protocol))
 
 
+@pytest.mark.parametrize(
+  "size", [b"\x8a\xff" + b"\x7f" * 255, b"I" + b"9" * 4000 + b"\n"]
+)
+def test_sizes_of_thousands_of_digits_are_refused(size):
+  """Python does not print their product."""
+  lie = call(SHELL, NDARRAY, b"K\0\x85", b"C\1b") + state(
+    b"(" + size * 8 + b"t"
+  )
+  with pytest.raises(WeightsError, match=r"integer of 255|number of 4000"):
+    load(b"\x80\2" + lie + b"b" + STOP)
+
+
 def test_calls_within_arrays_do_not_nest():
   create = line("dill._dill", "_create_array")
   inner = SHELL + NDARRAY + b"K\0\x85C\1b\x87"

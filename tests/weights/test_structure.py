@@ -82,6 +82,14 @@ def test_what_is_no_resnet_is_told(gone, said):
     found(without(params, gone))
 
 
+def test_blocks_without_number_are_told():
+  encoder = shapes_of(model_with(architecture="resnet18"))["encoder"]
+  block = encoder["group3_block1"]
+  more = {f"group3_block{n}": block for n in range(1, 999)}
+  with pytest.raises(WeightsError, match="has 1005 blocks; at most 1000"):
+    found({"encoder": encoder | more})
+
+
 def test_heads_that_are_absent_are_those_of_the_config():
   model = model_with(architecture="resnet18")
   params = shapes_of(model)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -215,6 +216,8 @@ def test_folders_of_hugging_face_are_read(tmp_path, processor, size, ratio):
       r"normalises by mean \[0.5, 0.5, 0.5\]",
     ),
     ([], None, "config.json is no JSON object"),
+    ({"model_type": "resnet"}, {"image_mean": 5}, "normalises by mean 5 and"),
+    ({"model_type": "\x1b[" * 999}, None, "model_type='.{100,110}…; expected"),
   ],
 )
 def test_folders_that_compute_something_else(tmp_path, config, processor, said):
@@ -266,6 +269,29 @@ def test_what_is_no_safetensors_is_refused(tmp_path, data):
   path = tmp_path / "a.safetensors"
   path.write_bytes(data)
   refused(str(path), "no whole .safetensors file")
+
+
+STEMS = ("conv1.weight", "layer1.0.conv1.weight")
+
+
+@pytest.mark.parametrize(
+  ("names", "said"),
+  [
+    ((*STEMS, "\x1b[31mred"), "no plain text"),
+    ((*STEMS, "x" * 501), "no plain text"),
+    ([f"{n}.{stem}" for n in range(40) for stem in STEMS], "40 encoders"),
+    # Of each block, as many layers would be looked for.
+    (
+      [*STEMS, *(f"layer1.{n}.conv9999.weight" for n in range(1, 2000))],
+      "It lacks .* and .* more",
+    ),
+  ],
+)
+def test_names_that_would_fill_memory_or_a_screen(tmp_path, names, said):
+  begin = time.monotonic()
+  one = np.zeros(1, np.float32)
+  refused(saved(tmp_path, dict.fromkeys(names, one)), said)
+  assert time.monotonic() - begin < 5
 
 
 def test_a_file_that_ends_early_is_refused(tmp_path, named):
