@@ -39,12 +39,17 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
   checkpoints = checkpoint.Checkpoints.reader(named.workdir)
   try:
     record = records.completed(checkpoints.record(step))
-    shapes = _wanted(checkpoints.shapes(step), whole)
+    saved = checkpoints.shapes(step)
+    shapes = _wanted(saved, whole)
     here = sharding.replicated(sharding.make_mesh(jax.local_devices()[:1]))
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes
     )
-    state = jax.device_get(checkpoints.restore_part(step, abstract))
+    # One trained with labels has a single network, without a name.
+    named_so = "online" in saved
+    part = abstract if named_so else abstract["online"]
+    read_part = jax.device_get(checkpoints.restore_part(step, part))
+    state = read_part if named_so else {"online": read_part}
   except checkpoint.DamagedError as error:
     raise RunError(
       f"{flag}={where}: {error} {address.others(step, steps)}"
@@ -73,7 +78,7 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
         "config": config,
         "code_version": record["code_version"],
         "digest": record["digest"],
-        "trained_by": "byol" if "target" in networks else "labels",
+        "trained_by": "byol" if "target" in saved else "labels",
         "trained_on": config["data"],
       }
     ),

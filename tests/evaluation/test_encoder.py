@@ -126,6 +126,8 @@ def test_a_checkpoint_opens_on_any_devices(
 def test_a_weight_file_opens_the_same_way(run, network, variables, tmp_path):
   path = str(tmp_path / npz.FILE)
   found = own_runs.read(f"{run}@1", "--encoder", whole=True)
+  alone = own_runs.read(f"{run}@1", "--encoder", whole=False)
+  assert found.details == alone.details
   npz.write(path, found)
   opened = encoder.open_encoder(
     path, mesh_of(3), read_config=lambda name: byol_config.get_config()
@@ -157,6 +159,8 @@ def test_a_network_trained_with_labels_opens_the_same_way(
     for name, tree in variables.items()
   }
   save(tmp_path, {**state, "step": np.float32(0)}, 0)
+  found = own_runs.read(str(tmp_path), "--encoder", whole=False)
+  assert found.details["trained_by"] == "labels"
   opened = encoder.open_encoder(str(tmp_path), mesh_of(8))
   np.testing.assert_allclose(
     represent(opened), expected(network, variables, 0), rtol=1e-5
