@@ -118,8 +118,8 @@ def open_beginning(
     weights = origin_run.open_run(
       begins_with, run.abstract_state, mesh, processes
     )
-  _check_settings(begins_with, weights, config)
   names, anew = modules(begins_with, weights, run.abstract_state, config)
+  _check_settings(begins_with, weights, config)
   kept = {
     origin.ENCODER: "the online encoder",
     origin.NETWORKS: "both networks",

@@ -280,6 +280,14 @@ def test_a_difference_that_no_shape_shows_is_told(source, tmp_path, takes):
     begin(folder, state, mesh, tmp_path, takes, config=config)
 
 
+def test_arrays_of_other_shapes_are_told_before_settings(source, tmp_path):
+  head = tiny.make_network().projector.clone(hidden_size=12)
+  state, mesh = some_state(0, projector=head)
+  config = {**CONFIG, "model": {"encoder": {"padding": "symmetric"}}}
+  with pytest.raises(UsageError, match="does not fit this run: projector"):
+    begin(source[0], state, mesh, tmp_path, config=config)
+
+
 def write_file(folder, old, *, whole=True, step=20):
   """A weight file with what the state `old` holds; returns its path."""
   stored = functools.partial(jax.tree.map, lambda x: Stored.of(np.asarray(x)))
