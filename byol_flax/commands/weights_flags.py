@@ -41,7 +41,7 @@ def add_export(
     "safetensors: torchvision's names, and a PyTorch module for them. "
     "huggingface: a folder for transformers, with preprocessor and model card. "
     "npz: this project's own weight file, which NumPy reads too. jax: a "
-    "program that maps images to features and needs JAX alone."
+    "program that maps images to features and needs JAX and flatbuffers alone."
   )
   add_encoder(verb, "; it must have been trained")
   verb.add_argument("--format", required=True, choices=FORMATS)

@@ -1,6 +1,7 @@
-"""An encoder as one file that needs JAX and nothing else to run.
+"""An encoder as one file that needs JAX, flatbuffers and nothing else to run.
 
-It is a program of `jax.export` with the weights in it. It maps images, uint8
+It is a program of `jax.export`, which reads it with flatbuffers without
+declaring them, with the weights in it. It maps images, uint8
 [B, S, S, 3], to representations, float32 [B, F], for any B, on every platform
 that it was made for.
 """
