@@ -1,6 +1,6 @@
 """Writes the report of a suite as Markdown."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 # Settings that say where and how a machine works, and not what it computes.
@@ -42,8 +42,12 @@ def render(report: Mapping[str, Any]) -> str:
       lines += ["", *_table(table)]
   if report["others"]:
     lines += ["", "## Not in the paper", ""]
-    rows = [(x["name"], number(x["ours"]), x["part"]) for x in report["others"]]
-    lines += grid(("", "ours", "part"), rows, right=(1,))
+    mark, footnotes = _remarks(report["others"])
+    rows = [
+      (x["name"], number(x["ours"]) + mark(x), x["part"])
+      for x in report["others"]
+    ]
+    lines += [*grid(("", "ours", "part"), rows, right=(1,)), *footnotes]
   if empty:
     lines += ["", f"Nothing was measured for {_tables(empty)}."]
   lines += _not_done(parts)
@@ -71,29 +75,40 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
   """A table of the paper; remarks are numbered below it."""
   yield f"## Table {table['number']}: {table['title']}"
   yield ""
-  remarks = list(
-    dict.fromkeys(row["remark"] for row in table["rows"] if row["remark"])
-  )
-  rows = []
-  for row in table["rows"]:
-    mark = ""
-    if row["remark"]:
-      mark = f" [{remarks.index(row['remark']) + 1}]"
-    rows.append(
-      (
-        row["name"],
-        number(row["ours"]) + mark,
-        number(row["paper"]),
-        number(row["difference"], sign=True),
-        row["part"],
-      )
+  mark, footnotes = _remarks(table["rows"])
+  rows = [
+    (
+      row["name"],
+      number(row["ours"]) + mark(row),
+      number(row["paper"]),
+      number(row["difference"], sign=True),
+      row["part"],
     )
+    for row in table["rows"]
+  ]
   head = ("", "ours", "paper", "difference", "part")
   yield from grid(head, rows, right=(1, 2, 3))
-  for place, remark in enumerate(remarks, 1):
-    yield f"\n[{place}] {remark[0].upper()}{remark[1:]}."
+  yield from footnotes
   if table["note"]:
     yield f"\n{table['note']}"
+
+
+def _remarks(
+  rows: Sequence[Mapping[str, Any]],
+) -> tuple[Callable[[Mapping[str, Any]], str], list[str]]:
+  """What marks a row that has a remark, and the remarks as footnotes."""
+  remarks = list(dict.fromkeys(row["remark"] for row in rows if row["remark"]))
+
+  def mark(row: Mapping[str, Any]) -> str:
+    if not row["remark"]:
+      return ""
+    return f" [{remarks.index(row['remark']) + 1}]"
+
+  footnotes = [
+    f"\n[{place}] {remark[0].upper()}{remark[1:]}."
+    for place, remark in enumerate(remarks, 1)
+  ]
+  return mark, footnotes
 
 
 def _not_done(parts: Mapping[str, Any]) -> Iterator[str]:

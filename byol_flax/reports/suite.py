@@ -62,7 +62,12 @@ def make(
     "notes": _notes(encoder, network),
     "tables": tables,
     "others": [
-      {"name": name, "part": part, "ours": _percent(value)}
+      {
+        "name": name,
+        "part": part,
+        "ours": _percent(value),
+        "remark": _remark(parts[part], than="those of the suite"),
+      }
       for name, part, value in cells.beside_the_paper(done)
     ],
     "parts": {name: dataclasses.asdict(part) for name, part in parts.items()},
@@ -146,8 +151,8 @@ def _row(
   return row
 
 
-def _remark(part: Part) -> str:
-  """What keeps a value from being the paper's quantity."""
+def _remark(part: Part, *, than: str = "the paper's") -> str:
+  """What keeps a value from being the paper's quantity, or the suite's."""
   result = part.result or {}
   remarks = []
   if "tried" in result and result["tried"] < result["of"]:
@@ -157,7 +162,7 @@ def _remark(part: Part) -> str:
       f"{key} {now} and not {there}"
       for key, (there, now) in part.changed.items()
     )
-    remarks.append(f"other settings than the paper's: {', '.join(changed)}")
+    remarks.append(f"other settings than {than}: {', '.join(changed)}")
   return "; ".join(remarks)
 
 
