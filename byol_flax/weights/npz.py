@@ -141,11 +141,22 @@ def _card(file: BinaryIO, entry: stored_zip.Entry | None) -> dict[str, Any]:
       bounds.check(name, card[name], bound)
     if not isinstance(card["details"], dict):
       raise ValueError("its details are no object")
+    _check_training(card["details"])
     if card["step"] is not None:
       bounds.check("step", card["step"], Whole(0))
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise WeightsError(f"Its {_CARD} cannot be read ({error}).") from None
   return dict(card)
+
+
+def _check_training(details: dict[str, Any]) -> None:
+  """Raises ValueError unless what reports tell of the training can be told."""
+  if details.get("trained_by") not in (None, "byol", "labels"):
+    raise ValueError("its trained_by is neither byol nor labels")
+  match details.get("trained_on"):
+    case None | {"name": str()}:
+      return
+  raise ValueError("its trained_on names no data set")
 
 
 def _array(path: str, file: BinaryIO, entry: stored_zip.Entry) -> arrays.Stored:

@@ -196,7 +196,9 @@ def _read(variables: Mapping[str, Any], name_of: Any) -> dict[str, np.ndarray]:
   }
   # Names with dots are leaves of one flat tree here.
   return {
-    name: array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+    name: array.astype(
+      np.int64 if array.dtype.kind == "i" else np.float32, copy=False
+    )
     for name, array in arrays.read(named).items()
   }
 

@@ -98,6 +98,14 @@ REFUSED = {
   "a newer version": (change_card(version=2), "newer version"),
   "a padding of its own": (change_card(padding="reflect"), "padding is"),
   "no averages' decay": (change_card(decay="x"), "decay is"),
+  "data without a name": (
+    change_card(details={"trained_by": "byol", "trained_on": 5}),
+    "its trained_on names no data set",
+  ),
+  "a training of no kind": (
+    change_card(details={"trained_by": ["byol"]}),
+    "its trained_by is neither",
+  ),
   "negative steps": (change_card(step=-1), "step is -1"),
   "an array too few": (lambda entries: entries.pop(STEM), "no blocks and stem"),
   "a leaf too few": (
