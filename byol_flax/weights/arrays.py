@@ -100,12 +100,15 @@ def read(
     put: what to make of each array, before the next one is read.
 
   Raises:
-    WeightsError: an array is damaged, or holds NaN or infinity.
+    WeightsError: an array is damaged, or holds NaN, infinity, or a number that
+      float32 cannot hold.
   """
   found = {}
   for path, stored in flat(tree):
     array = stored.load()
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    with np.errstate(over="ignore"):
+      narrow = array.astype(np.float32, copy=False)
+    if array.dtype.kind == "f" and not np.isfinite(narrow).all():
       raise WeightsError(
         f"Its {path} holds values that are not finite numbers."
       )

@@ -18,7 +18,7 @@ _HEADS = ("projector", "predictor")
 
 
 def check(found: Foreign, called: Callable[[str], str] = str) -> None:
-  """Raises WeightsError unless every array has its place and its shape.
+  """Raises WeightsError unless every array has its place, shape and kind.
 
   No array is read.
 
@@ -27,6 +27,15 @@ def check(found: Foreign, called: Callable[[str], str] = str) -> None:
     called: path such as "online/params/encoder/stem_conv/kernel" -> what a
       message calls that array.
   """
+  trees = [*found.networks.items(), ("momentum", found.momentum or {})]
+  for name, tree in trees:
+    for path, leaf in arrays.flat(tree, f"{name}/"):
+      kind = "i" if path.endswith("/count") else "f"
+      if leaf.dtype.kind != kind:
+        raise WeightsError(
+          f"Its {called(path)} is {leaf.dtype}; expected "
+          f"{'whole numbers' if kind == 'i' else 'floating numbers'}."
+        )
   for name, network in found.networks.items():
     expected = shapes_of(found.model, network)
     _compare(network, expected, lambda path: called(f"{name}/{path}"))  # noqa: B023

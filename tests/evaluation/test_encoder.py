@@ -55,7 +55,7 @@ def variables(network):
     lambda: train_state.init_variables(network, 0, seed=5, image_size=9)
   )()
   return jax.tree.map(
-    lambda x: np.asarray(x + RNG.uniform(0, 0.1, x.shape), np.float32), made
+    lambda x: np.asarray(x + RNG.uniform(0, 0.1, x.shape), x.dtype), made
   )
 
 
@@ -76,7 +76,9 @@ def save(workdir, state, *steps):
     "init": None,
   }
   for step in steps:
-    shifted = jax.tree.map(lambda x, shift=step: x + np.float32(shift), state)
+    shifted = jax.tree.map(
+      lambda x, shift=step: np.asarray(x + shift, x.dtype), state
+    )
     checkpoints.save(step, jax.tree.map(cut, shifted), record)
   checkpoints.close()
 

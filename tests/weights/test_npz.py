@@ -230,6 +230,28 @@ def test_weights_that_are_not_finite_are_refused(whole, tmp_path):
     arrays.read(opening.open_weights(path).encoder)
 
 
+def changed(whole, tmp_path, array):
+  """A file in which `array` stands for the first kernel."""
+  leaves = npz.leaves(whole) | {STEM.removesuffix(".npy"): Stored.of(array)}
+  tree = arrays.nested(leaves)
+  path = str(tmp_path / "changed.npz")
+  networks = {name: tree[name] for name in ("online", "target")}
+  npz.write(path, dataclasses.replace(whole, networks=networks))
+  return path
+
+
+def test_whole_numbers_are_no_weights(whole, tmp_path):
+  path = changed(whole, tmp_path, np.ones((3, 3, 3, 4), np.int32))
+  with pytest.raises(WeightsError, match="int32; expected floating numbers"):
+    opening.open_weights(path)
+
+
+def test_numbers_too_large_for_a_network_are_refused(whole, tmp_path):
+  path = changed(whole, tmp_path, np.full((3, 3, 3, 4), 1e39))
+  with pytest.raises(WeightsError, match="kernel holds values that are not"):
+    arrays.read(opening.open_weights(path).encoder)
+
+
 def test_what_is_no_weight_file_is_told(tmp_path):
   path = tmp_path / "notes.txt"
   path.write_text("a note")
