@@ -261,8 +261,12 @@ def _open_file(
 def _config_of_file(
   found: Foreign, read_config: Callable[[str], Config]
 ) -> Config:
-  """A config of pre-training with the network that a file holds."""
-  config = dict(read_config(_CONFIG_OF_FILES))
+  """A config of pre-training with the network that a file holds.
+
+  It is plain, as that of a run, because evaluations that train record it.
+  """
+  given: Any = read_config(_CONFIG_OF_FILES)
+  config = given.to_dict() if hasattr(given, "to_dict") else given
   return {
     **config,
     "model": structure.completed(found.model, config["model"]),

@@ -144,6 +144,7 @@ def test_a_weight_file_opens_the_same_way(run, network, variables, tmp_path):
     told["sha256"]
     == hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
   )
+  json.dumps(opened.config)  # evaluations that train write it down
   assert told["trained_by"] == "byol"
   assert told["trained_on"] == small_config().data.to_dict()
   np.testing.assert_array_equal(
