@@ -125,12 +125,17 @@ def open_beginning(
     origin.NETWORKS: "both networks",
     origin.EVERYTHING: "both networks and the momentum",
   }[begins_with.takes]
-  step = 0
+  step, unknown = 0, ""
   if begins_with.takes == origin.EVERYTHING:
+    if weights.config is None:
+      unknown = (
+        "; that file does not tell its batch size and schedules, so make sure "
+        "that this config has the same"
+      )
     step = _step_to_go_on(begins_with, weights, config, run.total_steps)
   return Beginning(
     weights.record,
-    f"weights: {kept} of {weights.what}{anew}",
+    f"weights: {kept} of {weights.what}{anew}{unknown}",
     step,
     lambda state: enter(begins_with, weights.read(), names, step, state),
   )
@@ -142,7 +147,7 @@ def _check_settings(
   config: Mapping[str, Any],
 ) -> None:
   """Raises UsageError if the networks differ where no shape tells."""
-  there = metrics_log.flatten(weights.config)
+  there = metrics_log.flatten({"model": weights.model})
   here = metrics_log.flatten(config)
   flags = [
     f"--config.{key}={there[key]}"
@@ -167,7 +172,7 @@ def _step_to_go_on(
   Raises:
     UsageError: their configs differ, or this run would have ended there.
   """
-  if "batch_size" in weights.config:  # a run's; files do not tell
+  if weights.config is not None:
     different = workdir_lib.differences(weights.config, config, _MAY_CHANGE)
     if different:
       raise UsageError(
@@ -234,7 +239,7 @@ def modules(
   if different:
     more = len(different) - _SHOWN
     heads_only = not any(text.startswith("encoder/") for text in different)
-    there = metrics_log.flatten({"model": weights.config["model"]})
+    there = metrics_log.flatten({"model": weights.model})
     here = metrics_log.flatten(config)
     flags = [
       f"--config.{key}={value}"

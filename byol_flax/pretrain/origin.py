@@ -1,6 +1,7 @@
 """Where the first weights of a run come from: another run, or a weight file."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,7 +73,9 @@ class Weights:
     shapes: as `Taken.networks`, with leaves that have a shape.
     has_momentum: whether `read` gives it.
     step: completed updates; None if a file does not tell.
-    config: of the run, and of a file only the section "model".
+    model: the section `model` of a config with such networks; heads that a file
+      lacks are left out.
+    config: of the run that the weights are of; None if a file does not tell.
     what: a phrase that names them, for the user.
     read: reads the arrays.
     record: what the new run's record says about them, a JSON object.
@@ -81,7 +84,8 @@ class Weights:
   shapes: Networks
   has_momentum: bool
   step: int | None
-  config: Mapping[str, Any]
+  model: Mapping[str, Any]
+  config: Mapping[str, Any] | None
   what: str
   read: Callable[[], Taken]
   record: checkpoint.Record
@@ -111,7 +115,10 @@ def check_resumes(
   if began:
     whence = Origin(began["workdir"], began["step"], _takes(began))
     step = whence.step if origin.step is None else origin.step
-    if dataclasses.replace(origin, step=step) == whence:
+    # A folder stands for the file in it, also when it is gone.
+    names = (os.path.join(origin.where, name) for name in opening.IN_FOLDERS)
+    where = whence.where if whence.where in names else origin.where
+    if dataclasses.replace(origin, where=where, step=step) == whence:
       return f"This run began with {whence}; it goes on from its own state."
   how = str(whence) if began else "random weights"
   raise UsageError(

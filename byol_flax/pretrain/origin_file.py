@@ -1,13 +1,18 @@
 """The weights that a new run takes from a weight file."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.pretrain import origin
+from byol_flax.runs import records
 from byol_flax.weights import arrays, opening
 from byol_flax.weights.errors import WeightsError
+from byol_flax.weights.foreign import Foreign
 from input_pipeline.errors import UsageError
 
 
@@ -59,7 +64,8 @@ def open_file(begins_with: origin.Origin, mesh: Mesh) -> origin.Weights:
     shapes=found.networks,
     has_momentum=found.momentum is not None,
     step=found.step,
-    config={"model": found.model},
+    model=found.model,
+    config=_config_of(found),
     what=f"{path} ({found.format}){at}",
     read=read,
     record={
@@ -71,3 +77,12 @@ def open_file(begins_with: origin.Origin, mesh: Mesh) -> origin.Weights:
       "digest": opening.sha256(path),
     },
   )
+
+
+def _config_of(found: Foreign) -> Mapping[str, Any] | None:
+  """The config of the run that a file was exported from, if it tells."""
+  try:
+    config: Mapping[str, Any] = records.completed(found.details)["config"]
+  except (KeyError, TypeError, AttributeError, ValueError):
+    return None
+  return config

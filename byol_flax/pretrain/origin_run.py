@@ -66,6 +66,7 @@ def open_run(
     shapes=_networks(abstract),
     has_momentum=True,
     step=step,
+    model=record["config"]["model"],
     config=record["config"],
     what=f"{begins_with.where} after update {step:,}",
     read=read,

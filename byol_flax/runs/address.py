@@ -43,7 +43,8 @@ class Address:
     steps = checkpoint.steps_in(self.workdir)
     if not steps:
       raise UsageError(
-        f"{flag}={self}: there is no checkpoint in {self.workdir}; give the "
+        f"{flag}={self}: there is no checkpoint in {self.workdir}, and it is "
+        "no weight file; give such a file, or the "
         "--workdir of a run, and @STEP after it for one that is not the newest."
       )
     if self.step is not None and self.step not in steps:

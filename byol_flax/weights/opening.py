@@ -13,7 +13,7 @@ from byol_flax.weights.foreign import Foreign
 
 _CHUNK = 2**22  # bytes
 # The file with the weights of a folder; the first that is there counts.
-_IN_FOLDERS = (npz.FILE, *torch_weights.FILES)
+IN_FOLDERS = (npz.FILE, *torch_weights.FILES)
 
 
 def file_of(where: str) -> str | None:
@@ -27,7 +27,7 @@ def file_of(where: str) -> str | None:
   """
   if os.path.isfile(where):
     return where
-  for name in _IN_FOLDERS:
+  for name in IN_FOLDERS:
     path = os.path.join(where, name)
     if os.path.isfile(path):
       return path

@@ -288,7 +288,7 @@ def test_arrays_of_other_shapes_are_told_before_settings(source, tmp_path):
     begin(source[0], state, mesh, tmp_path, config=config)
 
 
-def write_file(folder, old, *, whole=True, step=20):
+def write_file(folder, old, *, whole=True, step=20, details=None):
   """A weight file with what the state `old` holds; returns its path."""
   stored = functools.partial(jax.tree.map, lambda x: Stored.of(np.asarray(x)))
   networks = {"online": stored(old.online.variables)}
@@ -310,7 +310,7 @@ def write_file(folder, old, *, whole=True, step=20):
       image_size=8,
       crop_ratio=0.875,
       account=Account(0, {}),
-      details={},
+      details=details or {},
     ),
   )
   return path
@@ -332,6 +332,21 @@ def test_a_file_gives_what_the_run_gives(source, tmp_path, takes):
   assert [x.sharding for x in jax.tree.leaves(of_file)] == [
     x.sharding for x in jax.tree.leaves(of_run)
   ]
+
+
+def test_a_file_that_tells_its_config_is_held_to_it(source, tmp_path):
+  _, old = source
+  state, mesh = some_state(0)
+  write_file(tmp_path, old, details={"config": CONFIG})
+  given = (str(tmp_path), state, mesh, tmp_path / "new", "everything")
+  same = begin(*given, config=whole_config())
+  assert "does not tell" not in same.sentence
+  with pytest.raises(UsageError, match=r"batch_size: 64 there, 32 now"):
+    begin(*given, config=whole_config(batch_size=32))
+  for details in ({}, {"config": "nonsense"}, {"config": {"model": 3}}):
+    write_file(tmp_path, old, details=details)
+    unknown = begin(*given, config=whole_config(batch_size=32))
+    assert "does not tell its batch size and schedules" in unknown.sentence
 
 
 def test_a_file_that_lacks_what_is_asked_for_is_told(source, tmp_path):
@@ -368,6 +383,9 @@ def test_a_run_that_exists_is_resumed_or_the_flag_refused():
     asked = origin.parse(other, takes)
     with pytest.raises(UsageError, match="/w began with --init=/a@20, so --"):
       origin.check_resumes(asked, began, "/w")
+  of_file = {**began, "workdir": "/a/weights.npz", "step": None}
+  asked = origin.parse("/a", "networks")  # the folder is gone by now
+  assert "it goes on" in origin.check_resumes(asked, of_file, "/w")
   began |= {"takes": "everything"}
   asked = origin.parse("/a@20", "everything")
   assert "--continue=/a@20" in origin.check_resumes(asked, began, "/w")
