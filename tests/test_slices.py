@@ -62,6 +62,7 @@ SHARES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generation", slices.GENERATIONS)
 def test_a_product_of_large_matrices_runs_near_the_peak(
   generation, tpu_compiler

@@ -47,6 +47,7 @@ def test_two_processes_find_what_the_api_finds(folder):
   assert ids.tolist() == [f"test/{i}" for i in range(360)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("flags", "told"),
   [

@@ -27,6 +27,7 @@ def mistake(*arguments):
   return result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("command", "words"),
   [
@@ -162,6 +163,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_told_before_anything_compiles(name, tmp_path):
   flags, message = MISTAKES[name]

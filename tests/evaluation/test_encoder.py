@@ -170,6 +170,7 @@ def test_a_network_trained_with_labels_opens_the_same_way(
   )
 
 
+@pytest.mark.slow
 def test_the_config_alone_needs_no_weights(run, variables, monkeypatch):
   """What preflight asks; the shapes are those of the weights all the same."""
 

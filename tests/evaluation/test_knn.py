@@ -65,6 +65,7 @@ def search(bank, queries, k, mesh, **options):
   return jax.device_get((found.similarity, found.place))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize(("count", "k"), [(7, 7), (57, 20), (1001, 20)])
 def test_the_neighbours_are_those_of_scikit_learn(devices, count, k):

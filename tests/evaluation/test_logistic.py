@@ -92,6 +92,7 @@ def test_what_the_true_class_lacks_is_not_rounded_away():
   np.testing.assert_allclose(first[0, 0], -lacking, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(301, 20, 5), (60, 90, 3)])
 def test_fits_are_scikit_learns(shape):
   """The second has fewer rows than features."""

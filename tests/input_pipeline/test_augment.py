@@ -93,6 +93,7 @@ def assert_uniform(
 # What is drawn.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("view", "field", "probability"),
   [

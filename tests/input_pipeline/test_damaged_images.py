@@ -285,6 +285,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
   assert int(kilobytes) < 100_000
 
 
+@pytest.mark.slow
 def test_hostile_files_go_through_the_pipeline(tmp_path):
   """A few of those that `python -m tests.hostile` makes by the thousand."""
   images = tmp_path / "images"

@@ -60,6 +60,7 @@ def test_a_creation_that_fails_otherwise_is_tried_a_few_times(rig):
   assert "internal error" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_run_preempted_twice_is_made_anew_twice(rig):
   rig.plan(
     runs=[

@@ -54,6 +54,7 @@ def wait_for_state(rig, index, status):
   return state_of(rig, index)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "awkward", ["a b", "it's", '"$HOME" %n `id`', "a\\nb;*"]
 )
@@ -113,6 +114,7 @@ def test_a_set_up_that_failed_is_begun_again(rig):
   assert [len(rig.trainer_calls(i)) for i in (0, 1)] == [1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 1, 2, 75, 134])
 def test_the_exit_code_survives(rig, code):
   start_workers(rig, {"TRAINER": f"exit {code}"})

@@ -64,6 +64,7 @@ def test_each_layer_adds_its_parameters(layers, names, final_norm):
   assert all(set(found[name]) == {"scale"} for name in {*found} - {*names})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("final_norm", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_the_output_is_numpys(layers, final_norm):

@@ -36,6 +36,7 @@ def gradients(layer, variables, x):
   return jax.grad(loss, argnums=(0, 1))(variables, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("shape", "options"),
   [

@@ -100,6 +100,7 @@ def encoder_shapes(architecture, width, shortcut="projection"):
   return jax.eval_shape(init, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "width"), COUNTS)
 def test_parameter_counts(architecture, width):
   output, variables = encoder_shapes(architecture, width)
@@ -179,6 +180,7 @@ def test_batch_norm_against_numpy_per_view():
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [True, False])
 def test_batch_norm_may_pool_first(train):
   """The same values, averages and gradients, whatever the scales' signs."""
@@ -354,6 +356,7 @@ def test_bfloat16_activations_keep_float32_statistics_and_outputs():
   assert not np.array_equal(outputs.representation, exact.representation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_pool", [None, MAX_POOL])
 def test_constant_channels_of_large_value_stay_finite(max_pool):
   layer = batch_norm.BatchNorm(

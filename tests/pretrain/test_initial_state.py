@@ -111,6 +111,7 @@ def assert_same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [8, 2])
 def test_both_networks_whole_on_any_number_of_devices(
   source, tmp_path, devices
@@ -160,6 +161,7 @@ def test_the_online_encoder_alone_for_both_networks(source, tmp_path):
   assert len(places) == len(arrays)
 
 
+@pytest.mark.slow
 def test_a_classifier_of_other_classes_begins_anew_and_says_so(
   source, tmp_path
 ):
@@ -177,6 +179,7 @@ def test_a_classifier_of_other_classes_begins_anew_and_says_so(
   assert first.online.params.keys() == unlabelled.online.params.keys()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_named(source, tmp_path):
   folder, _ = source
   network = tiny.make_network()

@@ -335,6 +335,7 @@ def test_unlabelled_data_train_without_classifier():
   assert np.isfinite(metrics["train/byol_loss"])
 
 
+@pytest.mark.slow
 def test_initial_target():
   create, _ = make()
   state = create()

@@ -14,6 +14,7 @@ from tests.preflight.test_preflight import compiled
 from tests.reproduce.test_plan import planned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("table", "programs"),
   [
@@ -64,6 +65,7 @@ def test_each_program_is_compiled_once_and_runs_are_added_up():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("flags", "message"),
   [

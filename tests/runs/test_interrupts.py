@@ -79,6 +79,7 @@ def test_ctrl_c_is_heard_where_exceptions_are_ignored(tmp_path):
   assert seconds < 2
 
 
+@pytest.mark.slow
 def test_workers_of_prepare_say_nothing(tmp_path):
   pixels = np.zeros((8, 8, 3), np.uint8)
   image = cv2.imencode(".png", pixels)[1].tobytes()

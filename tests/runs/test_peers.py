@@ -303,6 +303,7 @@ def test_a_stranger_is_turned_away(words):
   assert sorted(run.peers) == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "words", [b'{"at": [1', b'{"at": [1, 2]}', b"[]", b"7"]
 )

@@ -94,6 +94,7 @@ def written(tmp_path):
   return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", deepmind_files.STYLES)
 def test_every_style_gives_the_same_arrays(written, style):
   found = deepmind.read(written(deepmind_files.STYLES[style]))

@@ -260,6 +260,7 @@ BOMBS = {  # pickle, and what is said of it if it is refused
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_cost_no_more_than_their_opcodes(name):
   pickled, said = BOMBS[name]

@@ -31,6 +31,7 @@ def found(params, padding="same"):
   return structure.completed(model, byol_config.get_config().model.to_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1.0, 2.0])
 @pytest.mark.parametrize("name", resnet.ARCHITECTURES)
 def test_every_architecture_is_found(name, width):

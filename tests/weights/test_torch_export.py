@@ -175,6 +175,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1.0, 2.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_depth_and_width_goes_there_and_back(name, width):

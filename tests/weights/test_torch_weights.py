@@ -178,6 +178,7 @@ def huggingface_folder(tmp_path, config, processor=None):
   return str(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("processor", "size", "ratio"),
   [
