@@ -35,11 +35,17 @@ def run(options: argparse.Namespace) -> int:
       f"--format={options.format} holds an encoder only; --state goes with "
       f"--format={' and --format='.join(exporting.WHOLE)}."
     )
+  if options.classifier and options.format != "huggingface":
+    raise UsageError(
+      f"--format={options.format} takes no --classifier; it goes with "
+      "--format=huggingface, as ResNetForImageClassification."
+    )
   file = opening.file_of(where)
   if file:
     found, metrics = opening.open_weights(file), {}
   else:
-    found = own_runs.read(where, "--encoder", whole=options.state)
+    whole = options.state or options.classifier
+    found = own_runs.read(where, "--encoder", whole=whole)
     metrics = own_runs.metrics(where, found.step)
   exporting.run(
     found,
@@ -54,5 +60,6 @@ def run(options: argparse.Namespace) -> int:
     },
     tell=functools.partial(print, flush=True),
     source=file or "",
+    classifier=options.classifier,
   )
   return 0

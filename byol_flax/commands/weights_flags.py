@@ -53,6 +53,12 @@ def add_export(
     "step as well, for --init and --continue elsewhere",
   )
   verb.add_argument(
+    "--classifier",
+    action="store_true",
+    help="of huggingface: the online classifier as well, for images of the "
+    "classes that the run was trained on",
+  )
+  verb.add_argument(
     "--license",
     default="",
     metavar="ID",

@@ -5,7 +5,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from byol_flax.weights import (
+  arrays,
   artifact,
   huggingface,
   new_folder,
@@ -15,6 +18,7 @@ from byol_flax.weights import (
   proof,
   torch_export,
 )
+from byol_flax.weights.errors import WeightsError
 from byol_flax.weights.foreign import Foreign
 
 # Formats that can hold both networks with heads, momentum and step.
@@ -30,6 +34,7 @@ def run(
   about: Mapping[str, Any],
   tell: Callable[[str], None],
   source: str = "",
+  classifier: bool = False,
 ) -> None:
   """Writes a folder in one format.
 
@@ -42,12 +47,14 @@ def run(
     about: what a model card tells, see `model_card.render`.
     tell: is given the lines of the proof.
     source: the weight file that is exported, if it is one.
+    classifier: whether the online classifier is wanted too; huggingface only.
 
   Raises:
-    UsageError: the format cannot hold these weights, the proof fails, or `out`
-      holds something else.
+    UsageError: the format cannot hold these weights, there is no classifier,
+      the proof fails, or `out` holds something else.
   """
   new_folder.check(out, source)
+  head = classifier_of(found) if classifier else None
   if not whole:
     found = encoder_alone(found)
   record: dict[str, Any] = {
@@ -56,7 +63,7 @@ def run(
     "step": found.step,
   }
   with new_folder.written(out, record, source) as new:
-    _write(found, new, form, whole, about)
+    _write(found, new, form, whole, about, head)
     if form != "jax":
       file = opening.file_of(new)
       assert file  # it was written just now
@@ -79,6 +86,7 @@ def _write(
   form: str,
   whole: bool,
   about: Mapping[str, Any],
+  head: tuple[np.ndarray, np.ndarray] | None,
 ) -> None:
   """Fills an empty folder."""
   if form == "npz":
@@ -86,11 +94,28 @@ def _write(
   elif form == "jax":
     artifact.write(os.path.join(folder, artifact.FILE), found)
   elif form == "huggingface":
-    huggingface.write(found, folder, run=about)
+    huggingface.write(found, folder, run=about, classifier=head)
   elif whole:
     torch_export.write_state(found, folder)
   else:
     torch_export.write_encoder(found, folder)
+
+
+def classifier_of(found: Foreign) -> tuple[np.ndarray, np.ndarray]:
+  """Kernel [F, K] and bias [K] of the online classifier.
+
+  Raises:
+    WeightsError: there is none.
+  """
+  params = found.networks["online"]["params"]
+  if "classifier" not in params:
+    raise WeightsError(
+      "There is no classifier beside the encoder: it was trained on images "
+      "without labels, or its file has left the classifier out. Export it "
+      "without --classifier."
+    )
+  head = arrays.read(params["classifier"])
+  return head["kernel"], head["bias"]
 
 
 def encoder_alone(found: Foreign) -> Foreign:

@@ -19,6 +19,7 @@ from byol_flax.weights import (
   npz,
   opening,
   proof,
+  safetensors_files,
 )
 from byol_flax.weights.errors import WeightsError
 from input_pipeline.errors import UsageError
@@ -196,6 +197,33 @@ def test_two_exports_to_one_place_do_not_meet(tmp_path):
   assert os.listdir(out) == [new_folder.MARK]
 
 
+TORCH_LIKE = made.model_with(
+  architecture="basic:1-1:8-12:8", shortcut="identity", padding="symmetric"
+)
+
+
+def test_hugging_face_gets_the_classifier_that_is_asked_for(tmp_path):
+  found = made.weights(TORCH_LIKE)
+  exporting.run(
+    found,
+    str(tmp_path / "out"),
+    form="huggingface",
+    whole=False,
+    about={},
+    tell=print,
+    classifier=True,
+  )
+  config = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert config["architectures"] == ["ResNetForImageClassification"]
+  named, _ = safetensors_files.read(str(tmp_path / "out/model.safetensors"))
+  kernel, bias = exporting.classifier_of(found)
+  assert kernel.shape == (12, 3)
+  np.testing.assert_array_equal(named["classifier.1.weight"].load(), kernel.T)
+  np.testing.assert_array_equal(named["classifier.1.bias"].load(), bias)
+  with pytest.raises(WeightsError, match="no classifier beside the encoder"):
+    exporting.classifier_of(exporting.encoder_alone(found))
+
+
 REFUSED = {
   "no encoder": (["export", "--format=npz", "--out=x"], "needs --encoder"),
   "an untrained one": (
@@ -205,6 +233,10 @@ REFUSED = {
   "a state for jax": (
     ["export", "--encoder=/nowhere", "--format=jax", "--state", "--out=x"],
     "--state goes with --format=safetensors and --format=npz",
+  ),
+  "a classifier for jax": (
+    ["export", "--encoder=/a", "--format=jax", "--classifier", "--out=x"],
+    "it goes with --format=huggingface",
   ),
   "no run": (
     ["export", "--encoder=/nowhere", "--format=npz", "--out=x"],
