@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from byol_flax.runs.version import code_version
-from input_pipeline import full_disk, locks
+from input_pipeline import full_disk, locks, whole_files
 from input_pipeline.errors import UsageError
 
 # What makes a folder one of ours, and lists its files: these are replaced, and
@@ -95,7 +95,7 @@ def _replace(folder: str) -> None:
 
 
 def check(folder: str, source: str = "") -> None:
-  """Raises UsageError if something is there that no export may replace.
+  """Raises UsageError if `folder` cannot be written, or must be kept.
 
   Args:
     folder: what --out says.
@@ -107,6 +107,14 @@ def check(folder: str, source: str = "") -> None:
     raise UsageError(
       f"Cannot write {folder}: weights are written to folders of this machine. "
       "Give another --out, and copy it (gcloud storage cp --recursive)."
+    )
+  beside = os.path.dirname(os.path.abspath(folder))
+  while not os.path.lexists(beside):
+    beside = os.path.dirname(beside)
+  if reason := whole_files.why_unwritable(beside):
+    raise UsageError(
+      f"Cannot write {folder}: {beside} takes no files ({reason}). Give "
+      "another --out."
     )
   if not os.path.lexists(folder):
     return

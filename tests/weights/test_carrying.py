@@ -224,6 +224,13 @@ def test_hugging_face_gets_the_classifier_that_is_asked_for(tmp_path):
     exporting.classifier_of(exporting.encoder_alone(found))
 
 
+def test_a_place_that_takes_no_files_is_told_before_any_work(tmp_path):
+  (tmp_path / "file").write_text("mine")
+  options = options_of("import", "x", f"--out={tmp_path}/file/a/b")
+  with pytest.raises(UsageError, match=r"file takes no files"):
+    new_folder.check(options.out)
+
+
 REFUSED = {
   "no encoder": (["export", "--format=npz", "--out=x"], "needs --encoder"),
   "an untrained one": (
