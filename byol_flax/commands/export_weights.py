@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
   else:
     whole = options.state or options.classifier
     found = own_runs.read(where, "--encoder", whole=whole)
-    metrics = own_runs.metrics(where, found.step)
+    metrics = own_runs.metrics(where, found.step or 0)
   exporting.run(
     found,
     options.out,

@@ -193,6 +193,20 @@ def evaluated(path: epath.Path, step: int) -> bool:
   return False
 
 
+def last_evaluation(path: epath.Path, step: int) -> dict[str, float]:
+  """Metrics of the last evaluation up to update `step`; {} if there is none."""
+  found: dict[str, float] = {}
+  if not path.exists():
+    return found
+  for text in path.read_bytes().splitlines():
+    if _step_of(text) > step:  # torn lines too
+      continue
+    line = json.loads(text)
+    if kind_of(line) == "evaluation":
+      found = {name: value for name, value in line.items() if "/" in name}
+  return found
+
+
 def kind_of(line: Mapping[str, Any]) -> str:
   """What a line of `metrics.jsonl` is: "update", "evaluation" or "note".
 

@@ -1,6 +1,5 @@
 """Reads a checkpoint of a run of this project as weights to be written out."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from byol_flax import sharding
-from byol_flax.runs import address, checkpoint, records
+from byol_flax.runs import address, checkpoint, metrics_log, records
 from byol_flax.weights import arrays
 from byol_flax.weights.foreign import Account, Foreign
 from input_pipeline.errors import RunError
@@ -94,7 +93,7 @@ def without_paths(value: Any) -> Any:
   return _PATH.sub("", value) if isinstance(value, str) else value
 
 
-def metrics(where: str, step: int | None) -> dict[str, float]:
+def metrics(where: str, step: int) -> dict[str, float]:
   """What the run's last evaluation before a checkpoint measured, by name.
 
   Args:
@@ -102,19 +101,7 @@ def metrics(where: str, step: int | None) -> dict[str, float]:
     step: of the checkpoint.
   """
   path = epath.Path(address.Address.parse(where).workdir, "metrics.jsonl")
-  found: dict[str, float] = {}
-  if not path.is_file():
-    return found
-  for line in path.read_text().splitlines():
-    try:
-      entry = json.loads(line)
-    except ValueError:  # a line that a kill has cut off
-      continue
-    if entry.get("kind") == "evaluation" and entry["step"] <= (step or 0):
-      found = {
-        name: value for name, value in entry.items() if isinstance(value, float)
-      }
-  return found
+  return metrics_log.last_evaluation(path, step)
 
 
 def _wanted(shapes: Mapping[str, Any], whole: bool) -> dict[str, Any]:

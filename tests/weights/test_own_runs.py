@@ -28,7 +28,12 @@ def test_paths_of_this_machine_stay_here():
 
 def test_metrics_are_those_of_the_last_evaluation_before(tmp_path):
   lines = [
-    {"step": 10, "kind": "evaluation", "knn/test/top1": 0.5, "n": 3},
+    {
+      "step": 10,
+      "kind": "evaluation",
+      "knn/test/top1": 0.5,
+      "wall_time": 1.7e9,
+    },
     {"step": 15, "kind": "update", "train/byol_loss": 1.0},
     {"step": 20, "kind": "evaluation", "knn/test/top1": 0.6},
     {"step": 30, "kind": "evaluation", "knn/test/top1": 0.7},
