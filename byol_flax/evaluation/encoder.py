@@ -23,7 +23,7 @@ from byol_flax.models import byol, precision, resnet
 from byol_flax.pretrain import train_state
 from byol_flax.runs import address, checkpoint, digest, records
 from byol_flax.runs.version import code_version
-from byol_flax.weights import arrays, opening, structure
+from byol_flax.weights import arrays, opening, own_runs, structure
 from byol_flax.weights.errors import WeightsError
 from byol_flax.weights.foreign import Foreign
 from input_pipeline import augment
@@ -65,7 +65,7 @@ class Encoder:
     """Shape [1, F] and type of the representation of an image."""
     images = jax.ShapeDtypeStruct((1, *[self.crop.size] * 2, 3), jnp.uint8)
     y: jax.ShapeDtypeStruct = jax.eval_shape(
-      functools.partial(represent, self.module), self.variables, images
+      functools.partial(resnet.represent, self.module), self.variables, images
     )
     return y
 
@@ -107,19 +107,7 @@ class Encoder:
     return given_images.cropped(images, self.crop)
 
 
-def represent(
-  module: resnet.ResNet, variables: Any, images: jax.Array
-) -> jax.Array:
-  """Representations [B, F] of images, uint8 [B, S, S, 3].
-
-  BatchNorm uses its running averages, so that an example's representation does
-  not depend on the batch it is in.
-  """
-  y: Any = module.apply(variables, images[:, None], train=False)
-  return jnp.squeeze(y, axis=1)
-
-
-_represent = jax.jit(represent, static_argnums=0)
+_represent = jax.jit(resnet.represent, static_argnums=0)
 
 
 def open_encoder(
@@ -282,7 +270,7 @@ def _open_run(where: str, mesh: Mesh) -> Encoder:
   checkpoints = checkpoint.Checkpoints.reader(named.workdir)
   try:
     record = records.completed(checkpoints.record(step))
-    shapes = _encoder_of(checkpoints.shapes(step))
+    shapes = own_runs.encoder_of(checkpoints.shapes(step))
     whole = sharding.replicated(mesh)
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes
@@ -295,7 +283,7 @@ def _open_run(where: str, mesh: Mesh) -> Encoder:
   finally:
     checkpoints.close()
   network = read.get("online", read)
-  variables = {name: network[name]["encoder"] for name in _COLLECTIONS}
+  variables = {name: network[name]["encoder"] for name in own_runs.COLLECTIONS}
   _check_finite(variables, f"--encoder={where}")
   return _describe(
     record["config"],
@@ -313,25 +301,6 @@ def _open_run(where: str, mesh: Mesh) -> Encoder:
     },
     trained_on=record["config"]["data"],
   )
-
-
-_COLLECTIONS = ("params", "batch_stats")
-
-
-def _encoder_of(shapes: Mapping[str, Any]) -> dict[str, Any]:
-  """The encoder's part of a state: of the online network, or of the only one.
-
-  States with one network belong to runs that are trained with labels.
-  """
-
-  def part(network: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-      name: {"encoder": network[name]["encoder"]} for name in _COLLECTIONS
-    }
-
-  if "online" in shapes:
-    return {"online": part(shapes["online"])}
-  return part(shapes)
 
 
 def _describe(

@@ -11,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import sharding
-from byol_flax.evaluation.encoder import Encoder, represent
+from byol_flax.evaluation.encoder import Encoder
+from byol_flax.models import resnet
 from input_pipeline import augment, pipeline, sources
 
 # (variables, uint8 [B, S, S, 3]) -> arrays [B, ...] by name. Each row stays on
@@ -28,7 +29,9 @@ def make_feature_fn(encoder: Encoder, mesh: Mesh) -> FeatureFn:
   """Returns a function that gives "representation", [B, F], by an encoder."""
 
   def features(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-    return {"representation": represent(encoder.module, variables, images)}
+    return {
+      "representation": resnet.represent(encoder.module, variables, images)
+    }
 
   return jax.jit(features, out_shardings=sharding.split(mesh))
 

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.evaluation import features
-from byol_flax.evaluation.encoder import Encoder, represent
-from byol_flax.models import initializers
+from byol_flax.evaluation.encoder import Encoder
+from byol_flax.models import initializers, resnet
 from byol_flax.pretrain import metrics, schedules
 
 _TOP = 5  # how many guesses are kept, for top-5
@@ -141,7 +141,7 @@ def make_step(
   def step(
     state: LinearState, variables: Any, batch: Any
   ) -> tuple[LinearState, dict[str, Any]]:
-    y = represent(encoder.module, variables, batch["image"])
+    y = resnet.represent(encoder.module, variables, batch["image"])
 
     def loss(weights: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
       losses = head_losses(
@@ -195,7 +195,7 @@ def make_guess_fn(encoder: Encoder, mesh: Mesh) -> features.FeatureFn:
   """
 
   def guess(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-    y = represent(encoder.module, variables["encoder"], images)
+    y = resnet.represent(encoder.module, variables["encoder"], images)
     logits = logits_of(variables["weights"], y)
     return {"guesses": jnp.swapaxes(best_of(logits), 0, 1)}
 

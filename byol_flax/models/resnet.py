@@ -222,6 +222,16 @@ class ResNet(nn.Module):
     return jnp.mean(x.astype(self.param_dtype), axis=(2, 3))  # [B, V, F]
 
 
+def represent(module: ResNet, variables: Any, images: jax.Array) -> jax.Array:
+  """Representations [B, F] of images, uint8 [B, S, S, 3].
+
+  BatchNorm uses its running averages, so that an example's representation does
+  not depend on the batch it is in.
+  """
+  y: Any = module.apply(variables, images[:, None], train=False)
+  return jnp.squeeze(y, axis=1)
+
+
 def max_pool(x: jax.Array, *, padding: str) -> jax.Array:
   """The stem's pooling: [B, V, H, W, C] -> [B, V, H/2, W/2, C], rounded up."""
   pads = ((0, 0), *layers.pads(x.shape[2:4], (3, 3), 2, padding))

@@ -1,14 +1,13 @@
 """An encoder as one file that needs JAX, flatbuffers and nothing else to run.
 
-It is a program of `jax.export`, which reads it with flatbuffers without
-declaring them, with the weights in it. It maps images, uint8
+It is a program of `jax.export` with the weights in it. It maps images, uint8
 [B, S, S, 3], to representations, float32 [B, F], for any B, on every platform
-that it was made for.
+that it was made for. JAX reads such files by flatbuffers, a package that it
+does not declare.
 """
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from byol_flax.weights.foreign import Foreign
 from input_pipeline import whole_files
 
 FILE = "encoder.jaxexport"
-PLATFORMS = ("cpu", "cuda", "tpu")
+PLATFORMS = ("cpu", "cuda", "tpu")  # in the words of `jax.export`
 
 # A file of this kind has 32-bit offsets, and needs room besides the weights.
 _MOST_BYTES = 2_000_000_000
@@ -51,15 +50,12 @@ def check(found: Foreign) -> None:
     )
 
 
-def write(
-  path: str, found: Foreign, platforms: Sequence[str] = PLATFORMS
-) -> None:
+def write(path: str, found: Foreign) -> None:
   """Writes the program; it takes about six times the weights of memory.
 
   Args:
     path: of the new file.
     found: its online encoder is written.
-    platforms: on which it can run, in the words of `jax.export`.
 
   Raises:
     WeightsError: the encoder is too large, or an array cannot be read.
@@ -67,15 +63,9 @@ def write(
   check(found)
   module = module_of(found)
   variables = arrays.read(found.encoder)
-
-  def represent(images: jax.Array) -> jax.Array:
-    y: Any = module.apply(variables, images[:, None], train=False)
-    return jnp.squeeze(y, axis=1)
-
+  represent = jax.jit(functools.partial(resnet.represent, module, variables))
   (batch,) = export.symbolic_shape("b")
   size = found.image_size
   images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-  program = export.export(jax.jit(represent), platforms=tuple(platforms))(
-    images
-  )
+  program = export.export(represent, platforms=PLATFORMS)(images)
   whole_files.write_bytes(path, bytes(program.serialize()))

@@ -70,13 +70,8 @@ def run(
       again = npz.leaves(opening.open_weights(file))
       count = proof.check_equal(again, npz.leaves(found))
       tell(f"arrays: {count:,} were read back, the same to the last bit")
-    images = proof.fixed_images(found.image_size)
-    ours = proof.our_features(found, images)
     sides = {} if whole else other_sides.of_export(found, form, new)
-    compared = proof.compare(ours, images, sides)
-    for comparison in compared:
-      tell(str(comparison))
-    record["features"] = [dataclasses.asdict(x) for x in compared]
+    record["features"] = proof.show(found, sides, tell)
   tell(f"Written to {out}: {', '.join(sorted(os.listdir(out)))}")
 
 

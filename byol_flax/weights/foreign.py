@@ -66,6 +66,6 @@ class Foreign:
 
   @property
   def encoder(self) -> dict[str, arrays.Tree]:
-    """ "params" and "batch_stats" of the online encoder."""
+    """The online encoder's "params" and "batch_stats"."""
     online = self.networks["online"]
     return {name: tree["encoder"] for name, tree in online.items()}

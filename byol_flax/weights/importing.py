@@ -41,12 +41,7 @@ def run(where: str, out: str, tell: Callable[[str], None]) -> None:
   for line in describe(found, file, sha256):
     tell(line)
   try:
-    images = proof.fixed_images(found.image_size)
-    ours = proof.our_features(found, images)
-    sides = other_sides.of_file(found, file)
-    compared = proof.compare(ours, images, sides)
-    for comparison in compared:
-      tell(str(comparison))
+    compared = proof.show(found, other_sides.of_file(found, file), tell)
     whole = dataclasses.replace(
       found,
       details={
@@ -60,7 +55,7 @@ def run(where: str, out: str, tell: Callable[[str], None]) -> None:
     )
     record = {
       **whole.details["imported_from"],
-      "features": [dataclasses.asdict(x) for x in compared],
+      "features": compared,
     }
     with new_folder.written(out, record, file) as new:
       path = os.path.join(new, npz.FILE)

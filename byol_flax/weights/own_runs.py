@@ -15,7 +15,7 @@ from byol_flax.weights.foreign import Account, Foreign
 from input_pipeline.errors import RunError
 
 FORMAT = "run"
-_COLLECTIONS = ("params", "batch_stats")
+COLLECTIONS = ("params", "batch_stats")
 # The folders before the last part of an absolute path, or of a bucket's.
 _PATH = re.compile(r"(?<![^:])(gs://|/)([^/]+/)*")
 
@@ -39,16 +39,12 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
   try:
     record = records.completed(checkpoints.record(step))
     saved = checkpoints.shapes(step)
-    shapes = _wanted(saved, whole)
+    shapes = _whole_of(saved) if whole else encoder_of(saved)
     here = sharding.replicated(sharding.make_mesh(jax.local_devices()[:1]))
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes
     )
-    # One trained with labels has a single network, without a name.
-    named_so = "online" in saved
-    part = abstract if named_so else abstract["online"]
-    read_part = jax.device_get(checkpoints.restore_part(step, part))
-    state = read_part if named_so else {"online": read_part}
+    state = jax.device_get(checkpoints.restore_part(step, abstract))
   except checkpoint.DamagedError as error:
     raise RunError(
       f"{flag}={where}: {error} {address.others(step, steps)}"
@@ -56,9 +52,11 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
   finally:
     checkpoints.close()
   config = record["config"]
+  if "online" not in state:  # trained with labels
+    state = {"online": state}
   networks = {
-    name: {part: _stored(state[name][part]) for part in _COLLECTIONS}
-    for name in state
+    name: {part: _stored(network[part]) for part in COLLECTIONS}
+    for name, network in state.items()
   }
   momentum = _trace(state["online"].get("opt_state"))
   return Foreign(
@@ -104,27 +102,28 @@ def metrics(where: str, step: int) -> dict[str, float]:
   return metrics_log.last_evaluation(path, step)
 
 
-def _wanted(shapes: Mapping[str, Any], whole: bool) -> dict[str, Any]:
-  """The part of a state's shapes that is read, by network.
+def encoder_of(state: Mapping[str, Any]) -> dict[str, Any]:
+  """The encoder's part of a state: of the online network, or of the only one.
 
-  A run that is trained with labels has one network and no others' names.
+  States with one network belong to runs that are trained with labels.
   """
-  networks = shapes if "online" in shapes else {"online": shapes}
-  if not whole:
-    online = networks["online"]
-    return {
-      "online": {
-        part: {"encoder": online[part]["encoder"]} for part in _COLLECTIONS
-      }
-    }
-  kept = (*_COLLECTIONS, "opt_state")
-  return {
-    name: {
-      part: networks[name][part] for part in kept if networks[name].get(part)
-    }
-    for name in ("online", "target")
-    if name in networks
-  }
+
+  def part(network: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: {"encoder": network[name]["encoder"]} for name in COLLECTIONS}
+
+  return {"online": part(state["online"])} if "online" in state else part(state)
+
+
+def _whole_of(state: Mapping[str, Any]) -> dict[str, Any]:
+  """The networks of a state with what an optimizer keeps, without the rest."""
+  kept = (*COLLECTIONS, "opt_state")
+
+  def part(network: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: network[name] for name in kept if network.get(name)}
+
+  if "online" not in state:
+    return part(state)
+  return {name: part(state[name]) for name in ("online", "target")}
 
 
 def _trace(opt_state: Any) -> Any:
@@ -132,8 +131,8 @@ def _trace(opt_state: Any) -> Any:
   if isinstance(opt_state, Mapping):
     if "trace" in opt_state:
       return opt_state["trace"]
-    opt_state = opt_state.values()
-  if not isinstance(opt_state, (list, tuple, type({}.values()))):
+    opt_state = list(opt_state.values())
+  if not isinstance(opt_state, list | tuple):
     return None
   found = (_trace(part) for part in opt_state)
   return next((trace for trace in found if trace is not None), None)

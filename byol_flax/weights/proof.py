@@ -6,12 +6,14 @@ the features of a few images, which must be ours.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from byol_flax.models import resnet
 from byol_flax.weights import arrays, artifact
 from byol_flax.weights.errors import WeightsError
 from byol_flax.weights.foreign import Foreign
@@ -72,11 +74,7 @@ def our_features(found: Foreign, images: np.ndarray) -> np.ndarray:
   """
   module = artifact.module_of(found)
 
-  @jax.jit
-  def represent(variables: Any, images: jax.Array) -> jax.Array:
-    y: Any = module.apply(variables, images[:, None], train=False)
-    return y[:, 0]
-
+  represent = jax.jit(functools.partial(resnet.represent, module))
   # Accelerators would multiply in fewer digits.
   with jax.default_matmul_precision("highest"):
     features = np.asarray(represent(arrays.read(found.encoder), images))
@@ -86,6 +84,31 @@ def our_features(found: Foreign, images: np.ndarray) -> np.ndarray:
       "arrays cannot be what they seem to be."
     )
   return features
+
+
+def show(
+  found: Foreign,
+  sides: Mapping[str, Callable[[], tuple[str, Features]]],
+  tell: Callable[[str], None],
+) -> list[dict[str, Any]]:
+  """Compares the features of the fixed images, and tells how far they differ.
+
+  Args:
+    found: the weights; its online encoder is compared.
+    sides: as of `compare`.
+    tell: is given a line for each side.
+
+  Returns:
+    The comparisons, for JSON.
+
+  Raises:
+    WeightsError: features are not finite, or differ by more than `LIMIT`.
+  """
+  images = fixed_images(found.image_size)
+  compared = compare(our_features(found, images), images, sides)
+  for comparison in compared:
+    tell(str(comparison))
+  return [dataclasses.asdict(comparison) for comparison in compared]
 
 
 def compare(

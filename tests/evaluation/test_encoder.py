@@ -12,7 +12,7 @@ import pytest
 from byol_flax import sharding
 from byol_flax.commands import evaluate
 from byol_flax.evaluation import encoder, finetuning, place, protocol
-from byol_flax.models import byol, precision
+from byol_flax.models import byol, precision, resnet
 from byol_flax.pretrain import train_state
 from byol_flax.runs import checkpoint, distributed, run_files
 from byol_flax.runs.distributed import Processes
@@ -102,7 +102,7 @@ def expected(network, variables, shift):
 
 
 def represent(opened):
-  return encoder.represent(opened.module, opened.variables, IMAGES)
+  return resnet.represent(opened.module, opened.variables, IMAGES)
 
 
 @pytest.mark.slow
@@ -216,7 +216,7 @@ def test_an_encoder_is_shown_images_as_it_was_trained(variables):
     )
     scaled[how] = expected(network, variables, 0)
     np.testing.assert_allclose(
-      encoder.represent(opened.module, own, IMAGES), scaled[how], rtol=1e-5
+      resnet.represent(opened.module, own, IMAGES), scaled[how], rtol=1e-5
     )
     width = scaled[how].shape[1]
     head = {"kernel": np.eye(width, dtype="f4"), "bias": np.zeros(width, "f4")}

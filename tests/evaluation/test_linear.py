@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from byol_flax.evaluation import encoder, linear, linear_heads
+from byol_flax.models import resnet
 from byol_flax.runs.distributed import Processes
 from configs import byol_digits
 from configs import linear as linear_config
@@ -86,7 +87,7 @@ def test_six_updates_are_those_of_the_authors(name):
             rtol=0,
             atol=1e-8 * np.abs(expected).max(),
           )
-    y = encoder.represent(module, variables, images[0])
+    y = resnet.represent(module, variables, images[0])
     logits = linear_heads.logits_of(state.weights, y)[1]
     for found, name_after in ((y, "representation"), (logits, "logits")):
       expected = golden[f"frozen|{name_after}_after"]
@@ -157,7 +158,7 @@ def test_each_head_of_a_sweep_is_trained_as_if_alone():
   for h, head in enumerate(heads):
 
     def loss(weights, batch, head=head):
-      y = encoder.represent(Plain(), variables, batch["image"])
+      y = resnet.represent(Plain(), variables, batch["image"])
       logits = y @ weights["kernel"] + weights["bias"][None]
       penalty = 0.0
       if head.regularised:
