@@ -27,6 +27,8 @@ class Conv(nn.Module):
     kernel_size: height and width.
     strides: in both directions.
     padding: "same" or "symmetric", see `pads`.
+    dilation: how many pixels apart the kernel's taps lie; where it is not 1,
+      `strides` is.
     kernel_init: initialiser of the kernel [height, width, C, features].
     dtype: of activations.
     param_dtype: of the kernel.
@@ -39,6 +41,7 @@ class Conv(nn.Module):
   kernel_init: nn.initializers.Initializer
   dtype: Any
   param_dtype: Any
+  dilation: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -49,7 +52,7 @@ class Conv(nn.Module):
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
     images = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
-    y = _convolve(images, kernel, self.strides, self.padding)
+    y = _convolve(images, kernel, self.strides, self.padding, self.dilation)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
@@ -104,57 +107,66 @@ def pads(
 
 
 def _plain_convolve(
-  x: jax.Array, kernel: jax.Array, strides: int, padding: str
+  x: jax.Array, kernel: jax.Array, strides: int, padding: str, dilation: int
 ) -> jax.Array:
   return jax.lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),
     window_strides=(strides, strides),
-    padding=pads(x.shape[1:3], kernel.shape[:2], strides, padding),
+    padding=pads(x.shape[1:3], _reach(kernel, dilation), strides, padding),
+    rhs_dilation=(dilation, dilation),
     dimension_numbers=_LAYOUT,
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _reach(kernel: jax.Array, dilation: int) -> list[int]:
+  """Height and width in pixels of a kernel whose taps lie apart."""
+  return [dilation * (taps - 1) + 1 for taps in kernel.shape[:2]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolve(
-  x: jax.Array, kernel: jax.Array, strides: int, padding: str
+  x: jax.Array, kernel: jax.Array, strides: int, padding: str, dilation: int
 ) -> jax.Array:
   """x [N, H, W, C], kernel [h, w, C, F] -> [N, H/strides, W/strides, F]."""
-  return _plain_convolve(x, kernel, strides, padding)
+  return _plain_convolve(x, kernel, strides, padding, dilation)
 
 
 def _convolve_forward(
-  x: jax.Array, kernel: jax.Array, strides: int, padding: str
+  x: jax.Array, kernel: jax.Array, strides: int, padding: str, dilation: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _convolve(x, kernel, strides, padding), (x, kernel)
+  return _convolve(x, kernel, strides, padding, dilation), (x, kernel)
 
 
 def _convolve_backward(
   strides: int,
   padding: str,
+  dilation: int,
   kept: tuple[jax.Array, jax.Array],
   g: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = kept
   of_x = jax.linear_transpose(
-    lambda x: _plain_convolve(x, kernel, strides, padding), x
+    lambda x: _plain_convolve(x, kernel, strides, padding, dilation), x
   )
-  sizes, taps, outputs = x.shape[1:3], kernel.shape[:2], g.shape[1:3]
-  begins = pads(sizes, taps, strides, padding)
+  sizes, outputs = x.shape[1:3], g.shape[1:3]
+  reach = _reach(kernel, dilation)
+  begins = pads(sizes, reach, strides, padding)
   # A weight meets pixels that lie `strides` apart and begin at its own place in
   # the padded image. Its gradient is the sum of these pixels, each times its
   # value of `g`, over all images. So this is a convolution too: `g` is its
   # kernel, dilated by `strides`, and the images of the batch are its channels.
+  # Weights that lie `dilation` apart meet every `dilation`-th place of it.
   ends = [
-    (before, tap + (output - 1) * strides - size - before)
-    for (before, _), tap, output, size in zip(
-      begins, taps, outputs, sizes, strict=True
+    (before, taps + (output - 1) * strides - size - before)
+    for (before, _), taps, output, size in zip(
+      begins, reach, outputs, sizes, strict=True
     )
   ]
   of_kernel = jax.lax.conv_general_dilated(
     x,
     g,
-    window_strides=(1, 1),
+    window_strides=(dilation, dilation),
     padding=ends,
     rhs_dilation=(strides, strides),
     dimension_numbers=("CHWN", "IHWO", "HWNC"),

@@ -103,6 +103,7 @@ class Block(nn.Module):
 
   channels: int
   stride: int
+  dilation: int  # of the 3×3 convolutions
   bottleneck: bool
   project: bool
   zero_init_last: bool
@@ -127,7 +128,11 @@ class Block(nn.Module):
     for i, (channels, kernel, stride) in enumerate(plan):
       last = i == len(plan) - 1
       x = self.conv(
-        channels, (kernel, kernel), strides=stride, name=f"conv{i}"
+        channels,
+        (kernel, kernel),
+        strides=stride,
+        dilation=self.dilation if kernel > 1 else 1,
+        name=f"conv{i}",
       )(x)
       zero = self.zero_init_last and last
       init = nn.initializers.zeros if zero else nn.initializers.ones
@@ -159,6 +164,9 @@ class ResNet(nn.Module):
     norm: makes a BatchNorm, called as norm(name=..., scale_init=...).
     dtype: of activations.
     param_dtype: of weights and of the representation.
+    dilate_last: leave the last group at the size of the one before, with its
+      3×3 convolutions dilated by 2 to see as far: an output stride of 16 in
+      place of 32, for segmentation (paper.md §7.1). The weights are the same.
   """
 
   architecture: Architecture
@@ -173,14 +181,37 @@ class ResNet(nn.Module):
   norm: Any
   dtype: Any
   param_dtype: Any
+  dilate_last: bool = False
 
   def _widened(self, channels: int) -> int:
     return int(channels * self.width)
 
-  @nn.compact
+  @property
+  def groups(self) -> range:
+    """Numbers of the groups of blocks, from 0."""
+    return range(len(self.architecture.blocks))
+
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     """Maps images, uint8 [B, V, H, W, 3], to representations [B, V, F]."""
-    x = pixels.scale(images, self.input_scaling, self.param_dtype)
+    x = self.feature_maps(images, train=train)[-1]
+    return jnp.mean(x.astype(self.param_dtype), axis=(2, 3))  # [B, V, F]
+
+  @nn.compact
+  def feature_maps(
+    self, x: jax.Array, *, train: bool, groups: range | None = None
+  ) -> list[jax.Array]:
+    """The maps that groups of blocks give, each [B, V, h, w, C].
+
+    A detector calls this twice: for all groups but the last on images, and for
+    the last one on what it cuts out of their map.
+
+    Args:
+      x: images, uint8 [B, V, H, W, 3], if the groups begin with 0; otherwise
+        the map of the group before them.
+      train: whether BatchNorm takes the statistics of this batch.
+      groups: some that follow each other; None for all.
+    """
+    chosen = self.groups if groups is None else groups
     conv = functools.partial(
       layers.Conv,
       padding=self.padding,
@@ -188,6 +219,17 @@ class ResNet(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
     )
+    if chosen[0] == 0:
+      x = self._stem(x, conv, train)
+    maps = []
+    for group in chosen:
+      x = self._group(group, x, conv, train)
+      maps.append(x)
+    return maps
+
+  @nn.nowrap
+  def _stem(self, images: jax.Array, conv: Any, train: bool) -> jax.Array:
+    x = pixels.scale(images, self.input_scaling, self.param_dtype)
     small = self.stem == "small"
     x = conv(
       self._widened(self.architecture.stem_channels),
@@ -198,28 +240,31 @@ class ResNet(nn.Module):
     norm = self.norm(name="stem_norm")
     # ReLU keeps the order of values, so it may follow the pooling.
     pool = functools.partial(max_pool, padding=self.padding)
-    x = nn.relu(norm(x, train=train, max_pool=None if small else pool))
+    return nn.relu(norm(x, train=train, max_pool=None if small else pool))
+
+  @nn.nowrap
+  def _group(
+    self, group: int, x: jax.Array, conv: Any, train: bool
+  ) -> jax.Array:
     # `train`, argument 2 of a block, is not an array.
     block = nn.remat(Block, static_argnums=(2,)) if self.recompute else Block
-    groups = zip(
-      self.architecture.blocks, self.architecture.channels, strict=True
-    )
-    for group, (blocks, channels) in enumerate(groups):
-      channels = self._widened(channels)
-      for i in range(blocks):
-        stride = 2 if group > 0 and i == 0 else 1
-        same_shape = stride == 1 and x.shape[-1] == channels
-        x = block(
-          channels=channels,
-          stride=stride,
-          bottleneck=self.architecture.bottleneck,
-          project=i == 0 and (self.shortcut == "projection" or not same_shape),
-          zero_init_last=self.zero_init_last,
-          norm=self.norm,
-          conv=conv,
-          name=f"group{group}_block{i}",
-        )(x, train)
-    return jnp.mean(x.astype(self.param_dtype), axis=(2, 3))  # [B, V, F]
+    channels = self._widened(self.architecture.channels[group])
+    dilated = self.dilate_last and group == self.groups[-1]
+    for i in range(self.architecture.blocks[group]):
+      reduces = group > 0 and i == 0  # if it is not dilated
+      same_shape = not reduces and x.shape[-1] == channels
+      x = block(
+        channels=channels,
+        stride=2 if reduces and not dilated else 1,
+        dilation=2 if dilated else 1,
+        bottleneck=self.architecture.bottleneck,
+        project=i == 0 and (self.shortcut == "projection" or not same_shape),
+        zero_init_last=self.zero_init_last,
+        norm=self.norm,
+        conv=conv,
+        name=f"group{group}_block{i}",
+      )(x, train)
+    return x
 
 
 def represent(module: ResNet, variables: Any, images: jax.Array) -> jax.Array:

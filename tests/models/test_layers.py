@@ -17,9 +17,11 @@ def pair(shape, dtype=jnp.float32, padding="same", **options):
   shared = {"kernel_init": initializers.fan_in, **types}
   if "strides" in options:
     half = [(size // 2, size // 2) for size in options["kernel_size"]]
+    given = {k: x for k, x in options.items() if k != "dilation"}
     theirs = nn.Conv(
       5,
-      **options,
+      **given,
+      kernel_dilation=options.get("dilation", 1),
       padding="SAME" if padding == "same" else half,
       use_bias=False,
       **shared,
@@ -51,6 +53,14 @@ def gradients(layer, variables, x):
     (
       (3, 2, 8, 7, 4),
       {"kernel_size": (3, 3), "strides": 2, "padding": "symmetric"},
+    ),
+    (
+      (3, 2, 9, 8, 4),
+      {"kernel_size": (3, 3), "strides": 1, "dilation": 2},
+    ),
+    (
+      (2, 2, 7, 9, 4),
+      {"kernel_size": (3, 3), "strides": 1, "dilation": 6},
     ),
     ((3, 2, 6), {}),
   ],
