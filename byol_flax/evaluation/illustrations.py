@@ -10,11 +10,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
 from byol_flax.evaluation import place
+from byol_flax.evaluation.kept_pictures import (
+  CONFUSION,
+  GUESSES,
+  NEIGHBOURS,
+  PROJECTION,
+)
 from byol_flax.reports import (
   cells,
   charts,
@@ -30,8 +35,6 @@ from byol_flax.runs import tensorboard_files
 from input_pipeline import whole_files
 
 TENSORBOARD = "tensorboard"
-NEIGHBOURS, PROJECTION = "neighbours", "projection"
-_GUESSES, _CONFUSION = "guesses", "confusion"
 _EFFICIENCY = "label-efficiency"
 _SEED = 0  # of t-SNE
 # The paper's numbers by share of the labels: table and column.
@@ -55,69 +58,6 @@ def spared(what: str, tell: Tell) -> Iterator[None]:
     tell(f"{what} is left out: {type(error).__name__}: {error}")
 
 
-def wanted(workdir: str) -> bool:
-  """Whether pictures are made here: in the folder of an evaluation only.
-
-  An evaluation that leaves its summary in the folder of a run draws nothing
-  there, because the next checkpoint's would take the place of its pictures.
-  """
-  return epath.Path(workdir, place.IDENTITY).exists()
-
-
-def keep_guesses(
-  workdir: str,
-  name: str,
-  true: np.ndarray,
-  guess: np.ndarray,
-  class_names: Sequence[str],
-  about: str = "",
-) -> list[dict[str, Any]]:
-  """Keeps guesses on test for the picture of the confusion matrix.
-
-  Every process calls this; process 0 writes.
-
-  Args:
-    workdir: of the evaluation.
-    name: of the row that the guesses are of; "" if there is only one.
-    true: int [N]; rows with -1 do not count.
-    guess: int [N].
-    class_names: of all classes.
-    about: what made the guesses, for the title.
-
-  Returns:
-    The most frequent mistakes, see `confusion.largest`.
-  """
-  known = true >= 0
-  true, guess = true[known].astype(np.int32), guess[known].astype(np.int32)
-  if jax.process_index() == 0 and wanted(workdir):
-    end = f"-{name}" if name else ""
-    keep(
-      workdir,
-      f"{_GUESSES}{end}",
-      {
-        "true": true,
-        "guess": guess,
-        "class_names": np.array(class_names),
-        "about": np.array(about),
-      },
-      picture=f"{_CONFUSION}{end}",
-    )
-  return confusion.largest(true, guess, class_names)
-
-
-def keep(
-  workdir: str, name: str, arrays: dict[str, np.ndarray], *, picture: str
-) -> None:
-  """Writes `name.npz`, and removes a picture of what was there before."""
-  forget(workdir, picture)
-  whole_files.write_arrays(epath.Path(workdir, f"{name}.npz"), arrays)
-
-
-def forget(workdir: str, picture: str) -> None:
-  """Removes a picture, because what it shows is about to be written anew."""
-  epath.Path(workdir, f"{picture}.png").unlink(missing_ok=True)
-
-
 def draw(workdir: str, tell: Tell) -> None:
   """Draws the pictures of a finished evaluation, unless all are there.
 
@@ -132,7 +72,7 @@ def draw(workdir: str, tell: Tell) -> None:
       name for name in pictures if not (folder / f"{name}.png").exists()
     }
     if _classifies(result) and not any(
-      name.startswith(_CONFUSION) for name in pictures
+      name.startswith(CONFUSION) for name in pictures
     ):
       tell(
         "No confusion matrix is drawn: an older version made this result and "
@@ -202,8 +142,8 @@ def _draw(
 def _pictures(folder: epath.Path, result: Result) -> dict[str, Make]:
   """Name of each picture that the folder has the data of -> what draws it."""
   found: dict[str, Make] = {}
-  for path in sorted(folder.glob(f"{_GUESSES}*.npz")):
-    name = path.stem.replace(_GUESSES, _CONFUSION, 1)
+  for path in sorted(folder.glob(f"{GUESSES}*.npz")):
+    name = path.stem.replace(GUESSES, CONFUSION, 1)
     found[name] = functools.partial(_confusion, path)
   if result["protocol"] == "transfer":
     found["penalties"] = functools.partial(_penalties, result)

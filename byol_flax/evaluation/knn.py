@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from byol_flax import sharding
-from byol_flax.evaluation import features, illustrations, knn_shown, rows
+from byol_flax.evaluation import features, kept_pictures, knn_shown, rows
 from byol_flax.evaluation.neighbours import Bank, make_bank
 from byol_flax.evaluation.protocol import Setting
 from input_pipeline import sources
@@ -228,7 +228,7 @@ def run(setting: Setting) -> dict[str, Any]:
     key=lambda one: scores[one[0]][one[1]],
   )
   best = hits.guesses(vote, k)
-  if jax.process_index() == 0 and illustrations.wanted(setting.workdir):
+  if jax.process_index() == 0 and kept_pictures.wanted(setting.workdir):
     knn_shown.keep(
       setting,
       sample,
@@ -240,7 +240,7 @@ def run(setting: Setting) -> dict[str, Any]:
     )
   return {
     "top1": scores,
-    "confusions": illustrations.keep_guesses(
+    "confusions": kept_pictures.keep_guesses(
       setting.workdir,
       "",
       hits.labels,

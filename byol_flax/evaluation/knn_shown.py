@@ -10,7 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from byol_flax import sharding
-from byol_flax.evaluation import illustrations
+from byol_flax.evaluation import illustrations, kept_pictures
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.reports import projector
 from input_pipeline import augment, loading, sources
@@ -108,16 +108,16 @@ def _keep_sheet(
   """Keeps the examples of each row, a query and its neighbours."""
   label = np.array([[example["label"] for example in row] for row in rows])
   images = [[example["image"] for example in row] for row in rows]
-  illustrations.keep(
+  kept_pictures.keep(
     workdir,
-    illustrations.NEIGHBOURS,
+    kept_pictures.NEIGHBOURS,
     {
       "images": np.array(images),
       "label": label,
       "similarity": similarity,
       "names": np.array(class_names)[label],
     },
-    picture=illustrations.NEIGHBOURS,
+    picture=kept_pictures.NEIGHBOURS,
   )
 
 
@@ -139,7 +139,7 @@ def _keep_projection(
   ) as threads:
     labels, images = zip(*threads.map(look, sample.numbers), strict=True)
   names = split.class_names
-  illustrations.forget(workdir, illustrations.PROJECTION)
+  kept_pictures.forget(workdir, kept_pictures.PROJECTION)
   projector.write(
     epath.Path(workdir, illustrations.TENSORBOARD),
     sample.features,

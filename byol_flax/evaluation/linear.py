@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from byol_flax import sharding
 from byol_flax.evaluation import (
   features,
-  illustrations,
+  kept_pictures,
   linear_heads,
   splits,
   training,
@@ -202,7 +202,7 @@ class _Sweep:
     confusions = {}
     for regularised in self.setting.config.logit_regularisation:
       row = _row_name(name, regularised)
-      confusions[row] = illustrations.keep_guesses(
+      confusions[row] = kept_pictures.keep_guesses(
         self.setting.workdir,
         row,
         of_test["label"],

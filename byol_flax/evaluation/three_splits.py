@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from byol_flax.evaluation import illustrations
+from byol_flax.evaluation import kept_pictures
 from byol_flax.evaluation import scores as scores_lib
 from byol_flax.evaluation.protocol import Setting
 from input_pipeline import sources, subsets
@@ -72,13 +72,13 @@ class Splits:
       labels: of the same images.
 
     Returns:
-      The most frequent mistakes, see `illustrations.keep_guesses`; None where
+      The most frequent mistakes, see `kept_pictures.keep_guesses`; None where
       an image may have several classes.
     """
     if labels.ndim == 2:
       return None
     known = labels >= 0
-    return illustrations.keep_guesses(
+    return kept_pictures.keep_guesses(
       workdir,
       "",
       labels[known],

@@ -15,7 +15,7 @@ from byol_flax import sharding
 from byol_flax.evaluation import (
   features,
   finetuning,
-  illustrations,
+  kept_pictures,
   linear_heads,
   training,
 )
@@ -183,13 +183,13 @@ def report(
 
   Returns:
     "test", top-1 and top-5, and "confusions", see
-    `illustrations.keep_guesses`, which keeps the guesses of row `name`.
+    `kept_pictures.keep_guesses`, which keeps the guesses of row `name`.
   """
   (found,) = _of_splits(setting, functions.guess, state, [split])
   guesses, label = found["guesses"], found["label"]
   return {
     "test": linear_heads.accuracies(guesses, label)[0].tolist(),
-    "confusions": illustrations.keep_guesses(
+    "confusions": kept_pictures.keep_guesses(
       setting.workdir, name, label, guesses[:, 0, 0], split.class_names
     ),
   }

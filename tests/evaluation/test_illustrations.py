@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from byol_flax.evaluation import illustrations, knn_shown, protocols, scores
+from byol_flax.evaluation import (
+  illustrations,
+  kept_pictures,
+  knn_shown,
+  protocols,
+  scores,
+)
 from byol_flax.reports import projector
 from byol_flax.runs.distributed import Processes
 from configs import knn as knn_config
@@ -160,7 +166,7 @@ def test_nothing_is_kept_in_the_folder_of_a_run(tmp_path):
   for claimed in (False, True):
     if claimed:
       (tmp_path / "evaluation.json").write_text("{}")
-    found = illustrations.keep_guesses(
+    found = kept_pictures.keep_guesses(
       str(tmp_path), "row", true, np.array([1, 1, 0, 1]), ["a", "b"]
     )
     assert [x["guess"] for x in found] == ["b"]
