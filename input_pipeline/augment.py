@@ -360,6 +360,13 @@ class EvalCrop(grain.transforms.Map):
     """Bytes of one example."""
     return 3 * self.size**2
 
+  def empty(self) -> dict[str, Any]:
+    """A row that fills up a batch, of the shapes and types of all rows."""
+    return {
+      "image": np.zeros((self.size, self.size, 3), np.uint8),
+      "label": np.int32(-1),
+    }
+
   def map(self, example: dict[str, Any]) -> dict[str, Any]:
     """Crops and resizes "image"; every other entry stays."""
     image = example["image"]

@@ -2,7 +2,8 @@
 
 Training batch: {"view1", "view2": uint8 [B, S, S, 3], "label": int32 [B]}.
 Evaluation batch: {"image": uint8 [B, S, S, 3], "label": int32 [B], "mask":
-bool [B]}; only rows with mask True count. Label -1 means no label.
+bool [B]}; only rows with mask True count. Label -1 means no label. Dense tasks
+have other arrays in place of the label; `dense` says which.
 
 Data position: the global batch of update k is a pure function of the seed and
 k. Order and augmentation are drawn per example of an endless stream, before
@@ -15,7 +16,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Generator
-from typing import Any, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
 import grain
 import numpy as np
@@ -24,6 +25,9 @@ from input_pipeline import augment, loading, scaled, sources
 from input_pipeline.errors import UnreadableError
 from input_pipeline.loading import Batch
 from input_pipeline.unreadable import UnreadableImages
+
+# Of examples, ready to be batched.
+Stream = grain.MapDataset
 
 
 def example_stream(
@@ -112,6 +116,20 @@ def train_iterator(
   )
 
 
+class RowTransform(Protocol):
+  """Makes an example of an evaluation's batch from one of a source."""
+
+  @property
+  def row_bytes(self) -> int:
+    """Bytes of the arrays of a row."""
+
+  def map(self, example: dict[str, Any]) -> dict[str, Any]:
+    """What a row holds of an example {"image": uint8 [H, W, 3], "label"}."""
+
+  def empty(self) -> dict[str, Any]:
+    """A row that fills up a batch, of the shapes and types of all rows."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalReader:
   """How an evaluation reads: every example once, in order.
@@ -120,7 +138,7 @@ class EvalReader:
   row also stands in for an image that cannot be read.
 
   Attributes:
-    crop: what is done to an image.
+    transform: what is done to an example, such as `augment.EvalCrop`.
     batch_size: global.
     num_workers: how many to use at most; -1 is one for each core.
     num_threads: in each worker.
@@ -128,7 +146,7 @@ class EvalReader:
     process_count: how many there are; all read the same number of batches.
   """
 
-  crop: augment.EvalCrop
+  transform: RowTransform
   batch_size: int
   num_workers: int
   num_threads: int
@@ -142,7 +160,7 @@ class EvalReader:
       num_threads=self.num_threads,
       batches=sum(map(self.count_batches, splits)),
       rows=self.batch_size // self.process_count,
-      row_bytes=self.crop.row_bytes,
+      row_bytes=self.transform.row_bytes,
     )
 
   def describe(self, *splits: sources.Source) -> str:
@@ -162,7 +180,7 @@ class EvalReader:
     return grain.MapDataset.concatenate(
       [
         grain.MapDataset.source(
-          _PaddedExamples(split, self.crop, self.batch_size)
+          _PaddedExamples(split, self.transform, self.batch_size)
         )
         for split in splits
       ]
@@ -198,7 +216,7 @@ class _PaddedExamples:
   def __init__(
     self,
     source: sources.Source,
-    transform: augment.EvalCrop,
+    transform: RowTransform,
     batch_size: int,
   ) -> None:
     self._source = source
@@ -210,24 +228,17 @@ class _PaddedExamples:
 
   def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
     index = int(index)
-    size = self._transform.size
-    empty = {
-      "image": np.zeros((size, size, 3), np.uint8),
-      "label": np.int32(-1),
-      "mask": np.bool_(False),
-    }
+    empty = self._transform.empty()
+    unread = {**empty, "mask": np.bool_(False)}
     if index >= len(self._source):
-      return empty
+      return unread
     try:
       example = sources.read_example(self._source, index)
     except UnreadableError:
-      return empty
-    example = self._transform.map(example)
-    return {
-      "image": example["image"],
-      "label": np.int32(example["label"]),
-      "mask": np.bool_(True),
-    }
+      return unread
+    made = self._transform.map(example)
+    row = {k: np.asarray(made[k], value.dtype) for k, value in empty.items()}
+    return {**row, "mask": np.bool_(True)}
 
 
 # What the views of a row depend on, wherever they are made.

@@ -63,7 +63,7 @@ def benchmark(config: Any, *, stream: TextIO) -> dict[str, Any]:
     size=config.augment.size, ratio=config.evaluation.crop_ratio
   )
   reader = pipeline.EvalReader(
-    crop=crop,
+    transform=crop,
     batch_size=config.evaluation.batch_size,
     num_workers=config.loader.num_workers,
     num_threads=config.loader.num_threads,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from byol_flax import sharding
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.models import resnet
-from input_pipeline import augment, pipeline, sources
+from input_pipeline import pipeline, sources
 
 # (variables, uint8 [B, S, S, 3]) -> arrays [B, ...] by name. Each row stays on
 # the device of its image.
@@ -55,7 +55,7 @@ def shared_size(batch_size: int, mesh: Mesh) -> int:
 
 
 def make_reader(
-  crop: augment.EvalCrop,
+  transform: pipeline.RowTransform,
   mesh: Mesh,
   *,
   batch_size: int,
@@ -68,7 +68,7 @@ def make_reader(
   rounded up; rows beyond the split do not count.
   """
   return pipeline.EvalReader(
-    crop=crop,
+    transform=transform,
     batch_size=shared_size(batch_size, mesh),
     num_workers=num_workers,
     num_threads=num_threads,

@@ -5,6 +5,7 @@ each representation only once for all of them.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -246,13 +247,16 @@ class _Sweep:
         for head, score in zip(self.heads, scores, strict=True)
       }
 
+    one_view = transform(name, encoder.config)
     return training.Training(
       name=name,
       source=self.train,
-      transform=transform(name, encoder.config),
+      stream=functools.partial(
+        pipeline.labelled_stream, transform=one_view, seed=config.seed
+      ),
+      row_bytes=one_view.row_bytes,
       batch_size=config.batch_size,
       total_steps=total_steps,
-      seed=config.seed,
       create_state=create_state,
       step_fn=lambda state, batch: update(state, encoder.variables, batch),
       evaluate=evaluate,

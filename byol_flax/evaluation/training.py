@@ -25,7 +25,7 @@ from byol_flax.runs import (
 )
 from byol_flax.runs.start_clock import StartClock
 from byol_flax.runs.version import code_version
-from input_pipeline import augment, loading, pipeline, sources
+from input_pipeline import loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 
 
@@ -36,13 +36,14 @@ class Training:
   Attributes:
     name: of the folder within the evaluation's workdir.
     source: labelled images.
-    transform: makes an image for a batch.
+    stream: `source`, when it can be read -> the endless stream of examples that
+      batches are made of, such as `pipeline.labelled_stream`.
+    row_bytes: of the arrays of an example, at most.
     batch_size: images of an update, on all devices together.
     total_steps: how many updates.
-    seed: of the order and the draws.
     create_state: () -> state before the first update, on the mesh; has `step`.
-    step_fn: (state, batch) -> (state, metrics), jitted; the batch has "image",
-      uint8 [B, S, S, 3], and "label", int32 [B].
+    step_fn: (state, batch) -> (state, metrics), jitted; the batch has what the
+      stream's examples have, but for "unreadable".
     evaluate: state -> metrics, at the end and after every `evaluate_every`
       updates (0: only at the end).
     headline: see `loop.Outlets`.
@@ -50,10 +51,10 @@ class Training:
 
   name: str
   source: sources.Source
-  transform: augment.OneView
+  stream: Callable[[sources.ReadableSource], pipeline.Stream]
+  row_bytes: int
   batch_size: int
   total_steps: int
-  seed: int
   create_state: Callable[[], Any]
   step_fn: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
   evaluate: Callable[[Any], dict[str, float]]
@@ -192,10 +193,10 @@ def _open_batches(
     num_workers=config.num_workers,
     num_threads=config.num_threads,
     rows=rows,
-    row_bytes=training.transform.row_bytes,
+    row_bytes=training.row_bytes,
   )
   return how, pipeline.train_iterator(
-    pipeline.labelled_stream(source, training.transform, training.seed),
+    training.stream(source),
     how,
     rows=rows,
     start_step=start_step,

@@ -22,7 +22,7 @@ from byol_flax.evaluation import (
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
-from input_pipeline import augment, rand_augment, sources, subsets
+from input_pipeline import augment, pipeline, rand_augment, sources, subsets
 
 
 @flax.struct.dataclass
@@ -131,15 +131,18 @@ def make_training(
   """
   config = setting.config
   view = augment.View(**encoder.config["augment"]["view1"])
+  one_view = augment.OneView(
+    size=encoder.crop.size, view=augment.crop_and_flip(view), policy=policy
+  )
   return training.Training(
     name=name,
     source=source,
-    transform=augment.OneView(
-      size=encoder.crop.size, view=augment.crop_and_flip(view), policy=policy
+    stream=functools.partial(
+      pipeline.labelled_stream, transform=one_view, seed=config.seed
     ),
+    row_bytes=one_view.row_bytes,
     batch_size=config.batch_size,
     total_steps=sgd.total_steps,
-    seed=config.seed,
     create_state=lambda: functions.create_state(encoder.variables),
     step_fn=lambda state, batch: functions.update(state, batch, sgd),
     evaluate=lambda state: {},

@@ -183,7 +183,7 @@ def test_workers_survive_sigterm_and_end_with_the_iterator():
 
 def reader(process=0, processes=1, *, batch_size=8, workers=0):
   return pipeline.EvalReader(
-    crop=augment.EvalCrop(size=6, ratio=1.0),
+    transform=augment.EvalCrop(size=6, ratio=1.0),
     batch_size=batch_size,
     num_workers=workers,
     num_threads=1,
