@@ -87,11 +87,7 @@ def picture(
   class_names: Sequence[str],
   about: str = "",
 ) -> np.ndarray:
-  """Draws the confusion matrix, each row as shares of its class.
-
-  The row of a class without examples is grey. Up to 30 classes have their names
-  beside the matrix. Colours rise steeply from zero, because mistakes are rare
-  and could not be seen otherwise.
+  """Draws the confusion matrix of guesses; see `picture_of_counts`.
 
   Args:
     true: see above.
@@ -102,11 +98,34 @@ def picture(
   Returns:
     uint8 [H, W, 3].
   """
+  right = np.mean(true == guess) if len(true) else np.nan
+  title = f"{right:.1%} of {len(true):,} images are right"
+  found = counts(true, guess, len(class_names))
+  return picture_of_counts(
+    found, class_names, title + (f" ({about})" if about else "")
+  )
+
+
+def picture_of_counts(
+  found: np.ndarray, class_names: Sequence[str], title: str
+) -> np.ndarray:
+  """Draws a confusion matrix, each row as shares of its class.
+
+  The row of a class without examples is grey. Up to 30 classes have their names
+  beside the matrix. Colours rise steeply from zero, because mistakes are rare
+  and could not be seen otherwise.
+
+  Args:
+    found: int [P, P], see `counts`.
+    class_names: of all classes.
+    title: what stands above it.
+
+  Returns:
+    uint8 [H, W, 3].
+  """
   num_classes = len(class_names)
-  found = counts(true, guess, num_classes)
   rows = found.sum(axis=1, keepdims=True)
   shares = np.where(rows > 0, found / np.maximum(rows, 1), np.nan)
-  right = np.mean(true == guess) if len(true) else np.nan
   named = num_classes <= _MOST_NAMES
 
   def draw(figure: Figure) -> None:
@@ -121,10 +140,7 @@ def picture(
     )
     axes.set_facecolor("#cccccc")
     axes.grid(False)
-    axes.set_title(
-      f"{right:.1%} of {len(true):,} images are right"
-      + (f" ({about})" if about else "")
-    )
+    axes.set_title(title)
     axes.set_ylabel("class")
     axes.set_xlabel("taken for")
     if named:
