@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from byol_flax.evaluation import place
+from byol_flax.evaluation import dense_pictures, place
 from byol_flax.evaluation.kept_pictures import (
   CONFUSION,
   GUESSES,
@@ -37,6 +37,8 @@ from input_pipeline import whole_files
 TENSORBOARD = "tensorboard"
 _EFFICIENCY = "label-efficiency"
 _SEED = 0  # of t-SNE
+# Protocols that do not give each test image one class.
+_WITHOUT_CLASS = ("few_label", "segmentation", "detection", "depth")
 # The paper's numbers by share of the labels: table and column.
 _THEIRS = {
   0.01: ("2", "1 %, top-1"),
@@ -157,13 +159,13 @@ def _pictures(folder: epath.Path, result: Result) -> dict[str, Make]:
     )
   if (folder / TENSORBOARD / projector.CONFIG).exists():
     found[PROJECTION] = functools.partial(_projection, folder / TENSORBOARD)
-  return found
+  return found | dense_pictures.pictures(folder)
 
 
 def _classifies(result: Result) -> bool:
   """Whether the protocol gives each test image one class."""
   return (
-    result["protocol"] != "few_label"
+    result["protocol"] not in _WITHOUT_CLASS
     and result["config"].get("metric") != "map11"
   )
 

@@ -1,7 +1,8 @@
 """What the pictures of an evaluation need, kept while a protocol has it.
 
 Each function writes an .npz file in the folder of the evaluation, from which
-`illustrations` draws after the result.
+`illustrations` draws after the result. What belongs to one image has the name
+of its field in `reports`, such as that of `boxes.Boxes`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -154,7 +155,7 @@ def keep_boxes(
     found_label: int [D], classes; -1 pads.
     class_names: of all classes.
   """
-  if not _writes(workdir):
+  if not (_writes(workdir) and len(images)):
     return
   cut = [x[: size[0], : size[1]] for x, size in zip(images, sizes, strict=True)]
   true = [np.asarray(one) >= 0 for one in label]
@@ -198,7 +199,7 @@ def keep_classes(
     confusion: int [K, K], pixels of the whole split, rows true and columns
       found.
   """
-  if _writes(workdir):
+  if _writes(workdir) and len(images):
     keep(
       workdir,
       MASKS,
@@ -225,7 +226,7 @@ def keep_depths(workdir: str, images: Each, depths: Each, found: Each) -> None:
     depths: float [h, w], metres; 0 is not valid.
     found: float [h, w], metres, of the same pixels.
   """
-  if _writes(workdir):
+  if _writes(workdir) and len(images):
     keep(
       workdir,
       DEPTHS,

@@ -161,6 +161,39 @@ def test_a_suite_has_one_curve_and_links_what_is_there(tmp_path):
   assert illustrations.links(str(tmp_path / "none"), []) == ""
 
 
+def test_dense_predictions_are_drawn_from_what_was_kept(tmp_path):
+  (tmp_path / "evaluation.json").write_text("{}")
+  folder, names = str(tmp_path), ["a", "b"]
+  image = RANDOM.integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
+  box = np.array([[[2, 3, 9, 12.0]]] * 2)
+  one = np.ones((2, 1), int)
+  mask = RANDOM.choice([0, 1, 255], (2, 24, 32)).astype(np.uint8)
+  depth = RANDOM.uniform(0, 9, (2, 24, 32))
+  size = np.array([[24, 30]] * 2)
+  kept_pictures.keep_boxes(
+    *(folder, image, size, box, one, one > 1, box + 1, 0.9 * one, one, names)
+  )
+  kept_pictures.keep_classes(
+    folder, image, mask, mask, names, np.array([[5, 1], [0, 2]])
+  )
+  kept_pictures.keep_depths(folder, image, depth, depth + 1)
+  curve = np.array([0.5, 1.0])
+  kept_pictures.keep_curves(folder, {"a": (curve, 1 - curve, 0.4)})
+  result = test_suite.result("segmentation")
+  (tmp_path / "result.json").write_text(json.dumps(result))
+  lines = []
+  illustrations.draw(folder, lines.append)
+  found = ("boxes", "masks", "depths", "precision-recall", "confusion")
+  assert lines == [f"Drawn: {folder}/{name}.png" for name in found]
+  shown = events_of(tmp_path)
+  for name in found:
+    ((_, png),) = [(step, stored[2]) for step, stored in shown[name]]
+    np.testing.assert_array_equal(
+      np.array(Image.open(io.BytesIO(png))),
+      np.array(Image.open(tmp_path / f"{name}.png")),
+    )
+
+
 def test_nothing_is_kept_in_the_folder_of_a_run(tmp_path):
   true = np.array([0, 1, -1, 1])
   for claimed in (False, True):
