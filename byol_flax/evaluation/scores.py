@@ -109,8 +109,23 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
   ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
   found = np.cumsum(truth[order])[ends]
   precision = found / (ends + 1)
-  # The best from here on, for every end of a group of equal scores.
-  best = np.maximum.accumulate(precision[::-1])[::-1]
+  return eleven_points(found, precision, positives)
+
+
+def eleven_points(
+  found: np.ndarray, precision: np.ndarray, positives: int
+) -> float:
+  """(1/11) Σ_r max_{r' ≥ r} precision(r') for r = 0, 0.1, …, 1.
+
+  Args:
+    found: int [n], how many positives are found at each place of a curve,
+      never falling.
+    precision: float [n].
+    positives: how many there are to find, more than 0. A recall that is never
+      reached has precision 0.
+  """
+  # The best from here on, and 0 beyond the last.
+  best = np.maximum.accumulate(np.append(precision, 0.0)[::-1])[::-1]
   # Recalls are compared as whole numbers, because 0.1 is not exact in binary.
   tenths = np.arange(_TENTHS + 1)
   first = np.searchsorted(_TENTHS * found, tenths * positives)
