@@ -5,7 +5,7 @@ k (paper.md §10 row 7: the authors' code, not the 1-based pseudo-code).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,32 @@ def warmup_cosine(
   progress = (step - warmup_steps) / (total_steps - warmup_steps)
   falling = peak * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1))) / 2
   return jnp.where(step < warmup_steps, rising, falling)
+
+
+def stepwise(
+  step: jax.typing.ArrayLike,
+  *,
+  peak: jax.Array | float,
+  warmup_steps: jax.Array | int,
+  warmup_factor: jax.Array | float,
+  drops: Sequence[jax.Array | int],
+) -> jax.Array:
+  """Linear warm-up to `peak`, then a tenth after each drop; float [].
+
+  All may be traced, so that one program serves several rates.
+
+  Args:
+    step: completed updates.
+    peak: the rate after the warm-up.
+    warmup_steps: updates before the peak; 0 starts at the peak.
+    warmup_factor: the share of `peak` at step 0.
+    drops: completed updates from which on the rate is a tenth of what it was.
+  """
+  step = jnp.asarray(step, float)
+  share = jnp.clip(step / jnp.maximum(warmup_steps, 1), 0, 1)
+  rising = warmup_factor + (1 - warmup_factor) * share
+  fallen = sum(jnp.asarray(step >= drop, float) for drop in drops)
+  return peak * jnp.where(step < warmup_steps, rising, 1.0) * 0.1**fallen
 
 
 def learning_rate_schedule(
