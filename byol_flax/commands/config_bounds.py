@@ -19,36 +19,39 @@ from byol_flax.bounds import (
   OneOf,
   Path,
   Real,
-  Several,
   Switch,
   Text,
   Whole,
 )
+from byol_flax.commands.protocol_bounds import (
+  CHECKPOINT,
+  DEADLINES,
+  POSITIVE,
+  PROTOCOLS,
+  SEED,
+  SHARE,
+  THREADS,
+  WORKERS,
+  rows_in,
+)
 from input_pipeline.errors import UsageError
-
-_SHARE = Real(0, 1)  # probabilities too
-_POSITIVE = Real(0, above=True)
-_SEED = Whole(0, 2**32 - 1)  # JAX would reduce any other to one of these
-
-_WORKERS = Whole(-1, 10_000, ", -1 for one per core")
-_THREADS = Whole(1, 10_000)
 
 _VIEW: dict[str, Bound] = {
   "crop_area": Interval(Real(0, 1, above=True)),
   "crop_aspect": Interval(Real(1e-3, 1e3)),
   "crop_sampling": OneOf("clamped", "retried"),
-  "flip_probability": _SHARE,
-  "jitter_probability": _SHARE,
-  "brightness": _SHARE,
+  "flip_probability": SHARE,
+  "jitter_probability": SHARE,
+  "brightness": SHARE,
   "brightness_mode": OneOf("add", "multiply"),
-  "contrast": _SHARE,
-  "saturation": _SHARE,
+  "contrast": SHARE,
+  "saturation": SHARE,
   "hue": Real(0, 0.5),
-  "grayscale_probability": _SHARE,
-  "blur_probability": _SHARE,
+  "grayscale_probability": SHARE,
+  "blur_probability": SHARE,
   "blur_sigma": Interval(Real(0, 1e3, above=True)),
-  "solarize_probability": _SHARE,
-  "solarize_threshold": _SHARE,
+  "solarize_probability": SHARE,
+  "solarize_threshold": SHARE,
 }
 _HEAD: dict[str, Bound] = {
   "hidden_size": Whole(1),
@@ -58,51 +61,32 @@ _HEAD: dict[str, Bound] = {
 }
 
 
-def _rows(section: str, rows: Mapping[str, Bound]) -> dict[str, Bound]:
-  return {f"{section}.{name}": bound for name, bound in rows.items()}
-
-
-_CHECKPOINT: dict[str, Bound] = {
-  "checkpoint.every_steps": Whole(0),
-  "checkpoint.every_minutes": _POSITIVE,
-  # One remains when the newest is damaged.
-  "checkpoint.keep_last": Whole(2),
-  "checkpoint.keep_every": Whole(0),
-  "checkpoint.save_on_interrupt": Switch(),
-}
-# JAX takes whole seconds.
-_DEADLINES: dict[str, Bound] = {
-  "deadlines.start_seconds": Real(1),
-  "deadlines.silence_seconds": Real(1),
-  "deadlines.stall_seconds": Real(1),
-}
-
 # For configs/byol.py and all configs that are made from it.
 RUN: dict[str, Bound] = {
-  "seed": _SEED,
-  "epochs": _POSITIVE,
+  "seed": SEED,
+  "epochs": POSITIVE,
   "warmup_epochs": Real(0),
   "batch_size": Whole(1),
   "scaling": OneOf("linear", "ema"),
   "reference_batch_size": Whole(1),
   "accumulation_steps": Whole(1),
   "base_learning_rate": Real(0, 1e30),
-  "base_target_decay": _SHARE,
+  "base_target_decay": SHARE,
   "target_init": OneOf("independent", "copy"),
   "dtype": OneOf("auto", "bfloat16", "float32", "float64"),
   "gradient_dtype": OneOf("params", "activations"),
   "optimizer.weight_decay": Real(0),
   "optimizer.momentum": Real(0, 1, below=True),
-  "optimizer.trust_coefficient": _POSITIVE,
+  "optimizer.trust_coefficient": POSITIVE,
   "optimizer.projector_multiplier": Real(0),
   "optimizer.predictor_multiplier": Real(0),
   "objective.negatives_weight": Real(0),
-  "objective.temperature": _POSITIVE,
+  "objective.temperature": POSITIVE,
   "objective.normalization": OneOf("l2", "layer_norm", "batch_norm", "none"),
   "objective.target": OneOf("average", "online_stopped", "online"),
   "objective.optimal_predictor": Switch(),
   "objective.ridge": Real(0),
-  "objective.multiplier": _POSITIVE,
+  "objective.multiplier": POSITIVE,
   "model.encoder.architecture": Architecture(
     "resnet8",
     "resnet18",
@@ -119,9 +103,9 @@ RUN: dict[str, Bound] = {
   "model.encoder.zero_init_last": Switch(),
   "model.encoder.recompute": Switch(),
   "model.projector.layers": Whole(1, 100),
-  **_rows("model.projector", _HEAD),
+  **rows_in("model.projector", _HEAD),
   "model.predictor.layers": Whole(0, 100),
-  **_rows("model.predictor", _HEAD),
+  **rows_in("model.predictor", _HEAD),
   "model.batch_norm.decay": Real(0, 1, below=True),
   "model.batch_norm.epsilon": Real(1e-30, 1),  # a variance may be 0
   "model.initializer": OneOf("fan_in", "he", "simclr"),
@@ -132,18 +116,18 @@ RUN: dict[str, Bound] = {
   "augment.device": OneOf("host", "accelerator"),
   "augment.cache": OneOf("none", "device"),
   "augment.scaled_decoding": Switch(),
-  **_rows("augment.view1", _VIEW),
-  **_rows("augment.view2", _VIEW),
+  **rows_in("augment.view1", _VIEW),
+  **rows_in("augment.view2", _VIEW),
   "loader.data_dir": Path(optional=True),
-  "loader.num_workers": _WORKERS,
-  "loader.num_threads": _THREADS,
-  "loader.max_unreadable_share": _SHARE,
-  **_CHECKPOINT,
-  **_DEADLINES,
+  "loader.num_workers": WORKERS,
+  "loader.num_threads": THREADS,
+  "loader.max_unreadable_share": SHARE,
+  **CHECKPOINT,
+  **DEADLINES,
   "watchdog.action": OneOf("warn", "stop", "roll_back", "off"),
   "watchdog.change": OneOf("learning_rate", "views"),
-  "watchdog.least_spread": _SHARE,
-  "watchdog.least_gain": _SHARE,
+  "watchdog.least_spread": SHARE,
+  "watchdog.least_gain": SHARE,
   "watchdog.patience": Whole(1),
   "report.every_steps": Whole(1),
   "report.view_hashes": Switch(),
@@ -155,153 +139,13 @@ RUN: dict[str, Bound] = {
   "evaluation.crop_ratio": Real(0, 1, above=True),
 }
 
-# For `common.protocol` in configs/.
-_EVALUATION: dict[str, Bound] = {
-  "data_name": DataSet(optional=True),
-  "data_dir": Path(optional=True),
-  "num_workers": _WORKERS,
-  "num_threads": _THREADS,
-  **_DEADLINES,
-}
-# For `common.trained_protocol`.
-_TRAINED: dict[str, Bound] = {
-  **_EVALUATION,
-  "seed": _SEED,
-  "max_unreadable_share": _SHARE,
-  "report_every_steps": Whole(1),
-  **_CHECKPOINT,
-}
-
-# For `sets.add_splits`.
-_THREE_SPLITS: dict[str, Bound] = {
-  "train_split": Text(),
-  "valid_split": Text(optional=True),
-  "test_split": Text(),
-  "valid_per_class": Whole(-1),
-  "train_size": Whole(0),
-  "valid_size": Whole(0),
-  "test_size": Whole(0),
-  "layout": Text(optional=True),
-  "metric": OneOf("top1", "mean_per_class", "map11"),
-}
-
-# For configs/few_label.py.
-_FEW_LABEL: dict[str, Bound] = {
-  **_EVALUATION,
-  "representations": Several(OneOf("raw_pixels", "random_encoder", "byol")),
-  "train_split": Text(),
-  "test_split": Text(),
-  "batch_size": Whole(1),
-  "few_label.per_class": Several(Whole(1)),
-  "few_label.draws": Whole(1),
-  "few_label.inverse_penalty": _POSITIVE,
-  "few_label.seed": _SEED,
-  "neighbours": Whole(1),
-}
-
-# For configs/knn.py.
-_KNN: dict[str, Bound] = {
-  **_EVALUATION,
-  "train_split": Text(),
-  "test_split": Text(),
-  "batch_size": Whole(1),
-  "neighbours": Several(Whole(1)),
-  "temperature": _POSITIVE,
-}
-
-# For configs/linear.py.
-_LINEAR: dict[str, Bound] = {
-  **_TRAINED,
-  "train_split": Text(),
-  "valid_split": Text(optional=True),
-  "test_split": Text(),
-  "epochs": _POSITIVE,
-  "batch_size": Whole(1),
-  "learning_rates": Several(Real(0, 1e30, above=True)),
-  "momentum": Real(0, 1, below=True),
-  "augmentations": Several(OneOf("crop_flip", "pretraining")),
-  "logit_regularisation": Several(Switch()),
-  "logit_clip": _POSITIVE,
-  "logit_penalty": Real(0),
-  "evaluate_every_steps": Whole(0),
-}
-
-# For configs/semi_supervised.py.
-_SEMI_SUPERVISED: dict[str, Bound] = {
-  **_TRAINED,
-  "train_split": Text(),
-  "valid_split": Text(),
-  "test_split": Text(),
-  "shares": Several(Real(0, 1, above=True)),
-  "subset_seed": _SEED,
-  "subset_file": Path(optional=True),
-  "subset_data": DataSet(optional=True),
-  "batch_size": Whole(1),
-  "epochs": Several(_POSITIVE),
-  "learning_rates": Several(Real(0, 1e30, above=True)),
-  "momentum": Real(0, 1, below=True),
-  "weight_decay": Real(0),
-}
-
-# Of configs/finetune.py.
-_FINETUNE: dict[str, Bound] = {
-  **_TRAINED,
-  **_THREE_SPLITS,
-  "batch_size": Whole(1),
-  "steps": Whole(1),
-  "learning_rates": Several(Real(0, 1e30, above=True)),
-  "weight_decays": Several(Real(0)),
-  "momentum": Real(0, 1, below=True),
-  "budget": Whole(0),
-}
-
-# Of configs/supervised.py.
-_SUPERVISED: dict[str, Bound] = {
-  **_TRAINED,
-  "train_split": Text(),
-  "test_split": Text(),
-  "epochs": _POSITIVE,
-  "warmup_epochs": Real(0),
-  "batch_size": Whole(1),
-  "base_learning_rate": Real(0, 1e30, above=True),
-  "momentum": Real(0, 1, below=True),
-  "weight_decay": Real(0),
-  "label_smoothing": Real(0, 1, below=True),
-  "rand_augment.layers": Whole(0, 100),
-  "rand_augment.magnitude": Real(0, 10),
-}
-
-# For configs/transfer.py.
-_TRANSFER: dict[str, Bound] = {
-  **_EVALUATION,
-  **_THREE_SPLITS,
-  "seed": _SEED,
-  "crop_ratio": Real(0, 1, above=True),
-  "batch_size": Whole(1),
-  "penalties.least": _POSITIVE,
-  "penalties.most": _POSITIVE,
-  "penalties.count": Whole(1),
-}
-
-# By the name of the protocol.
-PROTOCOLS: dict[str, dict[str, Bound]] = {
-  "few_label": _FEW_LABEL,
-  "knn": _KNN,
-  "linear": _LINEAR,
-  "finetune": _FINETUNE,
-  "semi_supervised": _SEMI_SUPERVISED,
-  "supervised": _SUPERVISED,
-  "transfer": _TRANSFER,
-}
-
-
 # What ships as configs/NAME.py for --suite=NAME.
 SUITES = OneOf("paper")
 # For a suite, beside its parts.
 _SUITE: dict[str, Bound] = {
   "suite": SUITES,
   "data_dir": Path(optional=True),
-  **_DEADLINES,
+  **DEADLINES,
 }
 
 
@@ -312,7 +156,7 @@ def rows_of(config: Any) -> dict[str, Bound]:
     UsageError: it names an unknown protocol.
   """
   if "suite" in config:
-    of_parts = [_rows(name, _rows_of_part(x)) for name, x in _parts(config)]
+    of_parts = [rows_in(name, _rows_of_part(x)) for name, x in _parts(config)]
     return dict(collections.ChainMap(_SUITE, *of_parts))
   if not evaluates(config):
     return RUN
@@ -324,7 +168,7 @@ def rows_of(config: Any) -> dict[str, Bound]:
 def _rows_of_part(config: Any) -> dict[str, Bound]:
   """Those of its protocol, but for the deadlines, which a suite has once."""
   rows = rows_of(config)
-  return {key: rows[key] for key in rows.keys() - _DEADLINES.keys()}
+  return {key: rows[key] for key in rows.keys() - DEADLINES.keys()}
 
 
 def _parts(config: Any) -> list[tuple[str, Any]]:
