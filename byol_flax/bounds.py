@@ -109,18 +109,18 @@ class Several:
 
 
 class OneOf:
-  """One of some names."""
+  """One of some names, or of some numbers."""
 
-  def __init__(self, *names: str) -> None:
-    """Takes the names."""
+  def __init__(self, *names: str | int) -> None:
+    """Takes the names or numbers."""
     self.names = names
 
   def fits(self, value: Any) -> bool:
     """See `Bound`."""
-    return isinstance(value, str) and value in self.names
+    return type(value) in (str, int) and value in self.names
 
   def __str__(self) -> str:
-    return f"one of {', '.join(self.names)}"
+    return f"one of {', '.join(map(str, self.names))}"
 
 
 # The parts of a ResNet: the kind of its blocks, their numbers, their channels,

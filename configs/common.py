@@ -82,3 +82,21 @@ def trained_protocol(name: str) -> ConfigDict:
     "save_on_interrupt": False,
   }
   return config
+
+
+def dense_protocol(name: str) -> ConfigDict:
+  """Returns `trained_protocol`, and what segmentation and the like share."""
+  config = trained_protocol(name)
+  # Names of the classes, one a line; unset: those of the data set.
+  config.classes_file = config_dict.placeholder(str)
+  # BatchNorm of the encoder: "synchronised" (statistics of the whole batch),
+  # "per_device", or "frozen" (averages, scale and offset stay).
+  config.batch_norm = "synchronised"
+  config.evaluate_every_steps = 0  # of what is held out; 0 is at the end only
+  config.evaluation_batch_size = 16
+  config.warmup_steps = 0
+  config.warmup_factor = 1e-3  # share of the rate with which a warm-up begins
+  config.drops = (0.7, 0.9)  # shares of the steps; the rate is a tenth after
+  config.momentum = 0.9
+  config.pictures = 8  # images of test that are drawn
+  return config

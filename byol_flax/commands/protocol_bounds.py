@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from byol_flax.bounds import (
   Bound,
   DataSet,
+  Interval,
   OneOf,
   Path,
   Real,
@@ -171,6 +172,85 @@ _TRANSFER: dict[str, Bound] = {
   "penalties.least": POSITIVE,
   "penalties.most": POSITIVE,
   "penalties.count": Whole(1),
+}
+
+# For `common.dense_protocol`.
+_DENSE: dict[str, Bound] = {
+  **_TRAINED,
+  "classes_file": Path(optional=True),
+  "train_split": Text(),
+  "test_split": Text(),
+  "batch_norm": OneOf("synchronised", "per_device", "frozen"),
+  "batch_size": Whole(1),
+  "steps": Whole(1),
+  "warmup_steps": Whole(0),
+  "warmup_factor": SHARE,
+  "drops": Several(SHARE),
+  "momentum": Real(0, 1, below=True),
+  "weight_decay": Real(0),
+  "seeds": Several(SEED),
+  "flip_probability": SHARE,
+  "evaluate_every_steps": Whole(0),
+  "evaluation_batch_size": Whole(1),
+  "pictures": Whole(0, 1000),
+}
+
+# For configs/segmentation.py.
+_SEGMENTATION: dict[str, Bound] = {
+  **_DENSE,
+  "held_out": Whole(0),
+  "learning_rates": Several(Real(0, 1e30, above=True)),
+  "scales": Interval(Real(0.01, 100)),
+  "crop_size": Whole(1, 65_535),
+  "output_stride": OneOf(16, 32),
+  "inference": OneOf("centre_crop", "whole"),
+}
+
+# For configs/detection.py.
+_DETECTION: dict[str, Bound] = {
+  **_DENSE,
+  "encoder": OneOf("fine_tuned", "frozen"),
+  "learning_rate": Real(0, 1e30, above=True),
+  "short_edges": Several(Whole(1, 65_535)),
+  "longest_edge": Whole(1, 65_535),
+  "test_edge": Whole(1, 65_535),
+  "buckets": Whole(1, 100),
+  "max_boxes": Whole(1, 10_000),
+  "anchors.sizes": Several(POSITIVE),
+  "anchors.ratios": Several(POSITIVE),
+  "rpn.batch": Whole(1),
+  "rpn.positive_share": SHARE,
+  "rpn.positive_iou": SHARE,
+  "rpn.negative_iou": SHARE,
+  "rpn.nms_iou": SHARE,
+  **rows_in(
+    "rpn",
+    {
+      f"{when}_{what}": Whole(1)
+      for when in ("train", "test")
+      for what in ("before", "after")
+    },
+  ),
+  "roi.batch": Whole(1),
+  "roi.positive_share": SHARE,
+  "roi.iou": SHARE,
+  "roi.pool_size": Whole(1, 1000),
+  "roi.sampling_ratio": Whole(1, 100),
+  "test.score": SHARE,
+  "test.nms_iou": SHARE,
+  "test.detections": Whole(1),
+}
+
+# For configs/depth.py.
+_DEPTH: dict[str, Bound] = {
+  **_DENSE,
+  "learning_rate": Real(0, 1e30, above=True),
+  "huber_share": Real(0, 1, above=True),
+  "grayscale_probability": SHARE,
+  "brightness": SHARE,
+  "saturation": Interval(Real(0, 100)),
+  "hue": Real(0, 0.5),
+  "convention": OneOf("fcrn", "cropped"),
 }
 
 # By the name of the protocol.
