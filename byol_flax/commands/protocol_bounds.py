@@ -262,4 +262,7 @@ PROTOCOLS: dict[str, dict[str, Bound]] = {
   "semi_supervised": _SEMI_SUPERVISED,
   "supervised": _SUPERVISED,
   "transfer": _TRANSFER,
+  "segmentation": _SEGMENTATION,
+  "detection": _DETECTION,
+  "depth": _DEPTH,
 }

@@ -27,6 +27,12 @@ from byol_flax.runs import out_files
 from byol_flax.runs import workdir as workdir_lib
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.version import code_version
+from input_pipeline.errors import UsageError
+
+
+def _to_come(setting: Setting) -> dict[str, Any]:
+  raise UsageError(f"{setting.config.protocol} is not built yet.")
+
 
 # Name of a protocol -> its function: setting -> what was found, for JSON.
 PROTOCOLS: dict[str, Callable[[Setting], dict[str, Any]]] = {
@@ -37,6 +43,9 @@ PROTOCOLS: dict[str, Callable[[Setting], dict[str, Any]]] = {
   "linear": linear.run,
   "semi_supervised": semi_supervised.run,
   "supervised": supervised.run,
+  "segmentation": _to_come,
+  "detection": _to_come,
+  "depth": _to_come,
 }
 
 
