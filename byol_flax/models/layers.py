@@ -18,30 +18,35 @@ import jax.numpy as jnp
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
+# A name of `pads`, or the zeros before and after the rows and the columns.
+Padding = str | tuple[tuple[int, int], tuple[int, int]]
+
 
 class Conv(nn.Module):
-  """Two-dimensional convolution without bias.
+  """Two-dimensional convolution.
 
   Attributes:
     features: output channels.
     kernel_size: height and width.
     strides: in both directions.
-    padding: "same" or "symmetric", see `pads`.
+    padding: see `pads`.
     dilation: how many pixels apart the kernel's taps lie; where it is not 1,
       `strides` is.
     kernel_init: initialiser of the kernel [height, width, C, features].
     dtype: of activations.
-    param_dtype: of the kernel.
+    param_dtype: of the kernel and the bias.
+    use_bias: whether to add a bias for each of `features`, which starts at 0.
   """
 
   features: int
   kernel_size: tuple[int, int]
   strides: int
-  padding: str
+  padding: Padding
   kernel_init: nn.initializers.Initializer
   dtype: Any
   param_dtype: Any
   dilation: int = 1
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,6 +58,11 @@ class Conv(nn.Module):
     kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
     images = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
     y = _convolve(images, kernel, self.strides, self.padding, self.dilation)
+    if self.use_bias:
+      bias = self.param(
+        "bias", nn.initializers.zeros, (self.features,), self.param_dtype
+      )
+      y = _add(y, bias)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
@@ -88,26 +98,29 @@ class Linear(nn.Module):
 
 
 def pads(
-  sizes: Sequence[int], taps: Sequence[int], strides: int, padding: str
+  sizes: Sequence[int], taps: Sequence[int], strides: int, padding: Padding
 ) -> list[tuple[int, int]]:
   """Zeros before and after each axis of an image.
 
   Args:
     sizes: height and width of the image.
-    taps: height and width of the kernel, odd.
+    taps: height and width of the kernel; odd, unless `padding` is numbers.
     strides: in both directions.
-    padding: "same" is TensorFlow's, and the authors': as few zeros as the
-      output needs, and if their number is odd, the greater part comes after.
-      "symmetric" is PyTorch's: half a kernel on both sides. The two differ only
-      where a kernel moves by more than one pixel.
+    padding: the zeros themselves, or a name for them. "same" is TensorFlow's,
+      and the authors': as few zeros as the output needs, and if their number is
+      odd, the greater part comes after. "symmetric" is PyTorch's: half a kernel
+      on both sides. The two differ only where a kernel moves by more than one
+      pixel.
   """
+  if not isinstance(padding, str):
+    return list(padding)
   if padding == "symmetric":
     return [(tap // 2, tap // 2) for tap in taps]
   return jax.lax.padtype_to_pads(sizes, taps, (strides, strides), "SAME")
 
 
 def _plain_convolve(
-  x: jax.Array, kernel: jax.Array, strides: int, padding: str, dilation: int
+  x: jax.Array, kernel: jax.Array, strides: int, padding: Padding, dilation: int
 ) -> jax.Array:
   return jax.lax.conv_general_dilated(
     x,
@@ -126,21 +139,21 @@ def _reach(kernel: jax.Array, dilation: int) -> list[int]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolve(
-  x: jax.Array, kernel: jax.Array, strides: int, padding: str, dilation: int
+  x: jax.Array, kernel: jax.Array, strides: int, padding: Padding, dilation: int
 ) -> jax.Array:
   """x [N, H, W, C], kernel [h, w, C, F] -> [N, H/strides, W/strides, F]."""
   return _plain_convolve(x, kernel, strides, padding, dilation)
 
 
 def _convolve_forward(
-  x: jax.Array, kernel: jax.Array, strides: int, padding: str, dilation: int
+  x: jax.Array, kernel: jax.Array, strides: int, padding: Padding, dilation: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   return _convolve(x, kernel, strides, padding, dilation), (x, kernel)
 
 
 def _convolve_backward(
   strides: int,
-  padding: str,
+  padding: Padding,
   dilation: int,
   kept: tuple[jax.Array, jax.Array],
   g: jax.Array,

@@ -17,13 +17,14 @@ def pair(shape, dtype=jnp.float32, padding="same", **options):
   shared = {"kernel_init": initializers.fan_in, **types}
   if "strides" in options:
     half = [(size // 2, size // 2) for size in options["kernel_size"]]
+    if not isinstance(padding, str):
+      half = padding
     given = {k: x for k, x in options.items() if k != "dilation"}
     theirs = nn.Conv(
       5,
-      **given,
+      **{"use_bias": False, **given},
       kernel_dilation=options.get("dilation", 1),
       padding="SAME" if padding == "same" else half,
-      use_bias=False,
       **shared,
     )
     return layers.Conv(5, padding=padding, **options, **shared), theirs
@@ -61,6 +62,15 @@ def gradients(layer, variables, x):
     (
       (2, 2, 7, 9, 4),
       {"kernel_size": (3, 3), "strides": 1, "dilation": 6},
+    ),
+    (
+      (2, 2, 5, 6, 4),
+      {
+        "kernel_size": (2, 3),
+        "strides": 1,
+        "padding": ((1, 0), (1, 1)),
+        "use_bias": True,
+      },
     ),
     ((3, 2, 6), {}),
   ],
