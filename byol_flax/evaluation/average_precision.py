@@ -169,13 +169,13 @@ def _best_overlaps(boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
   best = np.zeros(boxes.scores.shape, int)
   for i, (true, found) in enumerate(zip(boxes.true, boxes.found, strict=True)):
     same = boxes.found_label[i][:, None] == boxes.label[i][None]
-    overlaps = np.where(same, _overlaps(found, true), -1)
+    overlaps = np.where(same, overlaps_of(found, true), -1)
     best[i] = np.argmax(overlaps, axis=1)
     most[i] = np.max(overlaps, axis=1)
   return most, best
 
 
-def _overlaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+def overlaps_of(some: np.ndarray, others: np.ndarray) -> np.ndarray:
   """Intersection over union [D, M], float64; 0 if both have no area."""
   some, others = (x.astype(np.float64) for x in (some[:, None], others[None]))
   sides = np.minimum(some[..., 2:], others[..., 2:]) - np.maximum(
