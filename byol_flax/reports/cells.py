@@ -12,6 +12,8 @@ from byol_flax.reports import paper
 
 Result = Mapping[str, Any]
 
+# Kinds of data sets that are named by a path.
+_FOLDERS = ("folder", "unlabelled", "voc", "nyu", "depth")
 _TOPS = {"top-1": "top1", "top-5": "top5"}
 
 
@@ -22,7 +24,8 @@ class Cell:
   Attributes:
     column: of `paper.Table`.
     parts: that may fill it; the first one that does counts.
-    find: result -> value in [0, 1], or None if it has none.
+    find: result -> value, or None if it has none. It is in the unit of the
+      column, but in [0, 1] where that is a percentage.
     data: what the result must be measured on; "" for anything.
   """
 
@@ -46,7 +49,7 @@ def data_of(result: Result) -> str:
 def without_version(data_set: str) -> str:
   """`name[/config]` of `name[/config][:version]`; paths stay whole."""
   kind = data_set.partition(":")[0]
-  return data_set if kind in ("folder", "unlabelled") else kind
+  return data_set if kind in _FOLDERS else kind
 
 
 def of_tables() -> dict[str, list[Cell]]:
@@ -70,6 +73,13 @@ def of_tables() -> dict[str, list[Cell]]:
       Cell(f"{name}, {how}", (f"{part}_{key}",), _metric)
       for part, how in (("transfer", "linear"), ("finetune", "fine-tuned"))
       for key, name in paper.SETS.items()
+    ],
+    "4a": [
+      Cell("AP50", ("detection",), _score("ap50")),
+      Cell("mIoU", ("segmentation",), _score("mean_iou")),
+    ],
+    "4b": [
+      Cell(name, ("depth",), _depth(key)) for key, name in paper.DEPTH.items()
     ],
     "7": [
       Cell(f"{variant}, {name}", ("linear",), _linear(*how)(key))
@@ -142,8 +152,15 @@ def _labels(key: str) -> Callable[[Result], float | None]:
   )
 
 
+def _depth(key: str) -> Callable[[Result], float | None]:
+  """Finds a measure of depth in the convention that the config names."""
+  return lambda result: float(
+    result["metrics"][result["config"]["convention"]][key]
+  )
+
+
 def _score(key: str) -> Callable[[Result], float | None]:
-  """Finds a score of a training with labels from the start."""
+  """Finds a score that a result has by its name."""
   return lambda result: float(result[key])
 
 

@@ -33,7 +33,7 @@ def render(report: Mapping[str, Any]) -> str:
     f"# The paper's evaluations of {report['network']}",
     "",
     f"Encoder: `{report['encoder']['encoder']}`, {_fingerprint(report)}.",
-    "All numbers are percentages.",
+    "Numbers are percentages, unless their row names another unit.",
     *(f"\n{note}" for note in report["notes"]),
   ]
   empty = [t["number"] for t in report["tables"] if not _has_ours(t)]
@@ -78,10 +78,10 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
   mark, footnotes = _remarks(table["rows"])
   rows = [
     (
-      row["name"],
-      number(row["ours"]) + mark(row),
-      number(row["paper"]),
-      number(row["difference"], sign=True),
+      row["name"] if row["unit"] == "%" else f"{row['name']} ({row['unit']})",
+      _of(row, "ours") + mark(row),
+      _of(row, "paper"),
+      _of(row, "difference", sign=True),
       row["part"],
     )
     for row in table["rows"]
@@ -91,6 +91,11 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
   yield from footnotes
   if table["note"]:
     yield f"\n{table['note']}"
+
+
+def _of(row: Mapping[str, Any], key: str, *, sign: bool = False) -> str:
+  """A number of a row, with as many digits as the paper prints."""
+  return number(row[key], sign=sign, digits=1 if row["unit"] == "%" else 3)
 
 
 def _remarks(
@@ -194,11 +199,11 @@ def _value(value: Any) -> str:
   return "–" if value in (None, "") else str(value)
 
 
-def number(value: float | None, *, sign: bool = False) -> str:
-  """One decimal, as in the paper; a true minus."""
+def number(value: float | None, *, sign: bool = False, digits: int = 1) -> str:
+  """One decimal, as in the paper, or `digits` of them; a true minus."""
   if value is None:
     return "–"
-  return f"{value:{'+' if sign else ''}.1f}".replace("-", "−")
+  return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
 def _tables(numbers: Sequence[str]) -> str:

@@ -1,4 +1,6 @@
-"""The paper's numbers for BYOL's encoders, in percent, beside their source.
+"""The paper's numbers for BYOL's encoders, beside their source.
+
+They are percentages, save in columns of another unit.
 
 Grill et al. 2020; numbers of tables and appendices are those of arXiv v3. Where
 two tables give the same quantity differently, each has its own value here.
@@ -36,15 +38,17 @@ class Table:
   Attributes:
     title: what it shows, with the place in the paper.
     columns: names of its numbers.
-    rows: the numbers of an encoder, in percent, in the order of `columns`;
-      None where the paper has none.
+    rows: the numbers of an encoder, in the order of `columns`; None where the
+      paper has none.
     data: what all numbers are measured on; "" if each has its own data.
+    units: column -> unit of its numbers, if they are no percentages.
   """
 
   title: str
   columns: tuple[str, ...]
   rows: Mapping[Network, tuple[float | None, ...]]
   data: str = ""
+  units: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def number(self, network: Network, column: str) -> float | None:
     """The paper's number, or None if it has none."""
@@ -71,6 +75,14 @@ SETS = {
 SETS_OF_TABLE_13 = {k: name for k, name in SETS.items() if k != "voc2007"}
 # Columns of Table 9 about a network that is trained with labels.
 SUPERVISED = ("supervised, top-1", "supervised, top-5")
+# Columns of Table 4b: measure of depth -> its name.
+DEPTH = {
+  "pct_1.25": "pct<1.25",
+  "pct_1.25^2": "pct<1.25²",
+  "pct_1.25^3": "pct<1.25³",
+  "rms": "rms",
+  "rel": "rel",
+}
 # Table 7: whether the classifier sees the augmentation of pre-training, and
 # whether its logits are regularised.
 VARIANTS = {
@@ -156,6 +168,21 @@ TABLES = {
         *(85.9, 67.3, 64.8, 81.5, 72.6, 92.0),
       ),
     },
+  ),
+  # Fine-tuned. Table 4, §4, and with more rows Tables 11 and 12, App. D.7.
+  "4a": Table(
+    "Detection on VOC2007 and segmentation on VOC2012 (§4)",
+    ("AP50", "mIoU"),
+    {_R50: (77.5, 76.3), _R50._replace(by="labels"): (74.4, 74.4)},
+  ),
+  "4b": Table(
+    "Depth estimation on NYU Depth v2 (§4)",
+    tuple(DEPTH.values()),
+    {
+      _R50: (84.6, 96.7, 99.1, 0.541, 0.129),
+      _R50._replace(by="labels"): (81.1, 95.3, 98.8, 0.573, 0.127),
+    },
+    units={"rms": "metres", "rel": "ratio"},
   ),
   "7": Table(
     "Improved linear evaluation on ImageNet (App. C.1)",

@@ -35,7 +35,7 @@ def make(
 ) -> dict[str, Any]:
   """Returns the report as a JSON object; `markdown.render` makes it a text.
 
-  Values are in percent.
+  Values are in percent, but in a row's "unit" if it has another.
 
   Args:
     suite: its name.
@@ -124,11 +124,12 @@ def _row(
   parts: Mapping[str, Part],
 ) -> dict[str, Any]:
   """One place of a table."""
-  theirs = (
-    paper.TABLES[number].number(network, cell.column) if network else None
-  )
+  table = paper.TABLES[number]
+  theirs = table.number(network, cell.column) if network else None
+  unit = table.units.get(cell.column, "%")
   row = {
     "name": cell.column,
+    "unit": unit,
     "part": cell.parts[-1],
     "ours": None,
     "paper": theirs,
@@ -140,11 +141,12 @@ def _row(
     part = parts.get(name)
     value = cell.value(part.result) if part and part.result else None
     if part and part.result and value is not None:
-      ours = _percent(value)
+      factor, digits = (100, 2) if unit == "%" else (1, 4)
+      ours = round(factor * value, digits)
       return row | {
         "part": name,
         "ours": ours,
-        "difference": None if theirs is None else round(ours - theirs, 2),
+        "difference": None if theirs is None else round(ours - theirs, digits),
         "data": cells.data_of(part.result),
         "remark": _remark(part),
       }

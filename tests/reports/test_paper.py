@@ -10,16 +10,38 @@ R50 = Network("resnet50", 1)
 
 
 def test_every_table_has_all_numbers_of_its_encoders():
-  encoders = {"1": 4, "2": 4, "3": 3, "7": 3, "8": 1, "9": 24, "13": 2}
-  columns = {"1": 2, "2": 4, "3": 24, "7": 8, "8": 2, "9": 4, "13": 13}
+  encoders = {
+    "1": 4,
+    "2": 4,
+    "3": 3,
+    "4a": 2,
+    "4b": 2,
+    "7": 3,
+    "8": 1,
+    "9": 24,
+    "13": 2,
+  }
+  columns = {
+    "1": 2,
+    "2": 4,
+    "3": 24,
+    "4a": 2,
+    "4b": 5,
+    "7": 8,
+    "8": 2,
+    "9": 4,
+    "13": 13,
+  }
   for number, table in paper.TABLES.items():
     assert len(table.rows) == encoders.pop(number)
     assert len(set(table.columns)) == columns[number]
     for row in table.rows.values():
       assert len(row) == columns[number]
-      numbers = [value for value in row if value is not None]
-      assert numbers
-      assert all(20 < value < 100 for value in numbers)
+      numbers = dict(zip(table.columns, row, strict=True))
+      assert set(numbers.values()) != {None}
+      for column, value in numbers.items():
+        high = 1 if column in table.units else 100
+        assert value is None or high / 10 < value < high
   assert not encoders
 
 
@@ -36,6 +58,12 @@ def test_every_table_has_all_numbers_of_its_encoders():
     ("3", Network("resnet50", 1, by="labels"), "Pets, linear", 91.5),
     ("3", paper.untrained("resnet50", 1), "VOC2007, fine-tuned", 67.3),
     ("3", paper.untrained("resnet50", 1), "Flowers, linear", None),
+    ("4a", R50, "AP50", 77.5),
+    ("4a", R50._replace(by="labels"), "mIoU", 74.4),
+    ("4b", R50, "pct<1.25²", 96.7),
+    ("4b", R50, "rms", 0.541),
+    ("4b", R50._replace(by="labels"), "rel", 0.127),
+    ("4b", R50._replace(by="labels"), "pct<1.25³", 98.8),
     ("7", R50, "crop and flip, logits regularised, top-1", 74.7),
     ("8", R50, "top-1", 77.7),
     ("9", Network("resnet152", 3), "top-5", 94.6),

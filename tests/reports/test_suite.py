@@ -120,10 +120,47 @@ def test_results_come_to_their_places():
   thirteen = of_table(report, "13")
   # Only plain classifiers count there, and that part has none.
   assert thirteen["Places365"] | {"remark": ""} == {
-    **{"name": "Places365", "part": "linear_places365", "ours": None},
-    **{"paper": 51.0, "difference": None, "data": None, "remark": ""},
+    **{"name": "Places365", "unit": "%", "part": "linear_places365"},
+    **{"ours": None, "paper": 51.0, "difference": None, "data": None},
+    "remark": "",
   }
   assert thirteen["ImageNet"]["ours"] == 70
+
+
+def depths(convention):
+  """A result with other measures in each convention."""
+  measures = {"pct_1.25": 0.8321, "rel": 0.12684, "rms": 0.55}
+  return result(
+    *("depth", "nyu:nyu_depth_v2", {"convention": convention}),
+    metrics={
+      "fcrn": {**measures, "pct_1.25^2": 0.9, "pct_1.25^3": 0.95},
+      "cropped": {**measures, "rms": 0.5, "pct_1.25^2": 0.91},
+    },
+  )
+
+
+def test_dense_predictions_stand_in_table_4_in_its_units():
+  parts = {
+    "detection": part(result("detection", "voc:VOC2007", ap50=0.78)),
+    "segmentation": part(result("segmentation", "voc:a", mean_iou=0.7504)),
+    "depth": part(depths("fcrn")),
+  }
+  report = suite.make("paper", ENCODER, parts)
+  of_boxes, of_depth = of_table(report, "4a"), of_table(report, "4b")
+  for row, numbers in (
+    (of_boxes["AP50"], ("%", 78, 77.5, 0.5)),
+    (of_boxes["mIoU"], ("%", 75.04, 76.3, -1.26)),
+    (of_depth["pct<1.25"], ("%", 83.21, 84.6, -1.39)),
+    (of_depth["pct<1.25²"], ("%", 90, 96.7, -6.7)),
+    (of_depth["rms"], ("metres", 0.55, 0.541, 0.009)),
+    (of_depth["rel"], ("ratio", 0.1268, 0.129, -0.0022)),
+  ):
+    keys = ("unit", "ours", "paper", "difference")
+    assert tuple(row[key] for key in keys) == numbers
+  text = markdown.render(report)
+  assert "| rms (metres) | 0.550 | 0.541 | +0.009 | depth |" in text
+  assert "| rel (ratio) | 0.127 | 0.129 | −0.002 | depth |" in text
+  assert "| mIoU | 75.0 | 76.3 | −1.3 | segmentation |" in text
 
 
 def test_random_weights_stand_beside_the_papers_baselines():
@@ -177,7 +214,7 @@ TEXT = """\
 # The paper's evaluations of ResNet-50 (1×), trained by BYOL on cats
 
 Encoder: `gs://runs/r50@7`, digest `c0ffee`.
-All numbers are percentages.
+Numbers are percentages, unless their row names another unit.
 
 This encoder was trained on cats; the numbers of the paper are of encoders \
 trained on ImageNet.
@@ -201,7 +238,7 @@ Ours is measured on cats, the paper's on ImageNet.
 
 [1] Other settings than those of the suite: temperature 0.1 and not 0.07.
 
-Nothing was measured for Tables 1, 2, 3, 7, 9 and 13.
+Nothing was measured for Tables 1, 2, 3, 4a, 4b, 7, 9 and 13.
 
 ## Not done
 
