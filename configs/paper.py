@@ -1,4 +1,4 @@
-"""The paper's evaluations by classification, one after another.
+"""The paper's evaluations of an encoder, one after another.
 
 Command: byol evaluate --suite=paper[:PART,...] --encoder=RUN --workdir=DIR
   [--config.data_dir=TFDS_DIR] [--config.PART.key=value]
@@ -8,17 +8,22 @@ are fine-tuned; --suite adds it for --encoder=random:CONFIG. Each part is the
 evaluation by configs/PROTOCOL.py, in the folder DIR/PART. Fine-tuning is by far
 the largest: 12 sets × 57 trainings of 20,000 updates;
 `--config.finetune_pets.budget=N` makes one smaller. Training with labels from
-the start is only done for --encoder=random:CONFIG.
-Paper: Tables 1, 2, 3, 7, 8, 9 and 13. Measured: see BUILD_NOTES.md.
+the start is only done for --encoder=random:CONFIG. Boxes and masks are read
+from folders, `--config.PART.data_name=voc:DIR` with the parts detection and
+segmentation, and depth from --config.depth.data_name=nyu:DIR.
+Paper: Tables 1, 2, 3, 4, 7, 8, 9 and 13. Measured: see BUILD_NOTES.md.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 from configs import (
   common,
+  depth,
+  detection,
   finetune,
   knn,
   linear,
+  segmentation,
   semi_supervised,
   sets,
   supervised,
@@ -67,6 +72,9 @@ def _parts(random: int) -> dict[str, ConfigDict]:
     )
   for name in sets.SETS:  # Table 3
     parts[f"finetune_{name}"] = finetune.get_config(f"{name},random={random}")
+  for protocol in (detection, segmentation, depth):  # Table 4
+    config = protocol.get_config()
+    parts[config.protocol] = config
   parts["supervised"] = supervised.get_config()  # Table 9
   return parts
 

@@ -29,6 +29,9 @@ _SMALL_FIRST = (
   "knn",
   "few_label",
   "transfer",
+  "depth",
+  "detection",
+  "segmentation",
   "linear",
   "semi_supervised",
   "finetune",
@@ -145,6 +148,13 @@ def _work(config: Any) -> str:
       return f"{sweeps} sweep(s) of {config.epochs:g} epochs"
     case "transfer":
       return f"features, and {config.penalties.count + 1} regressions"
+    case "segmentation":
+      tried = len(config.learning_rates) if config.held_out else 0
+      count = tried + len(config.seeds)
+      return f"{count} trainings, {count * config.steps:,} updates"
+    case "detection" | "depth":
+      count = len(config.seeds)
+      return f"{count} trainings, {count * config.steps:,} updates"
     case "supervised":
       return f"{config.epochs:g} epochs"
   return "features"

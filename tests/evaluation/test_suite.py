@@ -8,7 +8,7 @@ import pytest
 from byol_flax.commands import config_bounds, config_file
 from byol_flax.evaluation import place, protocols, suite
 from byol_flax.runs.distributed import Processes
-from configs import finetune, linear, semi_supervised
+from configs import detection, finetune, linear, semi_supervised
 from input_pipeline.errors import UsageError
 from tests.cut_off import Killed, Out
 from tests.evaluation import settings
@@ -100,11 +100,12 @@ def test_a_suite_that_was_killed_goes_on_and_reports_what_it_left_out(
 
 def test_the_parts_are_what_their_protocols_make():
   parts = parts_of("")
-  assert len(parts) == 33
+  assert len(parts) == 36
   for name, config in (
     ("linear_released", linear.get_config("released=1")),
     ("semi_supervised_100", semi_supervised.get_config("share=1")),
     ("finetune_pets", finetune.get_config("pets")),
+    ("detection", detection.get_config()),
   ):
     assert parts[name].to_dict() == config.to_dict()
   fine_tuned = {name for name in parts if name.startswith("finetune_")}
