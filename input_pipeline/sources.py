@@ -4,13 +4,12 @@ Sources hold paths and small arrays, never open files, so that they are cheap to
 send to Grain's worker processes.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import decoding, paths, retries, tfds_order
+from input_pipeline import decoding, paths, retries, split_slices, tfds_order
 from input_pipeline.decoding import ImageError, Reduction, image_size
 from input_pipeline.digits import DigitsSource
 from input_pipeline.errors import UnreadableError, UsageError
@@ -24,8 +23,6 @@ from input_pipeline.tfds_sources import TfdsSource, known_facts, open_tfds
 _CUT_FROM_TRAIN = ("train_without_valid", "valid")
 
 MAX_TRIES = 32  # images tried for one place, the first and its neighbours
-
-_SPLIT = re.compile(r"([^\[\]/.][^\[\]/]*)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
 def open_source(
@@ -55,7 +52,7 @@ def open_source(
     UsageError: there is no such data set, split or slice, or it is not ready.
     StorageError: for a minute nothing could be read.
   """
-  whole, first, last = _parse_split(split)
+  whole, first, last = split_slices.parse(split)
   kind, _, path = name.partition(":")
 
   def open_whole() -> Source:
@@ -70,7 +67,7 @@ def open_source(
     source = retries.patiently(open_whole, f"the images of {name}")
   except UnreadableError as error:
     raise UsageError(f"{name} cannot be opened: {error}.") from error
-  examples = _range(name, split, first, last, len(source))
+  examples = split_slices.examples(name, split, first, last, len(source))
   return Part(source, split, examples)
 
 
@@ -129,47 +126,15 @@ def size_of(
 
   Arguments and errors are those of `open_source`.
   """
-  whole, first, last = _parse_split(split)
+  whole, first, last = split_slices.parse(split)
   facts = known_facts(name)
   if facts and whole in facts.splits:
     total = facts.splits[whole][1]
-    return len(_range(name, split, first, last, total)), facts.num_classes
+    return len(
+      split_slices.examples(name, split, first, last, total)
+    ), facts.num_classes
   source = open_source(name, split, data_dir)
   return len(source), source.num_classes
-
-
-def _parse_split(split: str) -> tuple[str, str | None, str | None]:
-  """Reads a split's name and the bounds of its slice."""
-  parts = _SPLIT.fullmatch(split)
-  if not parts:
-    raise UsageError(
-      f"A split is a name, or a slice such as train[:90%] or train[100:200], "
-      f"but {split!r} came."
-    )
-  return parts[1], parts[2], parts[3]
-
-
-def _range(
-  name: str, split: str, first: str | None, last: str | None, length: int
-) -> range:
-  """The examples of a slice of a split with `length` examples."""
-  start = _position(first or "0", length)
-  stop = _position(last or "100%", length)
-  if not 0 <= start < stop <= length:
-    raise UsageError(
-      f"Split {split!r} of {name} holds no examples or reaches past the end: "
-      f"the whole has {length} examples."
-    )
-  return range(start, stop)
-
-
-def _position(bound: str, length: int) -> int:
-  """Reads `12`, `-12`, `12%` or `-12%` as TFDS does."""
-  if bound.endswith("%"):
-    position = round(int(bound[:-1]) * length / 100)
-  else:
-    position = int(bound)
-  return position + length if bound.startswith("-") else position
 
 
 def shared_examples(one: Source, other: Source) -> int:
@@ -190,7 +155,7 @@ def _place(source: Source) -> tuple[str, np.ndarray]:
     return source.split, examples
   # Ours may be a part of one of TFDS's, as valid is of train.
   theirs, _ = facts.splits[source.split]
-  base, first, _ = _parse_split(theirs)
+  base, first, _ = split_slices.parse(theirs)
   return base, examples + int(first or 0)
 
 
