@@ -9,7 +9,14 @@ from PIL import UnidentifiedImageError
 from input_pipeline import jpeg, other_formats
 from input_pipeline.image_limits import ImageError
 
-__all__ = ["ImageError", "Reduction", "decode_image", "image_size", "whole"]
+__all__ = [
+  "ImageError",
+  "Reduction",
+  "decode_image",
+  "image_size",
+  "upright_size",
+  "whole",
+]
 
 Reduction = Callable[[int, int], int]  # see `decode_image`
 
@@ -66,6 +73,25 @@ def image_size(data: bytes) -> tuple[int, int]:
     if data.startswith(jpeg.START):
       return jpeg.decoded_size(data)
     return other_formats.header_size(data)
+
+
+def upright_size(path: str) -> tuple[int, int]:
+  """Height and width of what `decode_image` would give of a file's bytes.
+
+  Unlike `image_size` it heeds the EXIF orientation of every format, and reads
+  little more than the headers, which suffices to look through a whole data set.
+
+  Raises:
+    OSError: the file cannot be opened or read.
+    ImageError: the headers are damaged, or announce more than MAX_PIXELS.
+  """
+  try:
+    with _only_image_errors():
+      return other_formats.upright_size(path)
+  except ImageError as error:
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno:
+      raise error.__cause__ from None
+    raise
 
 
 @contextlib.contextmanager

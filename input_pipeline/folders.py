@@ -87,16 +87,8 @@ class FolderSource:
     return len(self._files)
 
   def __getitem__(self, i: int) -> dict[str, Any]:
-    path = self.example_name(i)
-    try:
-      with retries.naming(path), open(path, "rb") as file:
-        return {"image": file.read(), "label": self._labels[i]}
-    except FileNotFoundError:
-      if os.path.isdir(self._root):
-        raise
-      # The whole folder is gone: its mount went away, and may come back.
-      number = errno.ESTALE
-      raise OSError(number, os.strerror(number), self._root) from None
+    image = read_below(self._root, self.example_name(i))
+    return {"image": image, "label": self._labels[i]}
 
   def example_name(self, i: int) -> str:
     """The path of file `i`."""
@@ -116,6 +108,23 @@ class FolderSource:
 
   def _relative(self, i: int) -> str:
     return os.fsdecode(bytes(self._files[i]))
+
+
+def read_below(root: str, path: str) -> bytes:
+  """All bytes of a file in a data set's folder `root`.
+
+  Raises:
+    OSError: the file cannot be read. It is ESTALE, an error of the storage, if
+      the whole folder is gone: its mount went away, and may come back.
+  """
+  try:
+    with retries.naming(path), open(path, "rb") as file:
+      return file.read()
+  except FileNotFoundError:
+    if os.path.isdir(root):
+      raise
+    number = errno.ESTALE
+    raise OSError(number, os.strerror(number), root) from None
 
 
 def open_folder(

@@ -7,7 +7,9 @@ the extra `heif` installs.
 import functools
 import importlib.util
 import io
+import os
 import warnings
+from typing import BinaryIO
 
 import numpy as np
 from PIL import AvifImagePlugin, Image, TiffImagePlugin
@@ -17,6 +19,7 @@ from input_pipeline.image_limits import MAX_PIXELS, ImageError, check_size
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 HEIF_ADVICE = "HEIC and HEIF need the extra heif: pip install 'byol-flax[heif]'"
 
+_START_BYTES = 64  # tell HEIF from AVIF
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # The last chunk, with its checksum.
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")
@@ -83,6 +86,27 @@ def header_size(data: bytes) -> tuple[int, int]:
     return image.height, image.width
 
 
+def upright_size(path: str) -> tuple[int, int]:
+  """Height and width of an image file as a viewer shows it, by its headers.
+
+  It reads no more of the file than it must, so a file that is cut off later may
+  pass.
+
+  Raises:
+    OSError: the file cannot be opened.
+    ImageError: the headers announce too many pixels, or are of a format that
+      is read by an extra. Pillow raises other errors besides.
+  """
+  with open(path, "rb") as file:
+    start = file.read(_START_BYTES)
+    file.seek(0)
+    with _open_file(file, start) as image:
+      size = os.fstat(file.fileno()).st_size
+      check_size(*image.size, _most_pixels(image, size))
+      sideways = orientation(image) >= 5
+      return image.size if sideways else image.size[::-1]
+
+
 def orientation(image: Image.Image) -> int:
   """The EXIF orientation; 1 (upright) if the EXIF data is damaged."""
   try:
@@ -99,11 +123,16 @@ def reads_heif() -> bool:
 
 def _open(data: bytes) -> Image.Image:
   """Reads the headers."""
-  is_heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+  return _open_file(io.BytesIO(data), data[:_START_BYTES])
+
+
+def _open_file(file: BinaryIO, start: bytes) -> Image.Image:
+  """Reads the headers of a file that begins with `start`."""
+  is_heif = start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
   # "mif1" may come first in an AVIF file too.
-  if is_heif and b"avif" not in data[12:64]:
-    return Image.open(io.BytesIO(data), formats=(_heif(),))
-  return Image.open(io.BytesIO(data), formats=FORMATS)
+  if is_heif and b"avif" not in start[12:]:
+    return Image.open(file, formats=(_heif(),))
+  return Image.open(file, formats=FORMATS)
 
 
 @functools.cache

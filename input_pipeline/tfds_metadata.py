@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from input_pipeline import whole_files
@@ -45,6 +45,12 @@ def classes_of(folder: str) -> list[str] | None:
     return None
   features = builder.info.features
   return list(features["label"].names) if "label" in features else []
+
+
+def features_of(folder: str) -> Mapping[str, Any]:
+  """TFDS's features of the data set in `folder`; none if none is there."""
+  builder = _builder(folder)
+  return builder.info.features if builder else {}
 
 
 def splits_of(folder: str) -> list[str]:

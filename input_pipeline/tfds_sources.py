@@ -169,6 +169,10 @@ class TfdsSource:
     classes[record[_NOT_DIFFICULT]] = 1
     return {"image": image, "label": np.int32(label), "classes": classes}
 
+  def record(self, i: int) -> Mapping[str, Any]:
+    """All of example `i` as TFDS decodes it, but images as their bytes."""
+    return self._records[i]
+
   def example_name(self, i: int) -> str:
     """The place of record `i` in the data set."""
     return f"{self.name} {self.split} record {i}"

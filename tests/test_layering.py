@@ -35,7 +35,7 @@ ROW_OF = {entry: row for row, text in enumerate(ROWS) for entry in text.split()}
 # What may be imported in a few places only, and those places.
 HOMES = {
   "PIL": "byol_flax.reports input_pipeline.decoding"
-  " input_pipeline.jpeg input_pipeline.other_formats"
+  " input_pipeline.jpeg input_pipeline.mask_files input_pipeline.other_formats"
   " input_pipeline.prepare.shrinking",
   "absl": "byol_flax.commands.config_file byol_flax.commands.libraries",
   "array_record": "input_pipeline.prepare.array_records",
@@ -43,6 +43,7 @@ HOMES = {
   "configs": "configs",
   "flax": "byol_flax",
   "grain": "input_pipeline",
+  "h5py": "input_pipeline.nyu",
   "jax": "byol_flax",
   "matplotlib": "byol_flax.reports",
   "ml_collections": "configs byol_flax.commands.config_file",
