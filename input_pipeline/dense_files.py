@@ -59,7 +59,10 @@ class DenseFiles:
   Attributes:
     sizes: int32 [N, 2], height and width of each upright image.
     faults: kind of fault in words -> names of the examples that have it.
+    most_boxes: the most of an image; 0 for masks and depth.
   """
+
+  most_boxes = 0
 
   def __init__(
     self,
@@ -160,7 +163,9 @@ class BoxFiles(DenseFiles):
   ) -> None:
     """Takes examples whose labels are float32 [M, 6]."""
     super().__init__(name, split, root, examples, class_names, found)
-    self._ends = np.cumsum([len(x.label) for x in examples])
+    counts = [len(x.label) for x in examples]
+    self.most_boxes = max(counts)
+    self._ends = np.cumsum(counts)
     self._boxes = np.concatenate([x.label for x in examples])
 
   def label_of(self, i: int) -> np.ndarray:

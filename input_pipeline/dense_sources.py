@@ -39,8 +39,11 @@ class DenseSource(parts.Source, Protocol):
     sizes: int32 [N, 2], height and width of each upright image.
     faults: kind of fault in words -> names of the examples of the whole split
       that have it, one name for each time.
+    most_boxes: the most that an image of the whole split has; 0 for masks and
+      depth.
   """
 
+  most_boxes: int
   sizes: np.ndarray
   faults: Mapping[str, Sequence[str]]
 
@@ -60,6 +63,7 @@ class DensePart(parts.Part):
     """Takes what `parts.Part` takes."""
     super().__init__(source, split, examples)
     self.faults = source.faults
+    self.most_boxes = source.most_boxes
     self.sizes = source.sizes[np.asarray(examples)]
 
 
@@ -71,6 +75,7 @@ class DenseJoined(subsets.Joined):
     super().__init__(first, second)
     texts = (f"{x.split}: {x.ignored}" for x in (first, second) if x.ignored)
     self.ignored = "; ".join(texts)
+    self.most_boxes = max(first.most_boxes, second.most_boxes)
     self.sizes = np.concatenate([first.sizes, second.sizes])
     self.faults: Mapping[str, Sequence[str]] = {
       kind: (*first.faults.get(kind, ()), *second.faults.get(kind, ()))

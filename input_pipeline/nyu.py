@@ -31,6 +31,7 @@ class NyuFrames:
   """
 
   num_classes = 0
+  most_boxes = 0
   class_names: tuple[str, ...] = ()
   ignored = ""
 

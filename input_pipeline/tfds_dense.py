@@ -27,6 +27,8 @@ _OBJECTS, _DEPTH = "objects", "depth"
 class TfdsDense:
   """A TFDS split whose labels a subclass reads; see `parts.Source`."""
 
+  most_boxes = 0
+
   def __init__(
     self,
     source: TfdsSource,
@@ -155,22 +157,26 @@ def open_tfds_boxes(name: str, split: str, data_dir: str | None) -> TfdsBoxes:
   if _OBJECTS not in features:
     raise _lacks(name, "boxes (a feature objects, as voc has)", features)
 
-  def check(i: int) -> tuple[tuple[int, int, int] | None, list[Kind]]:
+  def check(i: int) -> tuple[tuple[int, ...] | None, list[Kind]]:
     record = source.record(i)
     try:
       size = decoding.image_size(record["image"])
     except ImageError:
       return None, [Kind.IMAGE_DAMAGED]
-    return (i, *size), boxes_of(record, size)[1]
+    boxes, kinds = boxes_of(record, size)
+    return (i, len(boxes), *size), kinds
 
   kept, found = faults.look_through(
     range(len(source)), check, source.example_name
   )
   if not kept:
     raise UsageError(f"No image of {name} ({split}) can be read: {found}.")
-  records, sizes = np.split(np.array(kept, np.int32), [1], axis=1)
+  records, counts, height, width = np.array(kept, np.int32).T
   names = features[_OBJECTS]["label"].names
-  return TfdsBoxes(source, names, records.ravel(), sizes, found)
+  sizes = np.stack([height, width], axis=1)
+  boxes = TfdsBoxes(source, names, records, sizes, found)
+  boxes.most_boxes = int(counts.max())
+  return boxes
 
 
 def open_tfds_depth(name: str, split: str, data_dir: str | None) -> TfdsDepth:

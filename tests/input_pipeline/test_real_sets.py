@@ -24,6 +24,7 @@ def test_blood_cells(split, images, without_area):
   assert (source.sizes == [(480, 640)] * images).all()
   example = sources.ReadableSource(source)[3]
   boxes = example["label"]
+  assert len(boxes) <= source.most_boxes < 60
   assert example["image"].shape == (480, 640, 3)
   assert (boxes[:, :2] >= 0).all()
   assert (boxes[:, 2:4] <= [(640, 480)] * len(boxes)).all()

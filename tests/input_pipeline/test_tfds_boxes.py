@@ -61,6 +61,7 @@ def test_boxes_are_those_of_the_annotations(data_dir):
   source = dense_sources.open_boxes("objects", "holdout", data_dir)
   source = cloudpickle.loads(cloudpickle.dumps(source))
   assert source.class_names == ("cat", "dog")
+  assert source.most_boxes == 2
   assert (source.sizes == [(HEIGHT, WIDTH)] * 3).all()
   found = {
     source.file_name(i): source[i]["label"].tolist() for i in range(len(source))
