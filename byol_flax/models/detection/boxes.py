@@ -22,6 +22,12 @@ def areas(boxes: jax.Array) -> jax.Array:
   return (x1 - x0) * (y1 - y0)
 
 
+def has_area(boxes: jax.Array) -> jax.Array:
+  """Which boxes [..., 4] are wider and higher than 0: bool [...]."""
+  x0, y0, x1, y1 = _edges(boxes)
+  return (x1 > x0) & (y1 > y0)
+
+
 def overlaps(some: jax.Array, others: jax.Array) -> jax.Array:
   """Intersection over union of boxes that are paired by broadcasting.
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from byol_flax.models.detection import matching
+from byol_flax.models.detection import matching, ranking
 
 
 class Sample(NamedTuple):
@@ -14,7 +14,8 @@ class Sample(NamedTuple):
   Attributes:
     place: int32 [S], where each stands among the N.
     kind: int32 [S], as in `matching.Matches`; `NEITHER` marks what is left over
-      because there were too few boxes, and its place means nothing.
+      because there were too few boxes. It repeats others, so that BatchNorm
+      over all of them sees nothing else.
   """
 
   place: jax.Array
@@ -39,12 +40,13 @@ def sample(
   of_positives = jnp.where(kind == matching.POSITIVE, 1 + priority, -1)
   most = min(int(number * positive_share), number)
   # Positives beyond their share have no priority any more.
-  best, places = jax.lax.top_k(of_positives, most)
+  best, places = ranking.largest(of_positives, most)
   priority = jnp.where(kind == matching.NEGATIVE, priority, -1)
   priority = priority.at[places].max(best)
-  best, place = jax.lax.top_k(priority, number)
+  best, place = ranking.largest(priority, number)
   drawn = jnp.where(best >= 1, matching.POSITIVE, matching.NEGATIVE)
+  count = jnp.maximum(jnp.sum(best >= 0), 1)
   return Sample(
-    place=place.astype(jnp.int32),
+    place=place[jnp.arange(number) % count],
     kind=jnp.where(best >= 0, drawn, matching.NEITHER).astype(jnp.int32),
   )

@@ -9,10 +9,13 @@ import pytest
 
 from byol_flax.models.detection import (
   anchors,
+  box_head,
   boxes,
   matching,
   nms,
   roi_align,
+  rpn,
+  settings,
 )
 from tests.models.detection import made
 
@@ -148,3 +151,68 @@ def test_roi_align(samples):
     functools.partial(roi_align.roi_align, stride=16, size=7, samples=samples)
   )(maps, rois)
   np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_proposals():
+  from torchvision.models.detection.rpn import RegionProposalNetwork
+
+  theirs = RegionProposalNetwork(
+    None, None, 0.7, 0.3, 256, 0.5, {"testing": 60}, {"testing": 40}, 0.4
+  ).eval()
+  theirs.min_size = 0
+  around = anchors.make_anchors(
+    (4, 6), stride=16, sizes=(16, 32), ratios=(0.5, 1.0, 2.0)
+  )
+  rng = np.random.default_rng(13)
+  logits = rng.normal(size=len(around)).astype(np.float32)
+  deltas = rng.normal(0, 0.05, (len(around), 4)).astype(np.float32)
+  decoded = theirs.box_coder.decode_single(
+    torch.tensor(deltas), torch.tensor(around)
+  )
+  (expected,), _ = theirs.filter_proposals(
+    decoded[None], torch.tensor(logits)[:, None], [(64, 96)], [len(around)]
+  )
+  found, some = rpn.propose(
+    jnp.asarray(logits),
+    jnp.asarray(deltas),
+    around,
+    jnp.array([64, 96]),
+    before=60,
+    after=40,
+    threshold=0.4,
+  )
+  assert 20 < some.sum() < 40
+  np.testing.assert_allclose(found[some], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_detections():
+  from torchvision.models.detection.roi_heads import RoIHeads
+
+  classes, detections = 4, 25
+  theirs = RoIHeads(
+    *[None] * 3, 0.5, 0.5, 512, 0.25, box_head.WEIGHTS, 0.2, 0.4, detections
+  )
+  proposals = made.boxes(80, seed=14)
+  rng = np.random.default_rng(15)
+  logits = rng.normal(0, 2, (80, classes + 1)).astype(np.float32)
+  deltas = rng.normal(size=(80, classes, 4)).astype(np.float32)
+  # Theirs has the background first.
+  expected = theirs.postprocess_detections(
+    torch.tensor(np.roll(logits, 1, axis=1)),
+    torch.tensor(np.pad(deltas, ((0, 0), (1, 0), (0, 0))).reshape(80, -1)),
+    [torch.tensor(proposals)],
+    [(90, 80)],
+  )
+  found = box_head.detect(
+    jnp.asarray(logits),
+    jnp.asarray(deltas),
+    jnp.asarray(proposals),
+    jnp.ones(80, bool),
+    jnp.array([90, 80]),
+    settings.Test(score=0.2, nms_iou=0.4, detections=detections),
+  )
+  some = np.asarray(found.label) >= 0
+  assert some.sum() == detections
+  for ours, (theirs,) in zip(found, expected, strict=True):
+    ours = ours[some] + (ours is found.label)  # their classes begin with 1
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
