@@ -14,8 +14,6 @@
 set -euo pipefail
 
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# shellcheck source=launch/outcome.sh
-source "${repository}/launch/outcome.sh"
 
 die() {
   printf 'local.sh: %s\n' "$*" >&2
@@ -126,7 +124,7 @@ for pid in "${pids[@]}"; do
   wait "${pid}" || code=$?
   codes+=("${code}")
 done
-outcome="$(outcome_of "${codes[@]}")"
+outcome="$(python3 "${repository}/launch/controller/outcome.py" "${codes[@]}")"
 printf 'local.sh: the processes ended with %s; workdir %s\n' \
   "${codes[*]}" "${workdir}" >&2 || true
 exit "${outcome}"

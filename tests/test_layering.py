@@ -167,13 +167,28 @@ def undeclared(root):
   tests = [
     (f"tests/{path.name}", path) for path in (root / "tests").rglob("*.py")
   ]
-  ours = {*PACKAGES, "tests", *(path.stem for _, path in tests)}
+  ours = {*PACKAGES, "launch", "tests", *(path.stem for _, path in tests)}
   for declared, files in ((for_users, modules_of(root)), (for_tests, tests)):
     for module, path in files:
       for package in {name.split(".")[0] for name in imports_of(path)}:
         known = package in sys.stdlib_module_names or package in ours
         if not known and distribution_of(package) not in declared:
           yield f"{module} imports {package}, undeclared in pyproject.toml"
+
+
+def launcher_needs_more(root):
+  """One sentence for what a laptop with a plain Python 3.9 cannot run."""
+  for path in sorted((root / "launch").rglob("*.py")):
+    where = path.relative_to(root).as_posix()
+    try:
+      ast.parse(path.read_text(), feature_version=(3, 9))
+    except SyntaxError as error:
+      yield f"{where} is no Python 3.9: {error}"
+      continue
+    for name in imports_of(path):
+      package = name.split(".")[0]
+      if package != "launch" and package not in sys.stdlib_module_names:
+        yield f"{where} imports {package}; launch/ has the standard library"
 
 
 def distributions(requirements):
@@ -188,7 +203,13 @@ def distribution_of(package):
   return name
 
 
-CHECKS = (wrong_direction, away_from_home, yardsticks_elsewhere, undeclared)
+CHECKS = (
+  wrong_direction,
+  away_from_home,
+  yardsticks_elsewhere,
+  undeclared,
+  launcher_needs_more,
+)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -232,6 +253,7 @@ def test_a_sound_repository_passes(tmp_path):
       "byol_flax/models/heads.py": "import jax.numpy as jnp",
       "input_pipeline/decoding.py": "from PIL import Image",
       "configs/byol.py": "from configs import common\nimport ml_collections",
+      "launch/controller/loop.py": "import os\nfrom launch import controller",
       "tests/test_a.py": "import pytest, conftest\nfrom configs import byol",
       "tests/conftest.py": "import jax",
     },
@@ -300,6 +322,8 @@ def test_a_sound_repository_passes(tmp_path):
     ("byol_flax/trees.py", "import pytest", "pytest, undeclared"),
     ("byol_flax/slices.py", "from sklearn import svm", "sklearn, undeclared"),
     ("tests/test_a.py", "import chex", "tests/test_a.py imports chex"),
+    ("launch/controller/loop.py", "from configs import byol", "the standard"),
+    ("launch/controller/loop.py", "match a:\n  case 1: pass", "no Python 3.9"),
   ],
 )
 def test_a_seeded_violation_is_found(tmp_path, path, source, finding):

@@ -14,7 +14,7 @@ def repository(tmp_path_factory):
   ignored = shutil.ignore_patterns("__pycache__")
   for name in ("launch", "configs"):
     shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-  for name in ("pyproject.toml", "constraints.txt"):
+  for name in (".gitignore", "pyproject.toml", "constraints.txt"):
     shutil.copy(ROOT / name, folder)
   git(folder, "init", "--quiet")
   git(folder, "add", ".")

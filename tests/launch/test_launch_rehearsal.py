@@ -36,7 +36,7 @@ def rig(tmp_path):
   ignored = shutil.ignore_patterns("__pycache__")
   for name in ("byol_flax", "configs", "input_pipeline", "launch"):
     shutil.copytree(ROOT / name, clone / name, ignore=ignored)
-  for name in ("pyproject.toml", "constraints.txt"):
+  for name in (".gitignore", "pyproject.toml", "constraints.txt"):
     shutil.copy(ROOT / name, clone)
   git(clone, "init", "--quiet")
   git(clone, "add", ".")

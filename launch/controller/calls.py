@@ -1,0 +1,108 @@
+"""Runs one program and keeps what it says, or prints what would be run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from launch.controller.words import quoted
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What a program said.
+
+  Attributes:
+    status: its exit status.
+    out: its stdout.
+    err: its stderr.
+  """
+
+  status: int = 0
+  out: str = ""
+  err: str = ""
+
+  @property
+  def error(self) -> str:
+    """What gcloud said from ERROR on, or else all but its warnings.
+
+    Warnings speak of quotas and permissions too.
+    """
+    lines = self.err.splitlines()
+    for index, line in enumerate(lines):
+      if line.startswith("ERROR"):
+        return "\n".join(lines[index:])
+    return "\n".join(x for x in lines if not x.startswith("WARNING"))
+
+  @property
+  def last_error(self) -> str:
+    """The end of it, in one line."""
+    return " ".join(self.error.splitlines()[-4:])
+
+  def error_matches(self, pattern: str) -> bool:
+    """Whether the error has such a text, in small or large letters."""
+    return bool(re.search(pattern, self.error, re.IGNORECASE))
+
+
+class Console:
+  """Talks to the person, and runs programs for them.
+
+  Args:
+    dry_run: whether programs are only printed, and nothing else is said.
+  """
+
+  def __init__(self, dry_run: bool) -> None:
+    self.dry_run = dry_run
+
+  def say(self, *words: str) -> None:
+    """Tells something on stderr, because stdout has what was asked for."""
+    if not self.dry_run:
+      now = time.strftime("%H:%M:%S")
+      print(now, *words, file=sys.stderr, flush=True)
+
+  def show(self, text: str) -> None:
+    """Prints what was asked for."""
+    if text and not self.dry_run:
+      print(text.rstrip("\n"), flush=True)
+
+  def pause(self, seconds: float) -> None:
+    """Sleeps; Ctrl-C and SIGTERM are answered at once."""
+    if not self.dry_run:
+      time.sleep(seconds)
+
+  def run(self, words: Sequence[str]) -> Answer:
+    """Runs a program without a shell; a dry run prints it and succeeds.
+
+    Its stdin is closed, because ssh would swallow ours. It has a session of its
+    own, so that Ctrl-C reaches us alone, and we end it with all it started.
+    """
+    if self.dry_run:
+      print(quoted(words), flush=True)
+      return Answer()
+    process = subprocess.Popen(
+      words,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      errors="replace",
+      start_new_session=True,
+    )
+    try:
+      out, err = process.communicate()
+    except BaseException:
+      _end(process)
+      raise
+    return Answer(process.returncode, out, err)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+  with contextlib.suppress(ProcessLookupError):
+    os.killpg(process.pid, signal.SIGTERM)

@@ -1,0 +1,145 @@
+"""The commands of launch/tpu_vm.sh, and what Ctrl-C does to them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from launch.controller.arguments import parse
+from launch.controller.calls import Answer, Console
+from launch.controller.cloud import Cloud
+from launch.controller.ending import Ended, Interrupted
+from launch.controller.loop import Loop
+from launch.controller.settings import Settings, fill_in
+from launch.controller.words import quoted
+
+_TENSORBOARD_PORT = 6006
+
+
+def main(program: str, words: Sequence[str]) -> int:
+  """Does what the command line says; returns the exit status.
+
+  Args:
+    program: how this program was called.
+    words: the command line after it.
+  """
+  try:
+    asked = parse(program, words)
+    if not shutil.which("gcloud"):
+      raise Ended(
+        2, "gcloud is not installed; see https://cloud.google.com/sdk."
+      )
+    chosen = fill_in(asked, program, os.environ)
+    console = Console(asked.dry_run)
+    return _do(chosen, console)
+  except Ended as end:
+    if end.sentence and end.status == 0:
+      print(end.sentence)
+    elif end.sentence:
+      print(f"tpu_vm.sh: {end.sentence}", file=sys.stderr)
+    return end.status
+  except KeyboardInterrupt:
+    return 130
+
+
+def _do(chosen: Settings, console: Console) -> int:
+  cloud = Cloud(chosen, console)
+  command = chosen.asked.command
+  if command == "tensorboard":
+    return _tensorboard(cloud, console)
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, _interrupt)
+  try:
+    if command == "run":
+      Loop(chosen, console, cloud).control()
+    elif command == "up":
+      _up(chosen, console, cloud)
+    elif command == "status":
+      _status(chosen, console, cloud)
+    elif command == "logs":
+      lines = str(chosen.pace.log_lines)
+      console.show(_asked(cloud.on_workers("logs", lines)).out)
+    elif command == "stop":
+      _stop(chosen, console, cloud)
+    else:
+      cloud.find_out_whether_queued()
+      return 0 if cloud.delete() else 1
+  except Interrupted as interrupted:
+    _say_what_goes_on(chosen, console)
+    return interrupted.status
+  return 0
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+  for other in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(other, signal.SIG_IGN)
+  raise Interrupted(128 + number)
+
+
+def _say_what_goes_on(chosen: Settings, console: Console) -> None:
+  if chosen.asked.command not in ("run", "up"):
+    return
+  console.say(
+    "Interrupted. What was started goes on, and the slice is paid for."
+  )
+  if chosen.asked.command == "run":
+    console.say(f"  to watch it again: {chosen.own_command('run')}")
+  console.say(f"  to stop the run:   {chosen.own_command('stop')}")
+  console.say(f"  to stop paying:    {chosen.own_command('delete')}")
+
+
+def _asked(answer: Answer) -> Answer:
+  """The answer of the workers; ends the program if they did not answer."""
+  if answer.status:
+    raise Ended(1, f"The workers do not answer: {answer.last_error}")
+  return answer
+
+
+def _up(chosen: Settings, console: Console, cloud: Cloud) -> None:
+  loop = Loop(chosen, console, cloud)
+  loop.pack_code()
+  loop.ensure_slice()
+  delete = chosen.own_command("delete")
+  if not loop.set_up():
+    raise Ended(
+      1,
+      f"{chosen.name} could not be set up; it is still paid for. To delete "
+      f"it: {delete}",
+    )
+  console.say(f"{chosen.name} is ready; to delete it: {delete}")
+
+
+def _status(chosen: Settings, console: Console, cloud: Cloud) -> None:
+  found = cloud.read_slice()
+  print(f"{chosen.name}: {found.seen}", flush=True)
+  if found.state == "ready":
+    lines = _asked(cloud.on_workers("state")).out.splitlines()
+    console.show("\n".join(sorted(lines)))
+  elif found.state == "unknown":
+    raise Ended(1, f"gcloud cannot say how {chosen.name} is: {found.error}")
+
+
+def _stop(chosen: Settings, console: Console, cloud: Cloud) -> None:
+  console.say(
+    f"Ending the run on {chosen.name} after a save; this takes up to five "
+    "minutes."
+  )
+  _asked(cloud.on_workers("stop"))
+  console.say(
+    f"Stopped. {chosen.name} is still paid for; to delete it: "
+    + chosen.own_command("delete")
+  )
+
+
+def _tensorboard(cloud: Cloud, console: Console) -> int:
+  words = cloud.tensorboard(_TENSORBOARD_PORT)
+  if console.dry_run:
+    print(quoted(words))
+    return 0
+  console.say(f"Open http://localhost:{_TENSORBOARD_PORT}; Ctrl-C ends it.")
+  return subprocess.call(words)

@@ -1,0 +1,279 @@
+"""What follows from the command line: the slice, the commit, the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+from collections.abc import Mapping
+
+from launch.controller import slices
+from launch.controller.arguments import Arguments
+from launch.controller.ending import Ended
+from launch.controller.words import quoted
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+# The parser of the trainer itself, in the environment that has it.
+_CHECK_CONFIG = """
+import sys
+
+from byol_flax.commands import config_file
+from input_pipeline.errors import UsageError
+
+try:
+  config_file.load_config([x for x in sys.argv[1:] if x.startswith("--config")])
+except UsageError as error:
+  sys.exit(str(error))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+  """How fast and how often; the environment may say otherwise.
+
+  Attributes:
+    poll_seconds: between two looks at the run.
+    retry_seconds: before something is tried again.
+    max_tries: of one gcloud command or set-up step.
+    max_restarts: after faults of the run.
+    straggler_seconds: for the last workers to end.
+    log_lines: of every worker.
+  """
+
+  poll_seconds: float
+  retry_seconds: float
+  max_tries: int
+  max_restarts: int
+  straggler_seconds: float
+  log_lines: int
+
+
+def read_pace(environment: Mapping[str, str]) -> Pace:
+  """Reads the variables that `--help` names.
+
+  Raises:
+    Ended: one of them is no number.
+  """
+
+  def number(name: str, default: float) -> float:
+    text = environment.get(name) or str(default)
+    try:
+      return float(text)
+    except ValueError:
+      raise Ended(2, f"{name} is a number, not {text!r}.") from None
+
+  return Pace(
+    poll_seconds=number("BYOL_POLL_SECONDS", 60),
+    retry_seconds=number("BYOL_RETRY_SECONDS", 60),
+    max_tries=int(number("BYOL_MAX_TRIES", 5)),
+    max_restarts=int(number("BYOL_MAX_RESTARTS", 3)),
+    straggler_seconds=number("BYOL_STRAGGLER_SECONDS", 600),
+    log_lines=int(number("BYOL_LOG_LINES", 20)),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """All that a command needs to know; "" where it does not matter to it.
+
+  Attributes:
+    asked: the command line.
+    program: how this program was called, for messages.
+    pace: see there.
+    slice: accelerator type, such as v3-32.
+    zone: where it is.
+    project: who pays.
+    name: of the slice.
+    commit: the whole hash of what the workers run.
+    workdir: of the run.
+    trainer_arguments: what `byol train` gets on every worker.
+    run_id: made from them; by it a controller recognises its run.
+  """
+
+  asked: Arguments
+  program: str
+  pace: Pace
+  slice: str
+  zone: str
+  project: str
+  name: str
+  commit: str
+  workdir: str
+  trainer_arguments: tuple[str, ...]
+  run_id: str
+
+  @property
+  def kind(self) -> str:
+    """How the slice is paid for, in words."""
+    kind = "spot" if self.asked.spot else "on-demand"
+    return kind + (", queued" if self.asked.queued else "")
+
+  def own_command(self, command: str) -> str:
+    """What a person would type next, ready to paste."""
+    asked = self.asked
+    words = [self.program, command]
+    if asked.config:
+      words.append(asked.config + asked.argument)
+    words += [f"--name={self.name}", f"--project={self.project}"]
+    words.append(f"--zone={self.zone}")
+    if asked.queued:
+      words.append("--queued")
+    if command == "run":
+      words += [f"--slice={self.slice}", f"--workdir={self.workdir}"]
+      words.append(f"--commit={self.commit}")
+      if "data" in asked.values:
+        words.append(f"--data={asked.values['data']}")
+      if not asked.spot:
+        words.append("--on-demand")
+      if asked.delete_when_done:
+        words.append("--delete-when-done")
+      words += asked.overrides
+    return quoted(words)
+
+
+def fill_in(
+  asked: Arguments, program: str, environment: Mapping[str, str]
+) -> Settings:
+  """Adds what follows from the command line, and checks it.
+
+  Raises:
+    Ended: something is missing or wrong.
+  """
+  if (
+    asked.config
+    and not (REPOSITORY / "configs" / f"{asked.config}.py").is_file()
+  ):
+    raise Ended(2, f"There is no config file configs/{asked.config}.py.")
+  starts = asked.command in ("run", "up")
+  values = asked.values
+  default_slice, default_zone = slices.row_of(asked.config)
+  slice_ = values.get("slice") or default_slice
+  zone = values.get("zone") or default_zone
+  name = values.get("name") or asked.config.replace("_", "-")
+  if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
+    raise Ended(
+      2, f"{name} cannot name a slice: small letters, digits and dashes only."
+    )
+  project = values.get("project") or environment.get("CLOUDSDK_CORE_PROJECT")
+  project = project or _project_of_gcloud()
+  if not project:
+    raise Ended(
+      2, "A project is needed: --project=ID, or gcloud config set project ID."
+    )
+  if not zone:
+    raise Ended(
+      2,
+      "A zone is needed: --zone=ZONE; launch/slices.tsv has no row for "
+      f"{asked.config or 'this name'}.",
+    )
+  commit = values.get("commit", "")
+  if starts:
+    if not slice_:
+      raise Ended(
+        2,
+        "A slice is needed: --slice=TYPE; launch/slices.tsv has no row for "
+        f"{asked.config}.",
+      )
+    if not slices.runtime_version(slice_):
+      raise Ended(
+        2,
+        f"{slice_} is no slice that this script knows: v2-N, v3-N, v4-N, "
+        "v5litepod-N, v5p-N or v6e-N.",
+      )
+    commit = _choose_commit(commit, asked.config)
+  workdir = values.get("workdir", "")
+  needs_workdir = asked.command in ("run", "tensorboard")
+  if needs_workdir and not re.match(r"gs://.|/", workdir):
+    raise Ended(
+      2,
+      "A workdir is needed: --workdir=gs://BUCKET/FOLDER, or an absolute path "
+      "that all workers share.",
+    )
+  trainer_arguments = [
+    f"--config=configs/{asked.config}.py{asked.argument}",
+    f"--workdir={workdir}",
+  ]
+  if "data" in values:
+    trainer_arguments.append(f"--config.loader.data_dir={values['data']}")
+  trainer_arguments += asked.overrides
+  if starts:
+    _check_config(trainer_arguments, commit)
+  return Settings(
+    asked=asked,
+    program=program,
+    pace=read_pace(environment),
+    slice=slice_,
+    zone=zone,
+    project=project,
+    name=name,
+    commit=commit,
+    workdir=workdir,
+    trainer_arguments=tuple(trainer_arguments),
+    run_id=_id_of(trainer_arguments),
+  )
+
+
+def git(*words: str, text: str | None = None) -> str | None:
+  """What git prints about our repository; None when it fails."""
+  result = subprocess.run(
+    ["git", "-C", str(REPOSITORY), *words],
+    input=text,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return None if result.returncode else result.stdout.strip()
+
+
+def _project_of_gcloud() -> str:
+  """The project that gcloud is set to; "" if there is none."""
+  result = subprocess.run(
+    ["gcloud", "config", "get-value", "project"],
+    stdin=subprocess.DEVNULL,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  # The last line, because gcloud may print notices before it.
+  pattern = re.compile(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]+")
+  found = [x for x in result.stdout.splitlines() if pattern.fullmatch(x)]
+  return found[-1] if found else ""
+
+
+def _choose_commit(asked: str, config: str) -> str:
+  """The commit to send; uncommitted changes would silently not be sent."""
+  wanted = asked or "HEAD"
+  commit = git("rev-parse", "--verify", "--quiet", f"{wanted}^{{commit}}")
+  if not commit:
+    raise Ended(2, f"There is no commit {wanted}.")
+  if wanted == "HEAD" and git("status", "--porcelain"):
+    raise Ended(
+      2,
+      "There are uncommitted changes, which would not reach the slice; commit "
+      f"or stash them, or give --commit={commit}.",
+    )
+  if git("cat-file", "-e", f"{commit}:configs/{config}.py") is None:
+    raise Ended(2, f"Commit {commit} has no configs/{config}.py.")
+  return commit
+
+
+def _id_of(trainer_arguments: list[str]) -> str:
+  """The commit is not part of it, so that a mended run is the same run."""
+  text = "".join(f"{word}\0" for word in trainer_arguments)
+  return (git("hash-object", "--stdin", text=text) or "")[:12]
+
+
+def _check_config(trainer_arguments: list[str], commit: str) -> None:
+  """Finds a misspelt key before a slice is paid for, where our Python is."""
+  python = REPOSITORY / ".venv" / "bin" / "python"
+  if not os.access(python, os.X_OK) or commit != git("rev-parse", "HEAD"):
+    return
+  words = [str(python), "-", *trainer_arguments]
+  result = subprocess.run(
+    words, input=_CHECK_CONFIG, text=True, cwd=REPOSITORY, check=False
+  )
+  if result.returncode:
+    raise Ended(2, "The config is refused, see above.")
