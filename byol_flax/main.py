@@ -31,6 +31,7 @@ from input_pipeline.errors import (
 _WITHOUT_CONFIG = {
   "export": "export_weights",
   "features": "features",
+  "goodput": "goodput",
   "import": "import_weights",
   "prepare": "prepare",
 }

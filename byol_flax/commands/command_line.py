@@ -93,6 +93,7 @@ def parse_command(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   takes_config = options.command not in (
     "export",
     "features",
+    "goodput",
     "import",
     "prepare",
   )
@@ -174,6 +175,17 @@ def _add_measuring(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     type=paths.absolute,
     default="preflight.json",
     help="JSON file to write",
+  )
+  verb = add(
+    "goodput",
+    "Tell where the time of a run went, over all its attempts: into updates, "
+    "updates made twice, waiting, saving, evaluating, compiling, restarting.",
+  )
+  verb.add_argument(
+    "--workdir",
+    type=paths.absolute,
+    required=True,
+    help="folder of the run, which may be going on",
   )
   verb = add(
     "benchmark",

@@ -24,6 +24,7 @@ from byol_flax.runs import (
   records,
 )
 from byol_flax.runs.start_clock import StartClock
+from byol_flax.runs.time_spent import Attempt
 from byol_flax.runs.version import code_version
 from input_pipeline import loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
@@ -124,9 +125,18 @@ def _train(
     f"input: {how}"
   )
   leads = jax.process_index() == 0
-  with metrics_log.MetricsLog(
-    folder, writes=leads, resume_step=start_step
-  ) as out:
+  start_clock = StartClock(begun)
+  with (
+    metrics_log.MetricsLog(folder, writes=leads, resume_step=start_step) as out,
+    Attempt(
+      folder,
+      step=start_step,
+      batch_size=training.batch_size,
+      about={"code_version": code_version()},
+      start_clock=start_clock,
+      writes=leads,
+    ) as attempt,
+  ):
     try:
       progress.notes([out.note])
       state, _ = loop.run(
@@ -146,6 +156,7 @@ def _train(
           },
           evaluate=training.evaluate,
           report=out,
+          attempt=attempt,
           progress=progress,
           processes=setting.processes,
           starved=lambda: "More cores would read faster.",
@@ -154,7 +165,7 @@ def _train(
           watch=lambda update, values: None,
         ),
         evaluate_first=False,
-        start_clock=StartClock(begun),
+        start_clock=start_clock,
         begun=begun - seconds,
       )
     finally:

@@ -37,6 +37,7 @@ from byol_flax.runs import workdir as workdir_lib
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.metrics_log import MetricsLog
 from byol_flax.runs.start_clock import StartClock
+from byol_flax.runs.time_spent import Attempt
 from byol_flax.runs.version import code_version
 from input_pipeline import appending, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
@@ -106,13 +107,7 @@ def train(
   mesh = sharding.make_mesh()
   read = inputs.open_inputs(watching.config, source, mesh)
 
-  built = build.build(
-    watching.config,
-    mesh,
-    num_examples=len(source),
-    num_classes=source.num_classes,
-    resident=read.resident,
-  )
+  built = _build(watching.config, mesh, source, read)
   beginning = initial_state.open_beginning(
     begins_with, built, mesh, workdir, _plain(config), restart, processes
   )
@@ -135,12 +130,9 @@ def train(
   start_step = int(restored.state.step) if restored else beginning.step
   seconds = restored.record["seconds"] if restored else 0.0
   devices = sharding.describe(mesh)
-  progress.notes(notes)
-  progress.note(
-    f"{sources.summary(source)}; {devices}; "
-    f"update {start_step:,} of {built.total_steps:,} in {workdir}"
-  )
-  progress.notes((beginning.sentence, built.scaling, *opened.moved))
+  where = f"update {start_step:,} of {built.total_steps:,} in {workdir}"
+  notes = (*notes, f"{sources.summary(source)}; {devices}; {where}")
+  progress.notes((*notes, beginning.sentence, built.scaling, *opened.moved))
   intervals = loop.Intervals(
     report=config.report.every_steps, evaluate=config.evaluation.every_steps
   )
@@ -164,9 +156,12 @@ def train(
   with (
     MetricsLog(workdir, writes=leads, resume_step=start_step) as out,
     unreadable.watching(),
+    _open_attempt(
+      config, workdir, start_step, saved, devices, start_clock
+    ) as attempt,
   ):
     try:
-      _report_start(out, config, saved, devices)
+      out.hyperparameters(config.to_dict())
       watching.begin(restored, out.add_note, progress.note)
       state = (
         restored.state if restored else beginning.enter(built.create_state())
@@ -177,8 +172,9 @@ def train(
       hashes = config.report.view_hashes
       logged = _log_digests(batches, workdir, start_step) if hashes else batches
       start_clock.end("state")
-      step_fn = built.compile_step(start_clock.end)
-      digest.compile_ahead(built.abstract_state)
+      with attempt.on("compiling"):
+        step_fn = built.compile_step(start_clock.end)
+        digest.compile_ahead(built.abstract_state)
       state, seconds = loop.run(
         state,
         step_fn,
@@ -191,6 +187,7 @@ def train(
           make_record=make_record,
           evaluate=evaluate,
           report=out,
+          attempt=attempt,
           progress=progress,
           processes=processes,
           starved=read.advice,
@@ -206,7 +203,20 @@ def train(
       progress.close()
       batches.close()
       checkpoints.close()
-  _end(progress, workdir, built.total_steps, seconds, unreadable)
+  _end(progress, workdir, built.total_steps, seconds, unreadable, attempt)
+
+
+def _build(
+  config: Any, mesh: Mesh, source: sources.ReadableSource, read: inputs.Inputs
+) -> build.Built:
+  """Turns the config of a run into functions for these images."""
+  return build.build(
+    config,
+    mesh,
+    num_examples=len(source),
+    num_classes=source.num_classes,
+    resident=read.resident,
+  )
 
 
 def _open_unreadable(
@@ -224,13 +234,24 @@ def _open_unreadable(
   )
 
 
-def _report_start(
-  out: MetricsLog, config: Any, saved: checkpoint.Record, devices: str
-) -> None:
-  """Writes a line about this start, and the config."""
+def _open_attempt(
+  config: Any,
+  workdir: str,
+  step: int,
+  saved: checkpoint.Record,
+  devices: str,
+  start_clock: StartClock,
+) -> Attempt:
+  """Opens the line of this start, which follows update `step`."""
   about = {name: saved[name] for name in ("code_version", "init")}
-  out.start({**about, "devices": devices})
-  out.hyperparameters(config.to_dict())
+  return Attempt(
+    workdir,
+    step=step,
+    batch_size=config.batch_size,
+    about={**about, "devices": devices},
+    start_clock=start_clock,
+    writes=jax.process_index() == 0,
+  )
 
 
 def _count_parameters(out: MetricsLog, state: train_state.ByolState) -> str:
@@ -327,6 +348,7 @@ def _end(
   total_steps: int,
   seconds: float,
   unreadable: UnreadableImages,
+  attempt: Attempt,
 ) -> None:
   """Draws how training went, and tells what was done."""
   if jax.process_index() == 0:
@@ -337,6 +359,7 @@ def _end(
   )
   if unreadable.indices:
     progress.note(unreadable.sentence())
+  progress.note(attempt.totals().sentence())
 
 
 def _evaluation_missing(workdir: str, step: int) -> bool:

@@ -9,7 +9,6 @@ Within an update things happen in this order, which must not change:
      of an evaluation, when `state` holds whole updates.
 """
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -21,7 +20,9 @@ import jax
 from byol_flax.runs import interrupts, metrics_log, progress_line
 from byol_flax.runs.checkpoint import Checkpoints, Record
 from byol_flax.runs.distributed import Processes
+from byol_flax.runs.goodput import UPDATES
 from byol_flax.runs.start_clock import StartClock
+from byol_flax.runs.time_spent import Attempt, Sums
 from input_pipeline.errors import (
   PreemptedError,
   RunError,
@@ -75,6 +76,7 @@ class Outlets:
     make_record: (step, seconds) -> what is saved beside the state.
     evaluate: state -> metrics.
     report: where metrics go.
+    attempt: where the time goes.
     progress: the console line.
     processes: all that take part.
     starved: () -> what to do when the devices wait for data.
@@ -89,6 +91,7 @@ class Outlets:
   make_record: Callable[[int, float], Record]
   evaluate: Callable[[Any], dict[str, float]]
   report: metrics_log.MetricsLog
+  attempt: Attempt
   progress: progress_line.Progress
   processes: Processes
   starved: Callable[[], str]
@@ -96,14 +99,31 @@ class Outlets:
   diverged: str
   watch: Callable[[int, dict[str, float]], None]
 
+  def wait_for(self, step: int, batches: Iterator[Any]) -> Any:
+    """The batch of update `step`, unless a process is preempted."""
+    self.processes.at(step, "waiting for input")
+    self.processes.check_preempted()
+    with self.attempt.on("waiting"):
+      batch = next(batches)
+    self.processes.at(step, "updating")
+    return batch
+
   def save(self, step: int, state: Any, seconds: float) -> None:
     """Starts to save the state after update `step`."""
     self.processes.at(step, "saving")
     # The lines first: a kill must not lose the line of an update that a
     # checkpoint holds.
-    self.report.flush()
-    record = self.make_record(step, seconds)
-    self.checkpoints.save(step, state, record)
+    with self.attempt.on("saving"):
+      self.report.flush()
+      self.attempt.write()
+      record = self.make_record(step, seconds)
+      self.checkpoints.save(step, state, record)
+
+  def finish(self) -> None:
+    """Returns when the last save is committed; no update follows."""
+    self.attempt.end()
+    with self.attempt.on("saving"):
+      self.checkpoints.wait()
 
   def take(
     self,
@@ -123,8 +143,10 @@ class Outlets:
   def run_evaluation(self, step: int, state: Any) -> None:
     """Evaluates the state after update `step` and reports."""
     self.processes.at(step, "evaluating")
-    self.report.scalars(step, self.evaluate(state), kind="evaluation")
-    self.report.flush()
+    with self.attempt.on("evaluating"):
+      self.report.scalars(step, self.evaluate(state), kind="evaluation")
+      self.report.goodput(step, self.attempt.totals().metrics())
+      self.report.flush()
 
 
 def run(
@@ -164,22 +186,18 @@ def run(
   """
   first = int(state.step) + 1
   done = 0  # the last update of this start
-  window = _Window()
+  window = outlets.attempt.sums()
   pending: list[tuple[int, dict[str, jax.Array]]] = []
   values: dict[str, float] = {}
   try:
     if evaluate_first:
       outlets.run_evaluation(first - 1, state)
     for step in range(first, total_steps + 1):
-      outlets.processes.at(step, "waiting for input")
-      outlets.processes.check_preempted()
-      with window.clock("waiting"):
-        batch = next(batches)
-      outlets.processes.at(step, "updating")
-      state, metrics = step_fn(state, batch)
+      batch = outlets.wait_for(step, batches)
+      with outlets.attempt.update(step, compiles=step == first):
+        state, metrics = step_fn(state, batch)
       done = step
       outlets.hand_on_interrupts(step < total_steps)
-      window.updates += 1
       pending.append((step, metrics))
       if len(pending) >= _IN_FLIGHT:
         jax.block_until_ready(pending[-_IN_FLIGHT][1])
@@ -190,22 +208,22 @@ def run(
         values = outlets.take(pending, values)
         pending.clear()
       if reporting:
-        starts = step == first
-        times = start_clock.finish() if starts else window.rates(batch_size)
-        window = _Window()  # begins before reporting, so that its time counts
+        # The window begins before reporting, so that its time counts.
+        before, window = window, outlets.attempt.sums()
+        first_times = start_clock.finish() if step == first else None
+        times = first_times or _rates(before, window, batch_size)
         _tell(outlets, step, values, times, start_clock)
-      with window.clock("paused"):
-        if saving:
-          outlets.save(step, state, time.monotonic() - begun)
-        if evaluating:
-          outlets.run_evaluation(step, state)
+      if saving:
+        outlets.save(step, state, time.monotonic() - begun)
+      if evaluating:
+        outlets.run_evaluation(step, state)
   except (PreemptedError, UsageError, StorageError) as error:
     # All processes are needed to save, but the input may fail on only one.
     if outlets.processes.alone or isinstance(error, PreemptedError):
       _keep(outlets, done, state, pending, values, time.monotonic() - begun)
     raise
   outlets.processes.at(total_steps, "ending")
-  outlets.checkpoints.wait()
+  outlets.finish()
   return state, time.monotonic() - begun
 
 
@@ -222,7 +240,7 @@ def _keep(
     for _ in _checked(pending, before, outlets.diverged):
       pass
     outlets.save(done, state, seconds)
-  outlets.checkpoints.wait()
+  outlets.finish()
 
 
 def _tell(
@@ -252,29 +270,19 @@ def _tell(
       )
 
 
-class _Window:
-  """Clock over the updates since the last report."""
+def _rates(before: Sums, now: Sums, batch_size: int) -> dict[str, float]:
+  """Metrics of the updates between two moments; pauses do not count."""
 
-  def __init__(self) -> None:
-    self.updates = 0
-    self._begun = time.monotonic()
-    self._seconds = {"waiting": 0.0, "paused": 0.0}
+  def spent(*spans: str) -> float:
+    return sum(now.seconds[span] - before.seconds[span] for span in spans)
 
-  @contextlib.contextmanager
-  def clock(self, what: str) -> Iterator[None]:
-    """Times a wait for data ("waiting") or a pause in training ("paused")."""
-    begun = time.monotonic()
-    yield
-    self._seconds[what] += time.monotonic() - begun
-
-  def rates(self, batch_size: int) -> dict[str, float]:
-    """Metrics of the window so far; pauses do not count."""
-    elapsed = time.monotonic() - self._begun - self._seconds["paused"]
-    return {
-      "time/step_ms": 1000 * elapsed / self.updates,
-      "time/images_per_second": batch_size * self.updates / elapsed,
-      "time/data_wait_fraction": self._seconds["waiting"] / elapsed,
-    }
+  elapsed = spent(*UPDATES, "waiting")
+  images = sum(now.images[kind] - before.images[kind] for kind in UPDATES)
+  return {
+    "time/step_ms": 1000 * elapsed * batch_size / images,
+    "time/images_per_second": images / elapsed,
+    "time/data_wait_fraction": spent("waiting") / elapsed,
+  }
 
 
 def _checked(

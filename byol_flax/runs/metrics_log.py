@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from byol_flax.runs import buckets, line_writer, tensorboard_files
-from input_pipeline import appending, whole_files
+from input_pipeline import whole_files
 
 Kind = Literal["update", "evaluation"]  # of lines of numbers
 
@@ -84,12 +84,10 @@ class MetricsLog:
       self._record.write(json.dumps({**line, name: text}))
       self.text(step, {name: text})
 
-  def start(self, about: Mapping[str, Any]) -> None:
-    """Appends a line to `starts.jsonl`: step, time and what `about` holds."""
+  def goodput(self, step: int, values: Mapping[str, float]) -> None:
+    """Shows `values` in TensorBoard alone; `starts.jsonl` has them."""
     if self._writes:
-      line = {"step": self._resume_step, "wall_time": time.time(), **about}
-      text = json.dumps(line) + "\n"
-      appending.append(self._workdir / "starts.jsonl", text.encode())
+      self._tensorboard.write_scalars(step, values)
 
   def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Shows `images`, name -> uint8 [N, H, W, 3], in TensorBoard."""

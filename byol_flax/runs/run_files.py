@@ -12,7 +12,7 @@ import time
 import jax
 from etils import epath
 
-from byol_flax.runs import records
+from byol_flax.runs import goodput, records
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.version import code_version
 from input_pipeline import unreadable, whole_files
@@ -100,7 +100,9 @@ def set_aside_unsaved(workdir: str, processes: Processes) -> tuple[str, ...]:
     # A list of unreadable images moves too: the new run may have other images.
     if reported or unreadable.lines_of(workdir):
       entries = written(epath.Path(workdir))
-      aside = _move([entry for entry in entries if entry.name != "checkpoints"])
+      # The time of earlier starts is the run's, though nothing is left of them.
+      stay = ("checkpoints", goodput.FILE)
+      aside = _move([entry for entry in entries if entry.name not in stay])
       notes = (
         f"No checkpoint is in {workdir}: the run begins anew, and what an "
         f"earlier start reported is in {aside}",

@@ -11,12 +11,16 @@ class StartClock:
   Pre-training has these stages: "import" until the program and the devices are
   there, "data" until the images are open, "state" until the weights are there,
   then "trace" and "compile" for the step, and "run" for the first update.
+
+  Attributes:
+    seconds: of each stage that has ended.
+    last: when the last of them ended, in seconds of `time.monotonic`.
   """
 
   def __init__(self, began: float) -> None:
     """Begins the first stage at `began`, in seconds of `time.monotonic`."""
     self.seconds: dict[str, float] = {}
-    self._last = began
+    self.last = began
 
   @classmethod
   def of_process(cls) -> Self:
@@ -33,8 +37,8 @@ class StartClock:
   def end(self, stage: str) -> None:
     """Ends a stage and begins the next."""
     now = time.monotonic()
-    self.seconds[stage] = now - self._last
-    self._last = now
+    self.seconds[stage] = now - self.last
+    self.last = now
 
   def finish(self) -> dict[str, float]:
     """Ends "run", the last stage; returns all stages as metrics."""

@@ -18,6 +18,7 @@ from byol_flax.runs import (
   metrics_log,
   progress_line,
   start_clock,
+  time_spent,
 )
 from input_pipeline.errors import RunError, StorageError, UsageError
 
@@ -65,6 +66,18 @@ def after(wait, batches):
     yield batch
 
 
+def attempt_at(workdir, start, clock):
+  """An attempt that follows update `start`, in batches of 4."""
+  return time_spent.Attempt(
+    str(workdir),
+    step=start,
+    batch_size=4,
+    about={},
+    start_clock=clock,
+    writes=True,
+  )
+
+
 def run(
   workdir,
   *,
@@ -107,9 +120,11 @@ def run(
     ballast=jnp.asarray(np.random.default_rng(0).random(ballast, np.float32)),
   )
   batches = numbers(start, bad, end)
-  with metrics_log.MetricsLog(
-    str(workdir), writes=True, resume_step=start
-  ) as out:
+  clock = start_clock.StartClock(time.monotonic() - 1000)
+  with (
+    metrics_log.MetricsLog(str(workdir), writes=True, resume_step=start) as out,
+    attempt_at(workdir, start, clock) as attempt,
+  ):
     try:
       state, seconds = loop.run(
         state,
@@ -123,6 +138,7 @@ def run(
           make_record=make_record,
           evaluate=evaluation,
           report=out,
+          attempt=attempt,
           progress=progress_line.Progress(
             total_steps=total, batch_size=4, stream=stream
           ),
@@ -134,7 +150,7 @@ def run(
         ),
         begun=time.monotonic() - 100,
         evaluate_first=False,
-        start_clock=start_clock.StartClock(time.monotonic() - 1000),
+        start_clock=clock,
       )
     finally:
       saved = checkpoints.steps()
