@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.evaluation import (
+  detection,
   finetune,
   illustrations,
   knn,
@@ -44,7 +45,7 @@ PROTOCOLS: dict[str, Callable[[Setting], dict[str, Any]]] = {
   "semi_supervised": semi_supervised.run,
   "supervised": supervised.run,
   "segmentation": _to_come,
-  "detection": _to_come,
+  "detection": detection.run,
   "depth": _to_come,
 }
 

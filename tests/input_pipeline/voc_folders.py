@@ -86,3 +86,9 @@ def write_list(
   root: pathlib.Path, kind: str, split: str, lines: Sequence[str]
 ) -> None:
   write_text(root, f"ImageSets/{kind}/{split}.txt", "\n".join(lines) + "\n")
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, "JPEG", quality=95)
+  return file.getvalue()

@@ -1,0 +1,147 @@
+"""A detector learns from a folder of images, and a second start only reads."""
+
+import numpy as np
+import pytest
+
+from byol_flax.evaluation import (
+  average_precision,
+  detection,
+  detector,
+  kept_pictures,
+  place,
+)
+from byol_flax.models import resnet
+from configs import detection as detection_config
+from input_pipeline import dense_sources, whole_files
+from input_pipeline.errors import UsageError
+from tests.evaluation import settings
+from tests.input_pipeline import voc_folders
+
+COLOURS = {"blue": (20, 60, 230), "red": (230, 60, 20)}
+
+
+def write_rectangles(root, split, count, seed):
+  """Images of one or two coloured rectangles on a grey ground.
+
+  A detector sees them at half their size, so a test notices if boxes are not
+  taken back to pixels of the files.
+  """
+  rng = np.random.default_rng(seed)
+  names = []
+  for i in range(count):
+    # Two of three are landscapes.
+    height, width = (64, 72) if i % 3 else (72, 64)
+    image = (
+      rng.integers(90, 160, (height, width, 1)).astype(np.uint8).repeat(3, 2)
+    )
+    things = []
+    for _ in range(rng.integers(1, 3)):
+      h, w = rng.integers(14, 30, 2)
+      y, x = rng.integers(0, height - h), rng.integers(0, width - w)
+      name = rng.choice(list(COLOURS))
+      image[y : y + h, x : x + w] = COLOURS[name]
+      box = (2 * x + 1, 2 * y + 1, 2 * (x + w), 2 * (y + h))
+      things.append(voc_folders.thing(box, name))
+    names.append(f"{split}{i}")
+    image = image.repeat(2, 0).repeat(2, 1)
+    voc_folders.write_bytes(
+      root,
+      f"JPEGImages/{names[-1]}.jpg",
+      voc_folders.jpeg(image.astype(np.uint8)),
+    )
+    xml = voc_folders.annotation(*things, size=image.shape[:2])
+    voc_folders.write_boxes(root, names[-1], xml)
+  voc_folders.write_list(root, "Main", split, names)
+
+
+@pytest.fixture(scope="module")
+def rectangles(tmp_path_factory):
+  root = tmp_path_factory.mktemp("rectangles")
+  write_rectangles(root, "train", 48, seed=0)
+  write_rectangles(root, "test", 17, seed=1)
+  return root
+
+
+def small_config(root, **changes):
+  config = detection_config.get_config()
+  config.data_name = f"voc:{root}"
+  config.train_split, config.test_split = "train", "test"
+  config.batch_size = config.evaluation_batch_size = 8
+  config.steps, config.seeds = 2, (0,)
+  config.warmup_steps = 10
+  config.learning_rate = 0.1
+  config.short_edges, config.buckets = (64,), 1
+  config.test_edge, config.longest_edge = 64, 72
+  config.anchors = {"sizes": (16.0, 28.0), "ratios": (0.6, 1.7)}
+  config.rpn.update(
+    batch=64, train_before=200, train_after=50, test_before=200, test_after=50
+  )
+  config.roi.update(batch=32, pool_size=6)
+  config.update(changes)
+  return config
+
+
+def small_setting(root, workdir, *, devices=2, **changes):
+  config = small_config(root, **changes)
+  found = settings.setting(config, workdir, devices=devices)
+  (workdir / place.IDENTITY).parent.mkdir(parents=True, exist_ok=True)
+  (workdir / place.IDENTITY).touch()
+  return found
+
+
+@pytest.mark.slow
+def test_rectangles_are_found(rectangles, tmp_path):
+  setting = small_setting(rectangles, tmp_path, steps=100)
+  test = dense_sources.open_boxes(setting.config.data_name, "test")
+  network = detector.Detector.of(setting, 2)
+  boxes = network.boxes(network.create(0), test)
+  assert len(boxes.true) == len(test)
+  assert boxes.true[boxes.label >= 0].max() > 100  # in pixels of the files
+  untrained = average_precision.summarise(boxes, 2)
+
+  found = detection.run(setting)
+  assert found["ap50"] > 0.6 > 0.1 > untrained.ap50
+  assert found["ap50"] == np.mean(list(found["per_class"].values()))
+  assert found["spreads"]["ap50"]["each"] == [found["ap50"]]
+  kept = whole_files.read_arrays(str(tmp_path / f"{kept_pictures.BOXES}.npz"))
+  assert len(kept_pictures.read_each(kept, "image")) == 8
+  # Both are of the canvas, and most true boxes of these images are found.
+  pairs = [
+    average_precision.overlaps_of(true, found_boxes).max(axis=1)
+    for true, found_boxes in zip(
+      *(kept_pictures.read_each(kept, x) for x in ("boxes", "found_boxes")),
+      strict=True,
+    )
+  ]
+  assert np.mean(np.concatenate(pairs) > 0.5) > 0.6
+  for name in (kept_pictures.CURVES, kept_pictures.COUNTS):
+    assert (tmp_path / f"{name}.npz").exists()
+  # Nothing is trained again.
+  again = small_setting(rectangles, tmp_path, steps=100)
+  again.encoder.variables.clear()
+  assert detection.run(again) == found
+
+
+def test_folder_without_boxes_is_refused(tmp_path):
+  voc_folders.write_image(tmp_path, "a.jpg")
+  voc_folders.write_boxes(tmp_path, "a", voc_folders.annotation())
+  voc_folders.write_text(tmp_path, "classes.txt", "cat\n")
+  for split in ("train", "test"):
+    voc_folders.write_list(tmp_path, "Main", split, ["a"])
+  setting = small_setting(
+    tmp_path,
+    tmp_path,
+    batch_size=2,
+    classes_file=str(tmp_path / "classes.txt"),
+  )
+  with pytest.raises(UsageError, match="has no boxes"):
+    detection.run(setting)
+
+
+def test_encoder_of_one_group_is_refused(rectangles, tmp_path):
+  setting = small_setting(rectangles, tmp_path)
+  one = resnet.Architecture(bottleneck=False, blocks=(1,), channels=(8,))
+  module = setting.encoder.module.clone(architecture=one)
+  object.__setattr__(setting.encoder, "module", module)
+  with pytest.raises(UsageError, match="one group of blocks"):
+    detector.make_module(setting, 2)
