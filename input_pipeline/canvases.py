@@ -4,7 +4,11 @@ Batches have static shapes, so an image lies in the top left corner of a canvas
 and the rest is padding.
 """
 
+import cv2
 import numpy as np
+
+# As in `image_ops`: threads of one image would compete with other images.
+cv2.setNumThreads(0)
 
 # ImageNet's mean (byol_flax.models.pixels) in bytes, so that padding is about 0
 # once an image is normalised.

@@ -8,7 +8,7 @@ have a second column, and some lists in circulation have paths.
 import os
 from collections.abc import Sequence
 
-from input_pipeline import file_names, folders
+from input_pipeline import file_names, folders, retries
 from input_pipeline.errors import UsageError
 
 IMAGES = "JPEGImages"
@@ -88,11 +88,14 @@ def read_list(file: str) -> list[str]:
 
   Raises:
     UsageError: the list cannot be read.
+    OSError: the storage is at fault.
   """
   try:
     with open(file, encoding="utf-8-sig") as lines:
       names = [_name(line.strip()) for line in lines if line.strip()]
   except (OSError, UnicodeDecodeError) as error:
+    if retries.fault_of(error) is retries.Fault.STORAGE:
+      raise
     raise UsageError(
       f"The list of images {file} cannot be read ({error}); expected a text "
       "file with one name a line."
