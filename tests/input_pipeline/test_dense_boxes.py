@@ -95,6 +95,8 @@ def test_a_flip_twice_is_the_identity():
 )
 def test_sizes_on_a_canvas(size, short_edge, expected):
   assert fitted(*size, short_edge, CANVAS) == expected
+  aside = Canvas(CANVAS.width, CANVAS.height, CANVAS.longest)
+  assert fitted(*size[::-1], short_edge, aside) == expected[::-1]
 
 
 def test_sizes_never_exceed_the_canvas():

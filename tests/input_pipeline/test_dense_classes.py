@@ -110,7 +110,7 @@ def test_draws_reach_their_bounds_and_take_four_numbers():
   corners = np.array([draw.corner for draw in draws])
   room = np.maximum(np.stack([heights, widths], 1) - 33, 0)
   assert (corners <= room).all()
-  assert (corners == room).any(0).all()
+  assert ((corners == room) & (room > 5)).any(0).all()
   assert not corners[room == 0].any()
   assert 0.45 < np.mean([draw.flip for draw in draws]) < 0.55
   other = np.random.default_rng(0)
