@@ -39,7 +39,8 @@ def add_evaluate(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
   verb = add(
     "evaluate",
     "Evaluate an encoder by the protocol of a config, such as "
-    "configs/few_label.py: kNN and linear probes on few labels.",
+    "configs/few_label.py (kNN and linear probes on few labels), or detection, "
+    "segmentation and depth by the configs of these names.",
   )
   add_encoder(verb, "")
   verb.add_argument(

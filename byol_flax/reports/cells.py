@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from byol_flax.reports import paper
+from input_pipeline import paths
 
 Result = Mapping[str, Any]
 
-# Kinds of data sets that are named by a path.
-_FOLDERS = ("folder", "unlabelled", "voc", "nyu", "depth")
 _TOPS = {"top-1": "top1", "top-5": "top5"}
 
 
@@ -48,8 +47,8 @@ def data_of(result: Result) -> str:
 
 def without_version(data_set: str) -> str:
   """`name[/config]` of `name[/config][:version]`; paths stay whole."""
-  kind = data_set.partition(":")[0]
-  return data_set if kind in _FOLDERS else kind
+  kind, _, rest = data_set.partition(":")
+  return data_set if paths.has_path(kind, rest) else kind
 
 
 def of_tables() -> dict[str, list[Cell]]:

@@ -157,6 +157,7 @@ def test_dense_predictions_stand_in_table_4_in_its_units():
   ):
     keys = ("unit", "ours", "paper", "difference")
     assert tuple(row[key] for key in keys) == numbers
+  assert of_boxes["AP50"]["data"] == "voc:VOC2007"
   text = markdown.render(report)
   assert "| rms (metres) | 0.550 | 0.541 | +0.009 | depth |" in text
   assert "| rel (ratio) | 0.127 | 0.129 | −0.002 | depth |" in text
