@@ -251,7 +251,9 @@ def cost_of(compiled: Any, slice_: Slice, *, loops: int = 1) -> Cost:
   """Reads what the compiler says about a program compiled for `slice_`.
 
   Its cost analysis counts a loop as if it ran once. Our loop runs `loops`
-  times, so the sums are scaled by what that does to the cycles.
+  times, so the sums are scaled by what that does to the cycles. Time alone is
+  scaled for other loops, such as that of a detector over its proposals, which
+  do little but wait.
 
   Raises:
     RunError: its figures are absent or impossible.
@@ -263,18 +265,18 @@ def cost_of(compiled: Any, slice_: Slice, *, loops: int = 1) -> Cost:
       f"The TPU compiler estimates {seconds:g} s for an update on "
       f"{slice_.name}, which is impossible; preflight cannot judge this slice."
     )
-  once = hlo.cycles(text)
+  once = hlo.cycles(text, scans=False)
   if not once:
     raise RunError(
       "This TPU compiler writes no cycles into its program, unlike libtpu "
       "0.0.42; install the version that constraints.txt names."
     )
   cycles = hlo.cycles(text, loops)
-  scale = cycles / once
+  scale = hlo.cycles(text, loops, scans=False) / once
   return Cost(
     flops=scale * cost["flops"],
     bytes_moved=scale * cost["bytes accessed"],
-    seconds=scale * seconds,
+    seconds=cycles / once * seconds,
     cycle_seconds=cycles / slice_.clock_hz,
   )
 

@@ -25,6 +25,10 @@ _CALLED = re.compile(
 _OUR_LOOP = re.compile(
   r' while\(.*op_name="jit\((train_step\)|nearest\)/shard_map)/while"'
 )
+# The condition of a loop over a scan: its number is less than a constant.
+_CONDITION = re.compile(r"\bcondition=%([\w.\-]+)")
+_BOUND = re.compile(r" = s32\[\]\S* constant\((\d+)\)$")
+_LESS = re.compile(r"ROOT .* compare\(.*direction=LT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,33 +66,57 @@ def collectives(text: str, loops: int = 1) -> dict[str, Traffic]:
   return {kind: Traffic(counts[kind], sizes[kind]) for kind in sorted(counts)}
 
 
-def cycles(text: str, loops: int = 1) -> int:
+def cycles(text: str, loops: int = 1, *, scans: bool = True) -> int:
   """Sum of the cycles that libtpu writes beside each operation.
 
-  Collectives and a few other operations have none. The arguments are those of
-  `collectives`.
+  Collectives and a few other operations have none.
+
+  Args:
+    text: see `collectives`.
+    loops: see `collectives`.
+    scans: whether other loops count as often as they run, and not once.
   """
   return sum(
     times * int(found)
-    for line, times in _lines(text, loops)
+    for line, times in _lines(text, loops, scans)
     for found in _CYCLES.findall(line)
   )
 
 
-def _lines(text: str, loops: int) -> Iterator[tuple[str, int]]:
+def _lines(
+  text: str, loops: int, scans: bool = True
+) -> Iterator[tuple[str, int]]:
   """Every line, and how often it runs."""
   computations: list[tuple[str, list[str]]] = [("", [])]
   for line in text.splitlines():
     if begins := _COMPUTATION.match(line):
       computations.append((begins[1], []))
     computations[-1][1].append(line)
+  bounds = _bounds(computations) if scans else {}
   times: dict[str, int] = {}
   for name, lines in reversed(computations):
     here = times.get(name, 1)
     for line in lines:
-      inside = here * (loops if _OUR_LOOP.search(line) else 1)
+      inside = here
+      if _OUR_LOOP.search(line):
+        inside *= loops
+      elif condition := _CONDITION.search(line):
+        inside *= bounds.get(condition[1], 1)
       times |= dict.fromkeys(_CALLED.findall(line), inside)
       yield line, here
+
+
+def _bounds(computations: list[tuple[str, list[str]]]) -> dict[str, int]:
+  """Condition of a loop over a scan -> how often the loop runs.
+
+  Other loops end by their data, so that nobody knows it.
+  """
+  found = {}
+  for name, lines in computations:
+    numbers = [match[1] for line in lines if (match := _BOUND.search(line))]
+    if len(numbers) == 1 and any(map(_LESS.search, lines)):
+      found[name] = int(numbers[0])
+  return found
 
 
 def _size(kind: str, bits: str, shape: str) -> int:

@@ -69,6 +69,22 @@ def test_cycles_are_added_up():
   assert hlo.cycles(search, loops=4) == hlo.cycles(LOOP, loops=4)
 
 
+def test_a_loop_over_a_scan_counts_as_often_as_it_runs():
+  less = """%less (p: s32[]) -> pred[] {
+  %n = s32[]{:T(256)} constant(7)
+  ROOT %o = pred[] compare(%p, %n), direction=LT, metadata={id=2}
+}
+
+ENTRY"""
+  text = LOOP.replace("ENTRY", less)
+  # Ours has the same condition here, and is not counted twice.
+  assert hlo.cycles(text, loops=4) == 1 + 4 * 110 + 7 * 1000
+  assert hlo.cycles(text, loops=4, scans=False) == hlo.cycles(LOOP, loops=4)
+  for other in ("direction=GT", "direction=NE"):  # ends by its data
+    changed = text.replace("direction=LT", other)
+    assert hlo.cycles(changed, loops=4) == hlo.cycles(LOOP, loops=4)
+
+
 @pytest.mark.parametrize(
   ("message", "needed"),
   [
