@@ -123,7 +123,7 @@ class Detector:
 
   def _train(self, name: str, train: DensePart, seed: int) -> dense.DenseState:
     config = self.setting.config
-    batches = make_batches(config, train, seed)
+    batches = make_batches(config, train.most_boxes, seed)
     return dense.train(
       self.setting,
       name=name,
@@ -223,8 +223,14 @@ def _by_edge(scale: jax.Array) -> jax.Array:
   return jnp.tile(scale[:, None, ::-1], (1, 1, 2))
 
 
-def make_batches(config: Any, train: DensePart, seed: int) -> bucketed.Bucketed:
-  """The training batches of a config, by one seed."""
+def make_batches(config: Any, most: int, seed: int) -> bucketed.Bucketed:
+  """The training batches of a config, by one seed.
+
+  Args:
+    config: of the evaluation.
+    most: boxes of an image in the training split, at most.
+    seed: of order and draws.
+  """
   return bucketed.Bucketed(
     batch_size=config.batch_size,
     seed=seed,
@@ -232,7 +238,7 @@ def make_batches(config: Any, train: DensePart, seed: int) -> bucketed.Bucketed:
     longest_edge=config.longest_edge,
     buckets=config.buckets,
     transform=TrainBoxes(
-      max_boxes=max(min(config.max_boxes, train.most_boxes), 1),
+      max_boxes=max(min(config.max_boxes, most), 1),
       flip_probability=config.flip_probability,
     ),
   )
