@@ -6,9 +6,9 @@ Numbers are those that the sets' own folders give.
 import numpy as np
 import pytest
 
-from input_pipeline import dense_sources, sources
+from input_pipeline import dense_depth, dense_sources, sources
 from input_pipeline.faults import Kind
-from tests import real_sets
+from tests import prepare_depth, real_sets
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,19 @@ def test_street_scenes(split, images):
   assert source.faults.keys() == {Kind.MASK_VOID.what}
   values = np.unique(sources.ReadableSource(source)[7]["label"])
   assert {255} < {*values.tolist()} <= {*range(11), 255}
+
+
+def test_frames_of_a_depth_camera(tmp_path):
+  assert prepare_depth.write_frames(tmp_path) == 32
+  for split, frames in (("train", 24), ("val", 8)):
+    source = dense_sources.open_depth(f"depth:{tmp_path}", split)
+    assert len(source) == frames
+    assert not source.faults
+    example = sources.ReadableSource(source)[5]
+    assert example["image"].shape == (480, 640, 3)
+    depth = example["label"]
+    assert 0 < (depth > 0).mean() < 1
+    assert depth[depth > 0].min() > 0.3
+    assert depth.max() < 10
+    target = dense_depth.target(depth)
+    assert (target > 0).mean() > (depth > 0).mean() - 0.02
