@@ -148,9 +148,8 @@ class Fcrn(nn.Module):
   def setup(self) -> None:
     """Takes from the encoder all that the decoder shares with it."""
     encoder = self.encoder
-    last = int(encoder.architecture.channels[-1] * encoder.width)
     self.head = Head(
-      last // 2,
+      encoder.channels // 2,
       kernel_init=encoder.kernel_init,
       norm=encoder.norm,
       dtype=encoder.dtype,

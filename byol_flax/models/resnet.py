@@ -191,6 +191,17 @@ class ResNet(nn.Module):
     """Numbers of the groups of blocks, from 0."""
     return range(len(self.architecture.blocks))
 
+  @property
+  def output_stride(self) -> int:
+    """Pixels of the image from one place of the last map to the next."""
+    stem = 1 if self.stem == "small" else 4
+    return int(stem * 2 ** (len(self.groups) - 1 - int(self.dilate_last)))
+
+  @property
+  def channels(self) -> int:
+    """Of the last map, which is also F of a representation."""
+    return self._widened(self.architecture.channels[-1])
+
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     """Maps images, uint8 [B, V, H, W, 3], to representations [B, V, F]."""
     x = self.feature_maps(images, train=train)[-1]

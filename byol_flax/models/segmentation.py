@@ -88,14 +88,7 @@ class Fcn(nn.Module):
     x = grouping.grouped(images, self.batch_groups)
     x = self.encoder.feature_maps(x, train=train and not self.frozen_norm)[-1]
     scores = grouping.ungrouped(self.head(x, train=train))
-    return enlarge(scores, images.shape[1:3], output_stride(self.encoder))
-
-
-def output_stride(encoder: resnet.ResNet) -> int:
-  """Pixels of the image between neighbouring places of the last map."""
-  stem = 1 if encoder.stem == "small" else 4
-  halvings = len(encoder.architecture.blocks) - 1 - int(encoder.dilate_last)
-  return int(stem * 2**halvings)
+    return enlarge(scores, images.shape[1:3], self.encoder.output_stride)
 
 
 def enlarge(scores: jax.Array, size: Sequence[int], stride: int) -> jax.Array:
@@ -111,7 +104,7 @@ def enlarge(scores: jax.Array, size: Sequence[int], stride: int) -> jax.Array:
   Args:
     scores: [B, h, w, K].
     size: height and width of the image.
-    stride: see `output_stride`.
+    stride: see `ResNet.output_stride`.
 
   Returns:
     float [B, H, W, K].

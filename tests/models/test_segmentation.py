@@ -47,7 +47,7 @@ def test_shapes_and_parameters_of_resnet50(dilated, sizes):
     (size, size, channels)
     for size, channels in zip(sizes, (256, 512, 1024, 2048), strict=True)
   ]
-  assert segmentation.output_stride(encoder) == (16 if dilated else 32)
+  assert encoder.output_stride == (16 if dilated else 32)
 
 
 @pytest.mark.slow
