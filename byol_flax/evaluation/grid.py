@@ -9,6 +9,7 @@ from etils import epath
 
 from byol_flax.evaluation import training
 from byol_flax.evaluation.protocol import Setting
+from byol_flax.runs import loop
 
 
 def scores(
@@ -19,7 +20,8 @@ def scores(
   """Score of every point, in the order of `points`.
 
   Only the best one so far keeps its checkpoint, so that a grid takes the disk
-  of two trainings. An earlier start's scores are not found again.
+  of two trainings. An earlier start's scores are not found again. A training
+  that diverges, as the highest rates of a grid may, scores 0 and ends nothing.
 
   Args:
     setting: of the evaluation.
@@ -28,7 +30,11 @@ def scores(
   """
 
   def score(name: str) -> dict[str, float]:
-    return {"score": count(training.run(points[name](), setting))}
+    try:
+      return {"score": count(training.run(points[name](), setting))}
+    except loop.NonFiniteError as error:
+      setting.tell(f"{name} scores 0, because it diverged: {error}")
+      return {"score": 0.0}
 
   found: dict[str, float] = {}
   leader = ""
