@@ -59,11 +59,14 @@ def view_stream(
 
 
 def labelled_stream(
-  source: sources.ReadableSource, transform: augment.OneView, seed: int
+  source: sources.ReadableSource,
+  transform: grain.transforms.RandomMap,
+  seed: int,
 ) -> grain.MapDataset:
-  """Endless stream of one view and the label of an example, for probes.
+  """Endless stream of what `transform` makes of an example and its label.
 
-  Element i is fixed by (seed, i), as in `view_stream`.
+  It is for probes and networks that learn from labels. Element i is fixed by
+  (seed, i), as in `view_stream`.
   """
   return example_stream(source, seed).random_map(transform, seed=seed + 1)
 

@@ -230,7 +230,7 @@ def make_update(
   return jax.jit(update, donate_argnums=0, out_shardings=(whole, whole))
 
 
-def train(
+def make_training(
   setting: Setting,
   *,
   name: str,
@@ -241,8 +241,8 @@ def train(
   update: Update,
   sgd: Sgd,
   evaluate: Callable[[DenseState], dict[str, float]] = lambda state: {},
-) -> DenseState:
-  """Trains in a folder of its own, or goes on there; returns the last state.
+) -> training.Training:
+  """Makes a training in a folder of its own.
 
   Args:
     setting: of the evaluation.
@@ -255,27 +255,30 @@ def train(
     sgd: how it is trained.
     evaluate: see `training.Training`; it is called every
       `evaluate_every_steps`.
+  """
+  config = setting.config
+  return training.Training(
+    name=name,
+    source=source,
+    stream=stream,
+    row_bytes=row_bytes,
+    batch_size=config.batch_size,
+    total_steps=config.steps,
+    create_state=functools.partial(create_state, sgd.seed),
+    step_fn=lambda state, batch: update(state, batch, sgd),
+    evaluate=evaluate,
+    evaluate_every=config.evaluate_every_steps,
+    headline=("loss", "train/loss"),
+  )
+
+
+def train(setting: Setting, **what: Any) -> DenseState:
+  """Trains what `make_training` makes, or goes on; returns the last state.
 
   Raises:
     PreemptedError: after a save; the same command goes on.
   """
-  config = setting.config
-  state: DenseState = training.run(
-    training.Training(
-      name=name,
-      source=source,
-      stream=stream,
-      row_bytes=row_bytes,
-      batch_size=config.batch_size,
-      total_steps=config.steps,
-      create_state=functools.partial(create_state, sgd.seed),
-      step_fn=lambda state, batch: update(state, batch, sgd),
-      evaluate=evaluate,
-      evaluate_every=config.evaluate_every_steps,
-      headline=("loss", "train/loss"),
-    ),
-    setting,
-  )
+  state: DenseState = training.run(make_training(setting, **what), setting)
   return state
 
 

@@ -6,19 +6,23 @@ and p / t is below 1.25, 1.25² and 1.25³. A device adds up rows of pixels in
 float32, the host adds the rows in float64, and what is counted is an integer.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline import dense_depth, nyu
+
 # All three are exact in float32.
 RATIOS = {"pct_1.25": 1.25, "pct_1.25^2": 1.25**2, "pct_1.25^3": 1.25**3}
 # Convention -> whether the frame is cut to what the network has seen.
 CONVENTIONS = {"fcrn": False, "cropped": True}
-# Shares of a frame's height and width that the network has seen: 228 of 240
-# rows and 304 of 320 columns of the halved frame, from its middle.
-SEEN = (228 / 240, 304 / 320)
+# Shares of a frame's height and width that the network sees, in its middle.
+_SEEN = (
+  2 * dense_depth.SEEN[0] / nyu.HEIGHT,
+  2 * dense_depth.SEEN[1] / nyu.WIDTH,
+)
 
 Sums = Mapping[str, np.ndarray]
 
@@ -86,29 +90,32 @@ def middle(frame: jax.Array) -> jax.Array:
   """What the network has seen of frames [B, H, W]."""
   height, width = (
     round(share * size)
-    for share, size in zip(SEEN, frame.shape[1:], strict=True)
+    for share, size in zip(_SEEN, frame.shape[1:], strict=True)
   )
   top, left = (frame.shape[1] - height) // 2, (frame.shape[2] - width) // 2
   return frame[:, top : top + height, left : left + width]
 
 
-def add(batches: Iterable[Sums]) -> dict[str, np.ndarray]:
-  """Adds the `row_sums` of batches, in float64 and int64.
+def add(total: Sums, sums: Sums) -> dict[str, np.ndarray]:
+  """Adds the `row_sums` of a batch to a total, in float64 and int64.
+
+  Args:
+    total: what this function gave for the batches before; {} at first.
+    sums: of the next batch.
 
   Returns:
     "valid" [], "relative" [], "squared" [] and "within" [3].
   """
-  total: dict[str, np.ndarray] = {}
-  for sums in batches:
-    for name, x in sums.items():
-      wide = np.float64 if x.dtype.kind == "f" else np.int64
-      added = np.asarray(np.sum(x, axis=(0, 1), dtype=wide))
-      total[name] = np.add(total.get(name, 0), added)
-  return total
+
+  def widened(x: np.ndarray) -> np.ndarray:
+    wide = np.float64 if x.dtype.kind == "f" else np.int64
+    return np.asarray(np.sum(x, axis=(0, 1), dtype=wide))
+
+  return {name: total.get(name, 0) + widened(x) for name, x in sums.items()}
 
 
 def measures(total: Sums) -> dict[str, float]:
-  """ "rel", "rms" and `RATIOS`, of what `add` gives; NaN without pixels."""
+  """Says "rel", "rms" and `RATIOS` of a whole total; NaN without pixels."""
   valid = int(total["valid"]) or float("nan")
   return {
     "rel": float(total["relative"] / valid),

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# float32 holds all whole numbers up to this one.
-_MOST_PIXELS = 2**24
+# Of an image: float32 holds all whole numbers up to this one.
+MOST_PIXELS = 2**24
 
 
 def confusion(
@@ -34,8 +34,8 @@ def confusion(
     ValueError: an image has more than 2^24 pixels, which float32 cannot count.
   """
   pixels = true[0].size
-  if pixels > _MOST_PIXELS:
-    raise ValueError(f"An image has {pixels:,} pixels, over {_MOST_PIXELS:,}.")
+  if pixels > MOST_PIXELS:
+    raise ValueError(f"An image has {pixels:,} pixels, over {MOST_PIXELS:,}.")
 
   def one_hot(classes: jax.Array) -> jax.Array:
     """[B, H, W] -> [B, H W, K]; all zeros for a pixel of no class."""

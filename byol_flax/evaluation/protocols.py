@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.evaluation import (
+  depth,
   detection,
   finetune,
   illustrations,
@@ -18,6 +19,7 @@ from byol_flax.evaluation import (
   linear,
   place,
   representations,
+  segmentation,
   semi_supervised,
   supervised,
   transfer,
@@ -28,12 +30,6 @@ from byol_flax.runs import out_files
 from byol_flax.runs import workdir as workdir_lib
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.version import code_version
-from input_pipeline.errors import UsageError
-
-
-def _to_come(setting: Setting) -> dict[str, Any]:
-  raise UsageError(f"{setting.config.protocol} is not built yet.")
-
 
 # Name of a protocol -> its function: setting -> what was found, for JSON.
 PROTOCOLS: dict[str, Callable[[Setting], dict[str, Any]]] = {
@@ -44,9 +40,9 @@ PROTOCOLS: dict[str, Callable[[Setting], dict[str, Any]]] = {
   "linear": linear.run,
   "semi_supervised": semi_supervised.run,
   "supervised": supervised.run,
-  "segmentation": _to_come,
+  "segmentation": segmentation.run,
   "detection": detection.run,
-  "depth": _to_come,
+  "depth": depth.run,
 }
 
 

@@ -50,9 +50,10 @@ def test_all_pixels_of_a_split_count_alike(devices):
   mesh = settings.mesh_of(devices)
   sums = jax.jit(depth_metrics.row_sums)
   batches = [batch(8), batch(8), batch(8)]
-  total = depth_metrics.add(
-    jax.device_get(sums(**sharding.put_batch(mesh, given))) for given in batches
-  )
+  total = {}
+  for given in batches:
+    found = jax.device_get(sums(**sharding.put_batch(mesh, given)))
+    total = depth_metrics.add(total, found)
   assert depth_metrics.measures(total) == pytest.approx(
     by_numpy(batches), rel=1e-6
   )
@@ -61,7 +62,7 @@ def test_all_pixels_of_a_split_count_alike(devices):
 
 def test_without_valid_pixels_there_is_no_number():
   given = batch(2) | {"counted": np.zeros(2, bool)}
-  total = depth_metrics.add([jax.device_get(depth_metrics.row_sums(**given))])
+  total = depth_metrics.add({}, jax.device_get(depth_metrics.row_sums(**given)))
   assert np.isnan(list(depth_metrics.measures(total).values())).all()
 
 

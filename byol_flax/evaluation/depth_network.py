@@ -1,0 +1,231 @@
+"""Trains FCRN, and measures it on whole splits."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from byol_flax import sharding
+from byol_flax.evaluation import (
+  dense,
+  depth_metrics,
+  grid,
+  kept_pictures,
+  training,
+)
+from byol_flax.evaluation.protocol import Setting
+from byol_flax.models import depth
+from input_pipeline import dense_depth, pipeline, sources
+from input_pipeline.errors import UsageError
+
+# Pixels for each place of the map: the decoder enlarges it 16 times, to half of
+# the image's height and width; and its channels are halved five times.
+_STRIDE = 32
+# Convention -> sums over rows, see `depth_metrics.row_sums`.
+SumsOf = dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthNetwork:
+  """What all trainings share, so that it is compiled once.
+
+  Attributes:
+    setting: of the evaluation.
+    create: see `dense.make_creator`.
+    update: see `dense.make_update`.
+    compare: (variables, batch) -> `SumsOf` of a test batch.
+    show: (variables, batch) -> "image", "mask", and of the pixels that the
+      network has seen "depth" and "found", float32 [B, h, w].
+  """
+
+  setting: Setting
+  create: Callable[[int], dense.DenseState]
+  update: dense.Update
+  compare: Callable[[Any, Any], SumsOf]
+  show: Callable[[Any, Any], dict[str, jax.Array]]
+
+  @classmethod
+  def of(cls, setting: Setting) -> "DepthNetwork":
+    """Compiles nothing yet."""
+    config, mesh = setting.config, setting.mesh
+    module = make_module(setting)
+    whole = sharding.replicated(mesh)
+
+    def example() -> tuple[jax.Array]:
+      shape = (mesh.size, *dense_depth.SEEN, 3)
+      return (jnp.zeros(shape, jnp.uint8),)
+
+    def pairs(
+      variables: Any, batch: Any
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+      found: Any = module.apply(variables, batch["image"], train=False)
+      return depth_metrics.pairs(found, batch["depth"])
+
+    def compare(variables: Any, batch: Any) -> SumsOf:
+      return {
+        name: depth_metrics.row_sums(found, true, batch["mask"])
+        for name, (found, true) in pairs(variables, batch).items()
+      }
+
+    def show(variables: Any, batch: Any) -> dict[str, jax.Array]:
+      found, true = pairs(variables, batch)["cropped"]
+      return {
+        "image": batch["image"],
+        "mask": batch["mask"],
+        "depth": true,
+        "found": found,
+      }
+
+    return cls(
+      setting=setting,
+      create=dense.make_creator(module, example, setting),
+      update=dense.make_update(
+        make_loss(module, config.huber_share),
+        setting,
+        moves=dense.trained_parts(batch_norm=config.batch_norm),
+        decays=lambda names: True,
+      ),
+      compare=jax.jit(compare, out_shardings=whole),
+      show=jax.jit(show, out_shardings=whole),
+    )
+
+  def trial(
+    self, train: sources.Source, test: sources.Source, seed: int, *, keeps: bool
+  ) -> dict[str, dict[str, dict[str, float]]]:
+    """What a training reaches on "test" and "train", by convention.
+
+    Only what it says of test is a result; train tells whether the network has
+    learnt what it was shown. `keeps` says whether pictures are kept.
+    """
+    name = f"seed-{seed}"
+
+    def report() -> dict[str, dict[str, dict[str, float]]]:
+      state = self._train(name, train, test, seed)
+      if keeps:
+        self._keep(state, test)
+      return {
+        key: self.measures(state, split)
+        for key, split in (("test", test), ("train", train))
+      }
+
+    found: dict[str, dict[str, dict[str, float]]] = training.once(
+      self.setting, f"scores-{name}", report
+    )
+    grid.forget(self.setting, name)
+    return found
+
+  def _train(
+    self, name: str, train: sources.Source, test: sources.Source, seed: int
+  ) -> dense.DenseState:
+    """Trains, or goes on; the curve shows how it does on test."""
+    config = self.setting.config
+    view = dense_depth.TrainDepth(
+      flip_probability=config.flip_probability,
+      grayscale_probability=config.grayscale_probability,
+      brightness=config.brightness,
+      saturation=tuple(config.saturation),
+      hue=config.hue,
+    )
+
+    def evaluate(state: dense.DenseState) -> dict[str, float]:
+      if not config.evaluate_every_steps:
+        return {}
+      found = self.measures(state, test)[config.convention]
+      return {f"depth/{test.split}/{key}": x for key, x in found.items()}
+
+    return dense.train(
+      self.setting,
+      name=name,
+      source=train,
+      stream=functools.partial(
+        pipeline.labelled_stream, transform=view, seed=seed
+      ),
+      row_bytes=view.row_bytes,
+      create_state=self.create,
+      update=self.update,
+      sgd=dense.sgd_of(config, learning_rate=config.learning_rate, seed=seed),
+      evaluate=evaluate,
+    )
+
+  def measures(
+    self, state: dense.DenseState, split: sources.Source
+  ) -> dict[str, dict[str, float]]:
+    """The five measures of a split, by convention."""
+    return measures_of(self.setting, self.compare, state.variables, split)
+
+  def _keep(self, state: dense.DenseState, test: sources.Source) -> None:
+    """Keeps the first images of test for pictures."""
+    most = min(self.setting.config.pictures, len(test))
+    rows = kept_pictures.FirstRows(most)
+    if most:
+      first = sources.Part(test, test.split, range(most))
+      for batch in dense.each_batch(
+        self.setting, self.show, state.variables, first, dense_depth.EvalDepth()
+      ):
+        rows.add(batch.pop("mask"), **batch)
+    kept_pictures.keep_depths(
+      self.setting.workdir,
+      *(rows.rows.get(name, []) for name in ("image", "depth", "found")),
+    )
+
+
+def measures_of(
+  setting: Setting,
+  compare: Callable[[Any, Any], SumsOf],
+  variables: Any,
+  split: sources.Source,
+) -> dict[str, dict[str, float]]:
+  """The five measures over all pixels of a split, by convention."""
+  totals: dict[str, Any] = {name: {} for name in depth_metrics.CONVENTIONS}
+  for batch in dense.each_batch(
+    setting, compare, variables, split, dense_depth.EvalDepth()
+  ):
+    totals = {
+      name: depth_metrics.add(totals[name], batch[name]) for name in totals
+    }
+  return {name: depth_metrics.measures(total) for name, total in totals.items()}
+
+
+def make_module(setting: Setting) -> depth.Fcrn:
+  """The network of a config on the encoder of a setting.
+
+  Raises:
+    UsageError: the decoder does not fit the encoder.
+  """
+  config, encoder = setting.config, setting.encoder.module
+  stride, channels = encoder.output_stride, encoder.channels
+  if stride != _STRIDE or channels % _STRIDE:
+    raise UsageError(
+      f"The encoder has an output stride of {stride} and {channels} channels; "
+      f"FCRN's decoder needs an output stride of {_STRIDE}, which ResNets of "
+      "four groups with the stem of ImageNet have, and a multiple of "
+      f"{_STRIDE} channels."
+    )
+  return depth.Fcrn(
+    encoder,
+    batch_groups=dense.batch_groups(config.batch_norm, setting),
+    frozen_norm=config.batch_norm == "frozen",
+  )
+
+
+def make_loss(module: depth.Fcrn, share: float) -> dense.Loss:
+  """Reverse Huber loss of a batch, "image" and "depth"; draws nothing."""
+
+  def loss(
+    params: Any, batch_stats: Any, batch: Any, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+    del key
+    found: Any = module.apply(
+      {"params": params, "batch_stats": batch_stats},
+      batch["image"],
+      train=True,
+      mutable=["batch_stats"],
+    )
+    predicted, changed = found
+    value, error = depth.reverse_huber(predicted, batch["depth"], share)
+    return value, (changed["batch_stats"], {"train/depth_error": error})
+
+  return loss
