@@ -122,13 +122,7 @@ class DepthNetwork:
   ) -> dense.DenseState:
     """Trains, or goes on; the curve shows how it does on test."""
     config = self.setting.config
-    view = dense_depth.TrainDepth(
-      flip_probability=config.flip_probability,
-      grayscale_probability=config.grayscale_probability,
-      brightness=config.brightness,
-      saturation=tuple(config.saturation),
-      hue=config.hue,
-    )
+    view = make_view(config)
 
     def evaluate(state: dense.DenseState) -> dict[str, float]:
       if not config.evaluate_every_steps:
@@ -187,6 +181,17 @@ def measures_of(
       name: depth_metrics.add(totals[name], batch[name]) for name in totals
     }
   return {name: depth_metrics.measures(total) for name, total in totals.items()}
+
+
+def make_view(config: Any) -> dense_depth.TrainDepth:
+  """How an example is prepared for training."""
+  return dense_depth.TrainDepth(
+    flip_probability=config.flip_probability,
+    grayscale_probability=config.grayscale_probability,
+    brightness=config.brightness,
+    saturation=tuple(config.saturation),
+    hue=config.hue,
+  )
 
 
 def make_module(setting: Setting) -> depth.Fcrn:

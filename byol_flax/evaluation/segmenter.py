@@ -95,11 +95,7 @@ class Segmenter:
   ) -> training.Training:
     """A training on `source`, whose curve shows how it does on `shown`."""
     config = self.setting.config
-    view = dense_classes.ScaledCrop(
-      size=config.crop_size,
-      scales=tuple(config.scales),
-      flip_probability=config.flip_probability,
-    )
+    view = make_view(config)
 
     def evaluate(state: dense.DenseState) -> dict[str, float]:
       if not config.evaluate_every_steps:
@@ -192,6 +188,15 @@ class Segmenter:
       test.class_names,
       counts,
     )
+
+
+def make_view(config: Any) -> dense_classes.ScaledCrop:
+  """How an example is prepared for training."""
+  return dense_classes.ScaledCrop(
+    size=config.crop_size,
+    scales=tuple(config.scales),
+    flip_probability=config.flip_probability,
+  )
 
 
 def make_module(setting: Setting, num_classes: int) -> segmentation.Fcn:
