@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -111,8 +111,15 @@ def one_core(
   ]
 
 
+class Drawn(Protocol):
+  """A transform that draws; see `grain.transforms.RandomMap`."""
+
+  def random_map(self, example: Any, rng: np.random.Generator) -> Any:
+    """What becomes of an example."""
+
+
 def one_core_rate(
-  source: sources.Source, prepare: augment.OneView | augment.EvalCrop
+  source: sources.Source, prepare: Drawn | augment.EvalCrop
 ) -> float:
   """Images per second that one core reads, decodes and prepares.
 

@@ -10,9 +10,9 @@ from byol_flax import sharding, trees
 from byol_flax.benchmarks import input_stages, photographs
 from byol_flax.evaluation import encoder as encoder_lib
 from byol_flax.evaluation import held_out, linear, protocol
-from byol_flax.preflight import advice, apart, compiler
+from byol_flax.preflight import advice, apart, compiler, dense_data
 from byol_flax.preflight.compiler import Compiled
-from byol_flax.preflight.jobs import Count, Job, Program
+from byol_flax.preflight.jobs import Count, Data, Job, Program
 from byol_flax.preflight.protocols import PROTOCOLS
 from byol_flax.preflight.verdict import Subject
 from byol_flax.slices import Slice
@@ -56,10 +56,10 @@ def subject(
   known = PROTOCOLS[config.protocol]
   of_encoder = encoder_lib.config_of(where, read_config)
   name, folder = protocol.data_of(config, of_encoder)
-  counts, num_classes = count_images(config, name, folder)
-  source, measured_on = photographs.or_synthetic(
-    name, lambda: held_out.open_split(name, config.train_split, folder)
-  )
+  if config.protocol in dense_data.TASKS:
+    data = dense_data.look(config, name, folder)
+  else:
+    data = _look(config, name, folder, of_encoder)
 
   def compiled(config: Any) -> list[Compiled]:
     return apart.compile_apart(
@@ -67,8 +67,8 @@ def subject(
       config,
       slice_,
       of_encoder=of_encoder,
-      counts=counts,
-      num_classes=num_classes,
+      counts=data.counts,
+      num_classes=data.num_classes,
       stream=stream,
     )
 
@@ -83,19 +83,41 @@ def subject(
   )
   return Subject(
     config=config,
-    title=f"{config.protocol} of {where} on {name}, batch "
+    title=f"{config.protocol} of {where} on {data.name}, batch "
     f"{config.batch_size:,}",
     compile=compiled,
     changes=changes,
     micro_batches=lambda config: 1,
     images_per_core_second=min(
-      input_stages.one_core_rate(source, prepare)
-      for prepare in _readings(config, of_encoder)
+      input_stages.one_core_rate(data.source, prepare)
+      for prepare in data.transforms
     ),
-    measured_on=measured_on,
+    measured_on=data.measured_on,
     input_cores=slice_.vcpus_per_host,
     left_out=", ".join(filter(None, left_out)),
     facts={"encoder": where, "extrapolated": False},
+  )
+
+
+def _look(
+  config: Any, name: str, folder: str | None, of_encoder: Mapping[str, Any]
+) -> Data:
+  """Looks at images with classes; if they are absent, synthetic ones do.
+
+  Raises:
+    UsageError: see `count_images`.
+  """
+  counts, num_classes = count_images(config, name, folder)
+  source, measured_on = photographs.or_synthetic(
+    name, lambda: held_out.open_split(name, config.train_split, folder)
+  )
+  return Data(
+    name=name,
+    counts=counts,
+    num_classes=num_classes,
+    source=source,
+    transforms=_readings(config, of_encoder),
+    measured_on=measured_on,
   )
 
 
@@ -135,7 +157,7 @@ def count_images(
 
 def _readings(
   config: Any, of_encoder: Mapping[str, Any]
-) -> list[augment.OneView | augment.EvalCrop]:
+) -> list[input_stages.Drawn | augment.EvalCrop]:
   """What is done with the images of the training split."""
   if not PROTOCOLS[config.protocol].trains:
     return [

@@ -1,7 +1,7 @@
 """An evaluation without data and without arrays, and one of its programs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from byol_flax import sharding
+from byol_flax.benchmarks import input_stages
 from byol_flax.evaluation import features
 from byol_flax.evaluation.encoder import Encoder
+from input_pipeline import augment, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,27 @@ class Count:
 
   def __len__(self) -> int:
     return self.images
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+  """The data of an evaluation.
+
+  Attributes:
+    name: for people.
+    counts: key of the config, such as "train_split" -> images of that split.
+    num_classes: K.
+    source: images to measure with how fast a core prepares them.
+    transforms: how they are prepared; the slowest one counts.
+    measured_on: which images those are.
+  """
+
+  name: str
+  counts: Mapping[str, Count]
+  num_classes: int
+  source: sources.Source
+  transforms: Sequence[input_stages.Drawn | augment.EvalCrop]
+  measured_on: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from byol_flax.evaluation import (
   whole_network,
 )
 from byol_flax.evaluation import neighbours as neighbours_lib
+from byol_flax.preflight import dense_programs
 from byol_flax.preflight.jobs import Count, Job, Program
 from input_pipeline import subsets
 
@@ -337,6 +338,16 @@ class Protocol:
 
 
 PROTOCOLS = {
+  "depth": Protocol(
+    dense_programs.depth,
+    trains=True,
+    left_out="the measures of the mean depth, pictures",
+  ),
+  "detection": Protocol(
+    dense_programs.detection,
+    trains=True,
+    left_out="that most updates have a smaller canvas, pictures",
+  ),
   "few_label": Protocol(
     _few_label,
     trains=False,
@@ -345,6 +356,9 @@ PROTOCOLS = {
   "finetune": Protocol(_finetune, trains=True, left_out=""),
   "knn": Protocol(_knn, trains=False, left_out="votes, which hosts count"),
   "linear": Protocol(_linear, trains=True, left_out=""),
+  "segmentation": Protocol(
+    dense_programs.segmentation, trains=True, left_out="pictures"
+  ),
   "semi_supervised": Protocol(_semi_supervised, trains=True, left_out=""),
   "supervised": Protocol(_supervised, trains=True, left_out=""),
   "transfer": Protocol(
