@@ -65,8 +65,7 @@ class Detector(nn.Module):
   @property
   def stride(self) -> int:
     """Pixels from one place of the C4 map to the next."""
-    stem = 1 if self.encoder.stem == "small" else 4
-    return int(stem * 2 ** (len(self.encoder.groups) - 2))
+    return self.encoder.output_stride // 2  # The last group halves the map.
 
   def __call__(
     self, batch: Batch, key: jax.Array, *, train: bool
