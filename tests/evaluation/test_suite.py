@@ -9,6 +9,7 @@ from byol_flax.commands import config_bounds, config_file
 from byol_flax.evaluation import place, protocols, suite
 from byol_flax.runs.distributed import Processes
 from configs import detection, finetune, linear, semi_supervised
+from input_pipeline import paths
 from input_pipeline.errors import UsageError
 from tests.cut_off import Killed, Out
 from tests.evaluation import settings
@@ -48,9 +49,10 @@ def test_a_suite_that_was_killed_goes_on_and_reports_what_it_left_out(
   tmp_path,
 ):
   opened = settings.untrained(settings.mesh_of(2))
-  parts = parts_of(":knn,transfer_pets,semi_supervised_1,linear", *FLAGS)
+  names = "knn,transfer_pets,depth,detection,semi_supervised_1,linear"
+  parts = parts_of(f":{names}", *FLAGS)
   with pytest.raises(Killed):
-    evaluate(tmp_path, opened, parts, Out(last="linear, part 3 of 4"))
+    evaluate(tmp_path, opened, parts, Out(last="linear, part 5 of 6"))
   results = [path.parent.name for path in tmp_path.glob("*/result.json")]
   assert results == ["knn"]
   begun = json.loads((tmp_path / suite.REPORT).read_text())
@@ -65,7 +67,10 @@ def test_a_suite_that_was_killed_goes_on_and_reports_what_it_left_out(
   done = {name for name, x in report["parts"].items() if x["result"]}
   assert done == {"knn", "linear"}
   why = {n: x["why_not"] for n, x in report["parts"].items() if x["why_not"]}
-  assert why.keys() == {"transfer_pets", "semi_supervised_1"}
+  absent = {"transfer_pets", "depth", "detection"}
+  assert why.keys() == {*absent, "semi_supervised_1"}
+  assert "/VOCdevkit/VOC2007" in why["detection"]
+  assert "nyu_depth_v2" in why["depth"]
   assert "oxford_iiit_pet should be prepared" in why["transfer_pets"]
   assert "more than the 10 images" in why["semi_supervised_1"]
   found = report["parts"]["linear"]
@@ -105,9 +110,10 @@ def test_the_parts_are_what_their_protocols_make():
     ("linear_released", linear.get_config("released=1")),
     ("semi_supervised_100", semi_supervised.get_config("share=1")),
     ("finetune_pets", finetune.get_config("pets")),
-    ("detection", detection.get_config()),
   ):
     assert parts[name].to_dict() == config.to_dict()
+  at = paths.of_data_set(detection.get_config().data_name)
+  assert parts["detection"].data_name == at
   fine_tuned = {name for name in parts if name.startswith("finetune_")}
   assert parts_of(":finetune").keys() == fine_tuned
   # Random weights are fine-tuned for longer, by other grids.
