@@ -178,8 +178,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # Processes that read and augment; -1 is one per core. An evaluation of many
     # images starts as many. With cache="device" one thread draws instead.
     "num_workers": -1,
-    # In each worker. One keeps a core busy; distant storage needs more.
-    "num_threads": 1,
+    # A local folder, such as /dev/shm/byol, into which each host first copies
+    # all shards of the splits that it reads; unset: they are read where they
+    # lie. A part would not do: every batch has images of any shard. Read-ahead
+    # from a bucket would not help for the same reason.
+    "stage_dir": config_dict.placeholder(str),
+    # In each worker. 0 is one, which keeps a core busy, and 16 where the images
+    # lie in a bucket and are not staged.
+    "num_threads": 0,
     "max_unreadable_share": 0.001,  # of all images; above it the run stops
   }
   config.checkpoint = {

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import decoding, paths, retries, split_slices, tfds_order
+from input_pipeline import (
+  decoding,
+  paths,
+  retries,
+  split_slices,
+  staging,
+  tfds_order,
+)
 from input_pipeline.decoding import ImageError, Reduction, image_size
 from input_pipeline.digits import DigitsSource
 from input_pipeline.errors import UnreadableError, UsageError
@@ -17,7 +24,12 @@ from input_pipeline.folders import open_folder
 from input_pipeline.parts import ByName
 from input_pipeline.parts import Part as Part
 from input_pipeline.parts import Source as Source
-from input_pipeline.tfds_sources import TfdsSource, known_facts, open_tfds
+from input_pipeline.tfds_sources import (
+  TfdsSource,
+  known_facts,
+  open_tfds,
+  shards_of,
+)
 
 # Splits of `tfds_sources.KNOWN` that train is cut into.
 _CUT_FROM_TRAIN = ("train_without_valid", "valid")
@@ -69,6 +81,42 @@ def open_source(
     raise UsageError(f"{name} cannot be opened: {error}.") from error
   examples = split_slices.examples(name, split, first, last, len(source))
   return Part(source, split, examples)
+
+
+def place_of(
+  name: str, splits: Sequence[str], data_dir: str | None, stage_dir: str
+) -> staging.Place | None:
+  """Where the shards of these splits lie, and where their copy shall.
+
+  Arguments and errors are those of `open_source`.
+
+  Returns:
+    The place, or None for images that are in no files.
+
+  Raises:
+    UsageError: the images are not in shards, or `stage_dir` is a bucket.
+  """
+  if stage_dir.startswith("gs://"):
+    raise UsageError(
+      f"loader.stage_dir is {stage_dir}; it should be a local folder, such as "
+      "/dev/shm/byol."
+    )
+  if name == "digits":
+    return None
+  if name.partition(":")[0] in paths.FOLDERS:
+    raise UsageError(
+      f"loader.stage_dir is for data sets in ArrayRecord files, and {name} is "
+      "a folder of images. Make such files with `byol prepare`, or leave out "
+      "loader.stage_dir."
+    )
+  whole = [split_slices.parse(split)[0] for split in splits]
+  try:
+    folder, inner, shards = retries.patiently(
+      lambda: shards_of(name, whole, data_dir), f"the images of {name}"
+    )
+  except UnreadableError as error:
+    raise UsageError(f"{name} cannot be opened: {error}.") from error
+  return staging.Place(folder, inner, shards, stage_dir)
 
 
 def _open_tfds(name: str, split: str, data_dir: str | None) -> Source:

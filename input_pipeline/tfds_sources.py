@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -224,9 +224,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
     )
   names = _split_names(builder)
   if split not in names:
-    raise UsageError(
-      f"{name} has no split {split!r}; it has: {', '.join(names)}."
-    )
+    raise _no_split(name, split, names)
   try:
     records = builder.as_data_source(
       split=names[split],
@@ -242,7 +240,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
       f"Split {split!r} of {name} is {names[split]!r} of TFDS, which "
       f"{builder.data_dir} does not hold: {_one_line(error)}"
     ) from error
-  shards = builder.info.splits[names[split].partition("[")[0]].num_shards
+  shards = builder.info.splits[_whole(names[split])].num_shards
   open_files.make_room(shards, f"The shards of {name}")
   class_names = features[label_key].names if label_key else ()
   return TfdsSource(
@@ -258,9 +256,27 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
   )
 
 
+def shards_of(
+  name: str, splits: Sequence[str], data_dir: str | None
+) -> tuple[str, str, frozenset[str]]:
+  """Where the files of some splits lie; arguments and errors as `open_tfds`.
+
+  Returns:
+    DATA_DIR/NAME/VERSION, NAME/VERSION, and the names of the shards.
+  """
+  builder = _prepared_builder(name, data_dir)
+  names = _split_names(builder)
+  shards: set[str] = set()
+  for split in splits:
+    if split not in names:
+      raise _no_split(name, split, names)
+    shards |= set(builder.info.splits[_whole(names[split])].filenames)
+  return str(builder.data_dir), builder.info.full_name, frozenset(shards)
+
+
 def _fingerprint(builder: Any, split: str) -> str:
   """The fingerprint that `byol prepare` made, else one of sizes and shards."""
-  whole = split.partition("[")[0]
+  whole = _whole(split)
   if facts := tfds_metadata.facts_of(str(builder.data_dir), whole):
     return facts["fingerprint"]
   info = builder.info.splits[whole]
@@ -321,6 +337,17 @@ def _split_names(builder: Any) -> dict[str, str]:
   if facts := known_facts(variant):
     return {ours: theirs for ours, (theirs, _) in facts.splits.items()}
   return {split: split for split in builder.info.splits}
+
+
+def _no_split(name: str, split: str, names: Iterable[str]) -> UsageError:
+  return UsageError(
+    f"{name} has no split {split!r}; it has: {', '.join(names)}."
+  )
+
+
+def _whole(split: str) -> str:
+  """The split that a slice such as "train[:90]" is taken of."""
+  return split.partition("[")[0]
 
 
 def _feature(

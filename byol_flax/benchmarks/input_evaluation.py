@@ -11,6 +11,7 @@ from byol_flax import sharding
 from byol_flax.benchmarks import photographs
 from byol_flax.pretrain import inputs, places
 from byol_flax.pretrain.places import Place
+from byol_flax.runs import data_sets
 from input_pipeline import augment, loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages
 
@@ -66,7 +67,7 @@ def benchmark(config: Any, *, stream: TextIO) -> dict[str, Any]:
     transform=crop,
     batch_size=config.evaluation.batch_size,
     num_workers=config.loader.num_workers,
-    num_threads=config.loader.num_threads,
+    num_threads=data_sets.num_threads(config),
     process_index=0,
     process_count=1,
   )

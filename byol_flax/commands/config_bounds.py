@@ -30,7 +30,6 @@ from byol_flax.commands.protocol_bounds import (
   PROTOCOLS,
   SEED,
   SHARE,
-  THREADS,
   WORKERS,
   rows_in,
 )
@@ -119,8 +118,9 @@ RUN: dict[str, Bound] = {
   **rows_in("augment.view1", _VIEW),
   **rows_in("augment.view2", _VIEW),
   "loader.data_dir": Path(optional=True),
+  "loader.stage_dir": Path(optional=True),
   "loader.num_workers": WORKERS,
-  "loader.num_threads": THREADS,
+  "loader.num_threads": Whole(0, 10_000, ", 0 to go by the storage"),
   "loader.max_unreadable_share": SHARE,
   **CHECKPOINT,
   **DEADLINES,

@@ -71,7 +71,7 @@ def open_evaluation(
     mesh,
     batch_size=settings.batch_size,
     num_workers=config.loader.num_workers,
-    num_threads=config.loader.num_threads,
+    num_threads=data_sets.num_threads(config),
   )
   evaluate = make_evaluation(
     network,

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from byol_flax import sharding
 from byol_flax.pretrain import places
 from byol_flax.pretrain.places import AugmentConfig, Place
+from byol_flax.runs import data_sets
 from byol_flax.slices import GIB
 from input_pipeline import augment, loading, pipeline, resident, scaled, sources
 from input_pipeline.errors import UsageError
@@ -139,7 +140,7 @@ def open_inputs(
   """
   place = places.place_of(config.augment)
   images = None
-  workers = config.loader.num_workers, config.loader.num_threads
+  workers = config.loader.num_workers, data_sets.num_threads(config)
   stream: Any
   if place is Place.RESIDENT:
     room = _room_of(mesh)

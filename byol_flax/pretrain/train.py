@@ -32,6 +32,7 @@ from byol_flax.runs import (
   records,
   run_files,
   same_data,
+  stage,
 )
 from byol_flax.runs import workdir as workdir_lib
 from byol_flax.runs.distributed import Processes
@@ -102,6 +103,8 @@ def train(
   watching = watch.Watch(config, before, just_rolled_back)
 
   # Data: training split, evaluation split, and the bank of kNN.
+  if stage.stage(config, processes, lambda line: print(line, file=stream)):
+    start_clock.end("staging")
   opened = same_data.open_images(config, before, workdir)
   source = sources.ReadableSource(opened.source)
   mesh = sharding.make_mesh()

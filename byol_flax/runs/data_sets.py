@@ -1,9 +1,16 @@
 """Opens the images that a config names; no other module looks them up."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from input_pipeline import sources
+from byol_flax.runs import buckets
+from input_pipeline import paths, sources, staging
+
+# A core prepares about 450 photographs in a second (BUILD_NOTES.md). So many
+# requests at a time keep it busy if a bucket answers after 35 ms, which is an
+# assumption.
+_THREADS_OF_BUCKET = 16
 
 
 class Names(Protocol):
@@ -21,13 +28,30 @@ def open_split(
 ) -> sources.Source:
   """Opens a split of a config's data set, by default the training split.
 
+  It is read from `loader.stage_dir` if a complete copy is there.
+
   `began_with` and the errors are those of `sources.open_source`.
   """
+  split = split or config.data.split
+  place = place_of(config, split)
+  staged = place is not None and place.complete()
   return sources.open_source(
     config.data.name,
-    split or config.data.split,
-    config.loader.data_dir,
+    split,
+    place.data_dir if place and staged else config.loader.data_dir,
     began_with,
+  )
+
+
+def place_of(config: Names, *splits: str) -> staging.Place | None:
+  """What of these splits shall be copied where; None if nothing shall.
+
+  The errors are those of `sources.place_of`.
+  """
+  if not config.loader.stage_dir:
+    return None
+  return sources.place_of(
+    config.data.name, splits, config.loader.data_dir, config.loader.stage_dir
   )
 
 
@@ -36,3 +60,14 @@ def size_of(config: Names) -> tuple[int, int]:
   return sources.size_of(
     config.data.name, config.data.split, config.loader.data_dir
   )
+
+
+def num_threads(config: Names) -> int:
+  """How many threads read in each worker."""
+  if config.loader.num_threads or config.loader.stage_dir:
+    return config.loader.num_threads or 1
+  kind, _, path = config.data.name.partition(":")
+  if kind not in paths.FOLDERS:  # TFDS finds its data sets by these
+    path = config.loader.data_dir or os.environ.get("TFDS_DATA_DIR", "")
+  remote = buckets.holds(paths.absolute(path), buckets.mounts())
+  return _THREADS_OF_BUCKET if remote else 1

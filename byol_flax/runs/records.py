@@ -20,6 +20,7 @@ ADDED_SINCE: dict[str, Any] = {
   "gradient_dtype": "activations",  # the layers cast weights, as Flax's do
   "checkpoint.save_on_interrupt": False,  # Ctrl-C always ended at once
   "augment.scaled_decoding": False,  # images were decoded whole
+  "loader.stage_dir": None,  # shards were read where they lie
   # There was one shape of head, and one way to start and to scale.
   "model.projector.layers": 2,
   "model.projector.final_norm": False,

@@ -9,8 +9,9 @@ class StartClock:
   """Measures the stages of a start, one after another.
 
   Pre-training has these stages: "import" until the program and the devices are
-  there, "data" until the images are open, "state" until the weights are there,
-  then "trace" and "compile" for the step, and "run" for the first update.
+  there, "staging" if shards are copied, "data" until the images are open,
+  "state" until the weights are there, then "trace" and "compile" for the step,
+  and "run" for the first update.
 
   Attributes:
     seconds: of each stage that has ended.

@@ -101,7 +101,7 @@ WRONG = {
   "augment.view1.hue": (0.6,),
   "augment.view1.solarize_threshold": (128.0,),
   "loader.num_workers": (-2, 10**6),
-  "loader.num_threads": (0,),
+  "loader.num_threads": (-1,),
   "loader.max_unreadable_share": (1.5, -0.1),
   "checkpoint.every_steps": (-1,),
   "checkpoint.every_minutes": (0.0, float("nan")),

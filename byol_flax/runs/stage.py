@@ -1,0 +1,57 @@
+"""Copies the shards of a run to its hosts before it trains."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from byol_flax.runs import data_sets
+from byol_flax.runs.distributed import Processes
+from input_pipeline import staging
+
+_TELL_SECONDS = 30.0
+
+
+def stage(
+  config: Any, processes: Processes, tell: Callable[[str], None]
+) -> bool:
+  """Returns when every host has a verified copy, if the config wants one.
+
+  The processes of a host share a copy: one of them makes it. A copy that is
+  complete is used again, and one that was cut off is gone on with.
+
+  Args:
+    config: as made by configs/byol.py.
+    processes: all of the run; each calls this.
+    tell: is given a sentence about this host at the beginning, about twice a
+      minute, and at the end.
+
+  Returns:
+    Whether the config wants a copy.
+
+  Raises:
+    UsageError: the images are not in shards, or do not fit.
+    StorageError: their storage does not answer.
+    PreemptedError: a process was told to end; what is copied stays.
+  """
+  read = config.evaluation.split, config.evaluation.bank_split
+  place = data_sets.place_of(config, config.data.split, *read)
+  if place is None:
+    return False
+  begun = told = time.monotonic()
+  tell(f"staging {place.inner} from {place.folder} to {place.copy}")
+  copying = staging.Staging(place)
+  with contextlib.ExitStack() as stack:
+    stack.callback(copying.stop)
+    # All look equally often, so that all hear of a preemption together.
+    while processes.any(not copying.wait(1.0)):
+      processes.part_done()
+      if time.monotonic() - told >= _TELL_SECONDS:
+        told = time.monotonic()
+        tell(f"staging: {copying.sentence()}")
+  seconds = time.monotonic() - begun
+  new = f"{copying.bytes_wanted / 1e9:.1f} GB"
+  tell(
+    f"staged in {seconds:.0f} s, {new} of it new here; every host has its copy"
+  )
+  return True
