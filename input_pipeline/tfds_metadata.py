@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from etils import epath
+
 from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 
@@ -150,12 +152,11 @@ def add_split(
 
 
 def facts_of(folder: str, split: str) -> dict[str, Any] | None:
-  """What `add_split` was told of a split, or None."""
-  path = _facts_path(folder, split)
-  if not os.path.exists(path):
+  """What `add_split` was told of a split, or None; `folder` may be gs://."""
+  path = epath.Path(_facts_path(folder, split))
+  if not path.exists():
     return None
-  with open(path) as file:
-    return json.load(file)
+  return json.loads(path.read_text())
 
 
 def _facts_path(folder: str, split: str) -> str:

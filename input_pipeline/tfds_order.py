@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 
 from input_pipeline import tfds_metadata, whole_files
 from input_pipeline.prepare.leaks import hashes_path
@@ -50,7 +51,7 @@ def last(folder: str, total: int, count: int) -> np.ndarray | None:
   """
   facts = tfds_metadata.facts_of(folder, "train")
   path = hashes_path(folder, "train")
-  if facts is None or not os.path.exists(path):
+  if facts is None or not epath.Path(path).exists():
     return None
   names = [name.decode() for name in whole_files.read_arrays(path)["names"]]
   left_out = [*facts["kept"]["corrupt"], *facts["kept"]["duplicates"]]

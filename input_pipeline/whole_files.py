@@ -46,10 +46,10 @@ def write_arrays(path: epath.PathLike, arrays: dict[str, np.ndarray]) -> None:
   write_bytes(path, file.getvalue())
 
 
-def read_arrays(path: str) -> dict[str, np.ndarray]:
+def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
   """Reads the arrays of an .npz file, and closes it."""
   # NumPy would leave a damaged file open if it opened the file itself.
-  with open(path, "rb") as file, np.load(file) as arrays:
+  with epath.Path(path).open("rb") as file, np.load(file) as arrays:
     return dict(arrays)
 
 
