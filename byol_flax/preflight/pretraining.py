@@ -3,7 +3,7 @@
 from typing import Any, TextIO
 
 from byol_flax.benchmarks import input_stages, photographs
-from byol_flax.preflight import advice, apart, compiler, shallow
+from byol_flax.preflight import advice, apart, compiler, shallow, storage
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.preflight.verdict import Subject
 from byol_flax.pretrain import inputs, places
@@ -53,6 +53,12 @@ def subject(
     measured_on=measured_on,
     # If the images lie on the devices, one thread draws and no other works.
     input_cores=1 if resident else slice_.vcpus_per_host,
+    # Images that lie on the devices are read once.
+    files=None
+    if resident
+    else storage.files_of(
+      config.data.name, source, data_sets.size_of(config)[0]
+    ),
     left_out="",
     facts={"extrapolated": fast},
   )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from byol_flax.preflight import advice, estimate
+from byol_flax.preflight import advice, estimate, storage
 from byol_flax.preflight.compiler import Compiled
 from byol_flax.runs.out_files import write_json
 from byol_flax.runs.version import code_version
@@ -28,6 +28,7 @@ class Subject:
       second.
     measured_on: which images those were.
     input_cores: how many cores of a host prepare images.
+    files: of the images, if the run reads them again and again.
     left_out: a line that says what the hours do not hold; "" for none.
     facts: what else goes to the JSON file.
   """
@@ -40,6 +41,7 @@ class Subject:
   images_per_core_second: float
   measured_on: str
   input_cores: int
+  files: storage.Files | None
   left_out: str
   facts: dict[str, Any]
 
@@ -67,7 +69,7 @@ class _Question:
 
   def answer(self, programs: list[Compiled], config: Any) -> dict[str, Any]:
     """Tells what compiled programs mean, and returns it for the JSON file."""
-    subject, found = self.subject, None
+    subject, found, needs = self.subject, None, None
     if _fit(programs):
       found = estimate.estimate(
         programs,
@@ -80,13 +82,23 @@ class _Question:
       lines = estimate.words(
         programs, found, self.slice_, input_measured=subject.measured_on
       )
+      if subject.files:
+        update = estimate.longest(programs)
+        needs = storage.needs(
+          subject.files,
+          self.slice_,
+          found.images_per_host_second,
+          update.total_steps * update.batch_size,
+        )
+        lines += storage.words(subject.files, needs, self.slice_)
       if subject.left_out:
         lines.append(f"left out   {subject.left_out}")
     else:
       lines = [f"memory     {self.memory(programs)}"]
     for line in lines:
       self.say(line)
-    return estimate.record(programs, found, self.slice_)
+    record = estimate.record(programs, found, self.slice_)
+    return {**record, **storage.record(needs)}
 
   def memory(self, programs: list[Compiled]) -> str:
     """The verdict on the program that takes most."""
