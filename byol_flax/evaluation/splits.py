@@ -32,10 +32,10 @@ def check_batch(batch_size: int, train: Split, mesh: Mesh) -> None:
     )
   if batch_size % mesh.size:
     below = batch_size // mesh.size * mesh.size
+    near = [str(size) for size in (below, below + mesh.size) if size]
     raise UsageError(
       f"batch_size {batch_size} must be a multiple of {mesh.size}, such as "
-      f"{max(below, mesh.size)} or {below + mesh.size}, to be shared by the "
-      "devices."
+      f"{' or '.join(near)}, to be shared by the devices."
     )
 
 

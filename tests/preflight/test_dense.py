@@ -104,7 +104,9 @@ def test_other_data_than_the_papers_must_be_there(tmp_path):
 
 def test_a_batch_that_the_devices_cannot_share_is_told(mesh):
   config = depth.get_config()
-  config.batch_size = 12
   opened = encoder.without_weights(settings.small_config(), mesh)
-  with pytest.raises(UsageError, match="12 must be a multiple of 8"):
-    programs(config, opened, mesh)
+  for size, near in ((12, "8 or 16"), (4, "8")):
+    config.batch_size = size
+    told = f"{size} must be a multiple of 8, such as {near}, to be"
+    with pytest.raises(UsageError, match=told):
+      programs(config, opened, mesh)
