@@ -51,6 +51,9 @@ NOT_RUN = {
 ONLY_READ = {
   "byol preflight": "compiles for minutes; see test_preflight_*.py",
   "byol evaluate --encoder=weights/r50": "needs ImageNet",
+  "byol evaluate --config=configs/segmentation.py": "needs VOC2012",
+  "byol evaluate --config=configs/detection.py": "needs VOC2007",
+  "byol evaluate --config=configs/depth.py": "needs NYU Depth v2",
 }
 
 # What README.md writes -> what stands in its place.
