@@ -151,13 +151,13 @@ class DepthNetwork:
     return measures_of(self.setting, self.compare, state.variables, split)
 
   def _keep(self, state: dense.DenseState, test: sources.Source) -> None:
-    """Keeps the first images of test for pictures."""
-    most = min(self.setting.config.pictures, len(test))
-    rows = kept_pictures.FirstRows(most)
-    if most:
-      first = sources.Part(test, test.split, range(most))
+    """Keeps some images of test for pictures."""
+    chosen = kept_pictures.spread(len(test), self.setting.config.pictures)
+    rows = kept_pictures.FirstRows(len(chosen))
+    if len(chosen):
+      some = sources.Part(test, test.split, chosen)
       for batch in dense.each_batch(
-        self.setting, self.show, state.variables, first, dense_depth.EvalDepth()
+        self.setting, self.show, state.variables, some, dense_depth.EvalDepth()
       ):
         rows.add(batch.pop("mask"), **batch)
     kept_pictures.keep_depths(

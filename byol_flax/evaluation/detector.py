@@ -178,7 +178,7 @@ class Detector:
     boxes: average_precision.Boxes,
     found: average_precision.Summary,
   ) -> None:
-    """Keeps what pictures need: first images of test, curves and counts."""
+    """Keeps what pictures need: some images of test, curves and counts."""
     setting, names = self.setting, test.class_names
     kept_pictures.keep_curves(
       setting.workdir,
@@ -195,12 +195,12 @@ class Detector:
       [*names, box_confusion.NOTHING],
       "boxes",
     )
-    most = min(setting.config.pictures, len(test))
-    if not most:
+    chosen = kept_pictures.spread(len(test), setting.config.pictures)
+    if not len(chosen):
       return
-    rows = kept_pictures.FirstRows(most)
+    rows = kept_pictures.FirstRows(len(chosen))
     for batch in self._each(
-      self.show, state, DensePart(test, test.split, range(most))
+      self.show, state, DensePart(test, test.split, chosen)
     ):
       rows.add(batch.pop("mask"), **batch)
     shown = rows.rows

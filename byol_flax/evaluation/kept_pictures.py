@@ -91,6 +91,17 @@ def forget(workdir: str, picture: str) -> None:
   epath.Path(workdir, f"{picture}.png").unlink(missing_ok=True)
 
 
+def spread(count: int, most: int) -> np.ndarray:
+  """Numbers of at most `most` of `count` things, spread evenly, int [n].
+
+  Neighbours, such as images of a film, may be very much alike. The first and
+  the last thing are among two or more.
+  """
+  return np.unique(
+    np.linspace(0, max(count - 1, 0), min(count, most)).astype(int)
+  )
+
+
 class FirstRows:
   """The first images that process 0 reads of a split, with what goes along."""
 
@@ -256,7 +267,7 @@ def keep_curves(
   if not _writes(workdir):
     return
   thinned = [
-    np.stack([recall, precision], axis=1)[_spread(len(recall))]
+    np.stack([recall, precision], axis=1)[spread(len(recall), _MOST_POINTS)]
     for recall, precision, _ in curves.values()
   ]
   keep(
@@ -311,13 +322,6 @@ def _each(name: str, arrays: Each) -> dict[str, np.ndarray]:
 def _where(arrays: Each, masks: list[np.ndarray]) -> list[np.ndarray]:
   """Of each array the rows that its mask names."""
   return [np.asarray(x)[m] for x, m in zip(arrays, masks, strict=True)]
-
-
-def _spread(count: int) -> np.ndarray:
-  """Places that are spread over so many points, with the first and the last."""
-  return np.unique(
-    np.linspace(0, max(count - 1, 0), min(count, _MOST_POINTS)).astype(int)
-  )
 
 
 def _writes(workdir: str) -> bool:

@@ -166,17 +166,17 @@ class Segmenter:
   def _keep(
     self, state: dense.DenseState, test: sources.Source, counts: np.ndarray
   ) -> None:
-    """Keeps what pictures need: the first images of test, and all counts."""
+    """Keeps what pictures need: some images of test, and all counts."""
     setting = self.setting
-    most = min(setting.config.pictures, len(test))
-    rows = kept_pictures.FirstRows(most)
-    first = sources.Part(test, test.split, range(most))
-    if most:
+    chosen = kept_pictures.spread(len(test), setting.config.pictures)
+    rows = kept_pictures.FirstRows(len(chosen))
+    some = sources.Part(test, test.split, chosen)
+    if len(chosen):
       for batch in dense.each_batch(
         setting,
         self.show,
         state.variables,
-        first,
+        some,
         canvas(setting.config, test),
       ):
         rows.add(batch.pop("mask"), **batch)

@@ -84,3 +84,11 @@ def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
   np.testing.assert_allclose(cat[[0, -1]], [[0, 1], [0.7, 0.2]])
   assert kept["class_names"].tolist() == ["cat", "dog"]
   np.testing.assert_array_equal(kept["precision"], [0.5, np.nan])
+
+
+def test_images_are_spread_over_their_split():
+  assert kept_pictures.spread(9, 3).tolist() == [0, 4, 8]
+  assert kept_pictures.spread(2, 8).tolist() == [0, 1]
+  assert kept_pictures.spread(5, 1).tolist() == [0]
+  assert kept_pictures.spread(5, 0).tolist() == []
+  assert kept_pictures.spread(0, 5).tolist() == []
