@@ -73,7 +73,8 @@ def parse(text, **defaults):
 def environment():
   """Of a command: what one start has compiled the next ones find."""
   cache = {"JAX_COMPILATION_CACHE_DIR": f"{os.getcwd()}/runs/compiled"}
-  return {**cache, **os.environ, "PYTHONPATH": str(ROOT)}
+  paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+  return {**cache, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def byol(*arguments):
