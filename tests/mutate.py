@@ -198,14 +198,14 @@ MUTATIONS = (
   ),
   (
     "byol_flax/preflight/compiler.py",
-    'cost["optimal_seconds"] + text.count(_UNKNOWN_COST)',
+    'cost["optimal_seconds"] + len(_UNKNOWN_COST.findall(text))',
     'cost["optimal_seconds"]',
     "tests/preflight/test_preflight_compiled.py -k operations_without",
   ),
   (
     "byol_flax/preflight/hlo.py",
-    "inside = here * (loops if _OUR_LOOP.search(line) else 1)",
-    "inside = here",
+    "        inside *= loops\n",
+    "        pass\n",
     "tests/preflight/test_preflight.py -k cycles",
   ),
   (

@@ -26,8 +26,9 @@ from byol_flax.slices import Slice
 from input_pipeline.errors import RunError, UsageError
 
 # XLA's cost analysis counts an operation that it does not know as -1 second.
-# It does not know this one, which v4 and v5e have and which takes no time.
-_UNKNOWN_COST = 'custom_call_target="ConcatBitcast"'
+# It does not know these, which take about no time: the first is of v4 and v5e,
+# and the second cuts a few truth values that devices send to each other.
+_UNKNOWN_COST = re.compile(r'custom_call_target="(ConcatBitcast|ZeroCrop)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +260,7 @@ def cost_of(compiled: Any, slice_: Slice, *, loops: int = 1) -> Cost:
     RunError: its figures are absent or impossible.
   """
   cost, text = compiled.cost_analysis(), compiled.as_text()
-  seconds = cost["optimal_seconds"] + text.count(_UNKNOWN_COST)
+  seconds = cost["optimal_seconds"] + len(_UNKNOWN_COST.findall(text))
   if seconds <= 0:
     raise RunError(
       f"The TPU compiler estimates {seconds:g} s for an update on "

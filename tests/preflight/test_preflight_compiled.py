@@ -2,6 +2,8 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from byol_flax import sharding, slices
@@ -114,6 +116,18 @@ def test_operations_without_a_cost_do_not_spoil_the_estimate(tpu_compiler):
   result = small_step(hidden_size=4096, slice_name="v4-8")
   floor = result.flops / slice_.peak_flops
   assert floor < result.seconds < 1000 * floor
+
+
+def test_truth_values_that_devices_send_do_not_spoil_the_estimate(
+  tpu_compiler,
+):
+  slice_ = slices.find("v3-8")
+  mesh = sharding.make_mesh(compiler.devices_of(slice_))
+  rows = jax.ShapeDtypeStruct((16,), bool, sharding=sharding.split(mesh))
+  gather = jax.jit(jnp.logical_not, out_shardings=sharding.replicated(mesh))
+  compiled = gather.lower(rows).compile()
+  assert "ZeroCrop" in compiled.as_text()
+  assert 0 < compiler.cost_of(compiled, slice_).seconds < 1e-3
 
 
 @pytest.mark.slow
