@@ -5,14 +5,19 @@
 #   bash launch/worker.sh VERB ...
 #
 #   setup            installs Python and the packages, unless they are there
-#   start ID ARG...  starts `byol train ARG...` so that a lost ssh harms nothing
+#   check PROJECT    tells whether JAX sees the chips, see tending.sh
+#   start ID ATTEMPT DELETE SECONDS RESOURCE ARG...
+#                    starts `byol train ARG...` so that a lost ssh harms
+#                    nothing; for the rest see tending.sh; SECONDS are left
+#                    before the deadline, or -
 #   state            prints one line, see print_state
 #   logs N           prints the last N lines of this worker's log
 #   stop             ends the run after a save, and no controller resumes it
 #   halt             ends the run after a save; the controller decides
 #   train ARG...     runs the trainer in the foreground (launch/local.sh)
 #   tensorboard DIR PORT  serves DIR on this machine's localhost only
-#   install, exec, record  parts of setup and start; nobody else calls them
+#   newest DIR       prints the newest checkpoint of that workdir
+#   install, exec, record, tend  are parts of setup and start
 #
 # Environment: BYOL_HOME (default ~/byol) holds code, packages and the files of
 # the run; BYOL_PYTHON is the interpreter of `train`; BYOL_DEVICES are the
@@ -31,6 +36,9 @@ die() {
   printf '%s: %s\n' "${host}" "$1" >&2
   exit 1
 }
+
+# shellcheck source=launch/tending.sh
+source "${code}/launch/tending.sh"
 
 # Prints the lines of stdin, each after the name of this worker, because gcloud
 # mixes the output of all workers. (Its --output-directory would not, but in SDK
@@ -90,13 +98,18 @@ unit_runs() {
   [[ "${state}" != inactive && "${state}" != failed && -n "${state}" ]]
 }
 
-# Prints `byol-state HOST STATUS CODE ID COMMIT`, "-" for what is not known.
+# Prints `byol-state HOST STATUS CODE ID COMMIT ATTEMPT SECONDS`, "-" for what
+# is not known; SECONDS are left before the deadline.
 # STATUS: running; exited, by itself or by halt; stopped, by stop; lost, when
 # the machine went down without a record; absent, when nothing was started.
 print_state() {
-  local status=absent exit_code=- id=- commit=-
+  local status=absent exit_code=- id=- commit=- attempt=- left=-
+  local logs delete deadline resource
   if [[ -f "${run}/id" ]]; then
     read -r id commit <"${run}/id"
+    read_tend
+    attempt="${logs##*/}"
+    if [[ "${deadline}" != - ]]; then left=$((deadline - $(date +%s))); fi
     if unit_runs; then
       status=running
     elif [[ -f "${run}/exit" ]]; then
@@ -108,8 +121,8 @@ print_state() {
     fi
   fi
   # One short write, which the pipe that all workers share does not tear.
-  printf 'byol-state %s %s %s %s %s\n' \
-    "${host}" "${status}" "${exit_code}" "${id}" "${commit}"
+  printf 'byol-state %s %s %s %s %s %s %s\n' "${host}" "${status}" \
+    "${exit_code}" "${id}" "${commit}" "${attempt}" "${left}"
 }
 
 # libtpu gives the devices to one process. So this ends a trainer of ours that
@@ -134,8 +147,13 @@ free_devices() {
 }
 
 start() {
-  local id="$1"
-  shift
+  local id="$1" attempt="$2" delete="$3" left="$4" resource="$5"
+  local argument workdir="" deadline=-
+  shift 5
+  for argument in "$@"; do
+    if [[ "${argument}" == --workdir=* ]]; then workdir="${argument#*=}"; fi
+  done
+  if [[ "${left}" != - ]]; then deadline=$(($(date +%s) + left)); fi
   mkdir -p "${run}"
   if unit_runs; then
     # A repeated start, after an ssh that failed on some worker, is no mistake.
@@ -147,7 +165,10 @@ start() {
   free_devices
   # An ended unit keeps its name until it is reset.
   sudo systemctl reset-failed byol.service 2>/dev/null || true
-  rm -f "${run}/exit" "${run}/stopped"
+  # The log is that of one attempt; those before are in the workdir.
+  rm -f "${run}/exit" "${run}/stopped" "${run}/log"
+  printf '%s\0' "${workdir}" "${attempt}" "${delete}" "${deadline}" \
+    "${resource}" >"${run}/tend"
   # systemd expands $ and % in a unit's command line, so the trainer's arguments
   # travel in a file. `mv` makes them appear whole.
   printf '%s\0' "$@" >"${run}/arguments.part"
@@ -159,15 +180,18 @@ start() {
   # ExecStopPost writes the status into a file, because one kept by the unit
   # would be gone after a reboot or reset-failed. With After= a machine that
   # shuts down keeps its network until the run has saved. LimitMEMLOCK is for
-  # newer TPUs (VFIO), which pin the memory that they read.
+  # newer TPUs (VFIO), which pin the memory that they read. With OOMPolicy=stop
+  # the unit also ends, as oom-kill, when an input worker was killed for memory.
   sudo systemd-run --quiet --unit=byol --uid="$(id -un)" \
     --working-directory="${code}" --setenv=BYOL_HOME="${home}" \
     --property=KillMode=mixed --property=TimeoutStopSec=290 \
     --property=LimitNOFILE=65536 --property=LimitMEMLOCK=infinity \
     --property=Wants=network-online.target \
     --property="After=network-online.target nss-lookup.target" \
+    --property=OOMPolicy=stop \
     --property=ExecStopPost="/bin/bash \"${script}\" record" \
     /bin/bash "${script}" exec
+  start_tending
 }
 
 # The main process of the unit. Every step `exec`s, so that systemd's SIGTERM
@@ -207,6 +231,11 @@ record() {
     # The name of a signal, such as KILL.
     status="$((128 + $(kill -l "${status}" || echo 127)))"
   fi
+  # The trainer may have saved and ended with 75 when the kernel killed one of
+  # its input workers for memory; that is no preemption (systemd.exec(5)).
+  if [[ "${SERVICE_RESULT:-}" == oom-kill ]]; then status=137; fi
+  # First, because the controller may delete this machine once there is a code.
+  keep_log || echo "The log was not kept." >>"${run}/log"
   printf '%s' "${status}" >"${run}/exit.part"
   mv "${run}/exit.part" "${run}/exit"
 }
@@ -218,6 +247,17 @@ end_run() {
   fi
 }
 
+# Prints `byol-newest HOST STEP` of a workdir that only the workers can read; -1
+# if there is no checkpoint. A local one gets its name when it is complete.
+newest() {
+  local path step best=-1
+  for path in "$1"/checkpoints/*/; do
+    step="$(basename "${path}")"
+    if [[ "${step}" =~ ^[0-9]+$ ]] && ((step > best)); then best="${step}"; fi
+  done
+  printf 'byol-newest %s %s\n' "${host}" "${best}"
+}
+
 tensorboard() {
   local logdir="$1" port="$2"
   exec "${venv}/bin/python" -m tensorboard.main --logdir="${logdir}" \
@@ -227,7 +267,10 @@ tensorboard() {
 verb="${1:-}"
 if (($# > 0)); then shift; fi
 case "${verb}" in
-  setup | install | start | record | tensorboard | train) "${verb}" "$@" ;;
+  setup | install | check | start | record | newest | tend | tensorboard | \
+    train)
+    "${verb}" "$@"
+    ;;
   exec) exec_trainer ;;
   state) print_state ;;
   logs)

@@ -4,29 +4,70 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from launch.controller.ending import Ended
 
 COMMANDS = ("run", "up", "status", "logs", "tensorboard", "stop", "delete")
-_VALUES = ("workdir", "data", "slice", "zone", "project", "name", "commit")
 USAGE = pathlib.Path(__file__).with_name("usage.txt")
+
+_NUMBER = r"[0-9]+(\.[0-9]+)?"
+_LABEL = "[a-z][a-z0-9_-]*=[a-z0-9_-]*"
+# Options with a value: the value's pattern and how a person would say it.
+_VALUES: Mapping[str, tuple[str, str]] = {
+  "workdir": (".+", ""),
+  "data": (".+", ""),
+  "slice": (".+", ""),
+  "zone": (".+", ""),
+  "project": (".+", ""),
+  "name": (".+", ""),
+  "commit": (".+", ""),
+  "delete": ("never|done|always", "never, done or always"),
+  "max-hours": (_NUMBER, "a number of hours"),
+  "max-restarts": ("[0-9]+", "a whole number"),
+  "price": (_NUMBER, "US dollars for a device-hour"),
+  "service-account": (r"[^@\s,]+@[^@\s,]+", "the e-mail address of one"),
+  "network": (r"[\w./-]+", "the name of a network"),
+  "subnetwork": (r"[\w./-]+", "the name of a subnetwork"),
+  "labels": (f"{_LABEL}(,{_LABEL})*", "KEY=VALUE,... in small letters"),
+  "tags": (r"[a-z][a-z0-9-]*(,[a-z][a-z0-9-]*)*", "TAG,TAG,..."),
+  "metadata": (r"[\w-]+=[^,]*(,[\w-]+=[^,]*)*", "KEY=VALUE,..."),
+}
+_FLAGS = [
+  "spot",
+  "on-demand",
+  "queued",
+  "reserved",
+  "internal-ips",
+  "internal-ip",
+  "yes",
+  "dry-run",
+  "delete-when-done",
+]
+# What `gcloud compute tpus ... create` gets as it is.
+CREATE_VALUES = [
+  "service-account",
+  "network",
+  "subnetwork",
+  "labels",
+  "tags",
+  "metadata",
+]
+CREATE_FLAGS = ("reserved", "internal-ips")
 
 
 @dataclasses.dataclass
 class Arguments:
-  """What was asked for; "" where nothing was said.
+  """What was asked for.
 
   Attributes:
     command: one of `COMMANDS`.
     config: name of a file of configs/, without folder and suffix.
     argument: what followed it, with the colon.
     overrides: `--config.key=value`, as typed.
-    values: option, without dashes -> its value.
-    spot: whether the slice may be preempted.
-    queued: whether it is waited for in Google's queue.
-    delete_when_done: whether the slice is deleted when the run is done.
-    dry_run: whether commands are only printed.
+    values: option, without dashes -> its value; only what was typed.
+    flags: options without a value that were typed, without dashes.
   """
 
   command: str = "run"
@@ -34,10 +75,31 @@ class Arguments:
   argument: str = ""
   overrides: list[str] = dataclasses.field(default_factory=list)
   values: dict[str, str] = dataclasses.field(default_factory=dict)
-  spot: bool = True
-  queued: bool = False
-  delete_when_done: bool = False
-  dry_run: bool = False
+  flags: set[str] = dataclasses.field(default_factory=set)
+
+  @property
+  def spot(self) -> bool:
+    """Whether the slice may be preempted."""
+    return not self.flags & {"on-demand", "reserved"}
+
+  @property
+  def queued(self) -> bool:
+    """Whether the slice is waited for in Google's queue."""
+    return "queued" in self.flags
+
+  @property
+  def dry_run(self) -> bool:
+    """Whether commands are only printed."""
+    return "dry-run" in self.flags
+
+  @property
+  def delete(self) -> str:
+    """When the slice is deleted: never, done or always."""
+    return self.values.get("delete", "done")
+
+  def number(self, name: str) -> float | None:
+    """The value of an option that is a number; None if it was not typed."""
+    return float(self.values[name]) if name in self.values else None
 
 
 def parse(program: str, words: Sequence[str]) -> Arguments:
@@ -51,21 +113,24 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
   left = list(words)
   while left:
     word = left.pop(0)
-    name, equals, value = word.partition("=")
+    option, equals, value = word.partition("=")
+    name = option[2:] if option.startswith("--") else ""
     if word.startswith("--config.") and equals:
       asked.overrides.append(word)
-    elif name.startswith("--") and name[2:] in _VALUES:
+    elif name in _VALUES:
       if not equals:
         value = left.pop(0) if left else ""
-      if not value:
-        raise Ended(2, f"{name} needs a value.")
-      asked.values[name[2:]] = value
-    elif not _set_flag(asked, word):
-      if word in ("--help", "-h"):
-        raise Ended(0, USAGE.read_text().rstrip())
-      if word.startswith("-"):
-        raise Ended(2, f"There is no option {word}; see {program} --help.")
+      asked.values[name] = _checked(name, value)
+    elif name in _FLAGS and not equals:
+      _set_flag(asked, name)
+    elif word in ("--help", "-h"):
+      raise Ended(0, USAGE.read_text().rstrip())
+    elif word.startswith("-"):
+      raise Ended(2, f"There is no option {word}; see {program} --help.")
+    else:
       positional.append(word)
+  if {"spot", "reserved"} <= asked.flags:
+    raise Ended(2, "A reserved slice is not preempted; leave out --spot.")
   if positional and positional[0] in COMMANDS:
     asked.command = positional.pop(0)
   if len(positional) > 1:
@@ -74,21 +139,24 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
   return asked
 
 
-def _set_flag(asked: Arguments, word: str) -> bool:
-  """Whether the word is an option without a value."""
-  if word == "--spot":
-    asked.spot = True
-  elif word == "--on-demand":
-    asked.spot = False
-  elif word == "--queued":
-    asked.queued = True
-  elif word == "--delete-when-done":
-    asked.delete_when_done = True
-  elif word == "--dry-run":
-    asked.dry_run = True
-  else:
-    return False
-  return True
+def _checked(name: str, value: str) -> str:
+  if not value:
+    raise Ended(2, f"--{name} needs a value.")
+  pattern, meaning = _VALUES[name]
+  if not re.fullmatch(pattern, value, re.DOTALL):
+    raise Ended(2, f"--{name} takes {meaning}, not {value}.")
+  return value
+
+
+def _set_flag(asked: Arguments, name: str) -> None:
+  if name == "delete-when-done":
+    asked.values["delete"] = "done"
+    return
+  # The last of two that contradict each other counts.
+  asked.flags -= (
+    {"spot", "on-demand"} if name in ("spot", "on-demand") else set()
+  )
+  asked.flags.add(name)
 
 
 def _read_config(asked: Arguments, text: str) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 from launch.controller.words import quoted
 
+TIMED_OUT = 124  # as of coreutils' timeout
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -77,11 +79,15 @@ class Console:
     if not self.dry_run:
       time.sleep(seconds)
 
-  def run(self, words: Sequence[str]) -> Answer:
+  def run(self, words: Sequence[str], seconds: float) -> Answer:
     """Runs a program without a shell; a dry run prints it and succeeds.
 
     Its stdin is closed, because ssh would swallow ours. It has a session of its
     own, so that Ctrl-C reaches us alone, and we end it with all it started.
+
+    Args:
+      words: program and arguments.
+      seconds: after which it is ended; what it said until then is kept.
     """
     if self.dry_run:
       print(quoted(words), flush=True)
@@ -96,13 +102,18 @@ class Console:
       start_new_session=True,
     )
     try:
+      out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+      _end(process, signal.SIGKILL)
       out, err = process.communicate()
+      late = f"ERROR: {words[0]} gave no answer within {seconds:g} s."
+      return Answer(TIMED_OUT, out, f"{err.rstrip()}\n{late}\n")
     except BaseException:
-      _end(process)
+      _end(process, signal.SIGTERM)
       raise
     return Answer(process.returncode, out, err)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], number: int) -> None:
   with contextlib.suppress(ProcessLookupError):
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from launch.controller import slices, states
+from launch.controller import arguments, slices, states
 from launch.controller.calls import Answer, Console
 from launch.controller.settings import Settings
+from launch.controller.states import Slice
 from launch.controller.words import escaped, quoted
 
 _TPUS = ("gcloud", "compute", "tpus")
-
-
-@dataclasses.dataclass(frozen=True)
-class Slice:
-  """The slice at one moment.
-
-  Attributes:
-    state: what it means for us, see `states.of_node`.
-    seen: Google's word for it.
-    type: its accelerator type, "" if not said.
-    error: why the state is unknown.
-  """
-
-  state: str
-  seen: str
-  type: str = ""
-  error: str = ""
+# gcloud tries ssh ten times, and ssh by itself waits for minutes (SDK 528,
+# googlecloudsdk/command_lib/compute/tpus/tpu_vm/ssh.py, AttemptRunWithRetries).
+_SSH = (
+  *("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15"),
+  *("-o", "ServerAliveCountMax=4"),
+)
+_DELETE_SECONDS = 900
+_COPY_SECONDS = 900
 
 
 class Cloud:
@@ -42,38 +32,50 @@ class Cloud:
     self._queued = settings.asked.queued
     self._created = False
     self._where = (f"--project={settings.project}", f"--zone={settings.zone}")
+    inside = "internal-ip" in settings.asked.flags
+    self._inside = ("--internal-ip",) if inside else ()
+    self.workers = 0  # as Google says; 0 while it does not
 
-  def _call(self, group: str, verb: str, *flags: str) -> Answer:
+  def _call(self, group: str, verb: str, *flags: str, seconds: float) -> Answer:
     words = (*_TPUS, group, verb, self._settings.name, *self._where, *flags)
-    return self._console.run(words)
+    return self._console.run(words, seconds)
 
-  def _tpu_vm(self, verb: str, *flags: str) -> Answer:
-    return self._call("tpu-vm", verb, *flags)
+  @property
+  def resource(self) -> str:
+    """The name of what is deleted, as the TPU API spells it."""
+    where = f"projects/{self._settings.project}/locations/{self._settings.zone}"
+    kind = "queuedResources" if self._queued else "nodes"
+    return f"{where}/{kind}/{self._settings.name}"
 
-  def _queue(self, verb: str, *flags: str) -> Answer:
-    return self._call("queued-resources", verb, *flags)
-
-  def read_queue(self) -> tuple[str, str]:
-    """(state, error) of the queued resource; ABSENT if there is none."""
-    answer = self._queue("describe", "--format=value(state.state)")
+  def read_queue(self) -> Slice:
+    """How the queued resource is; absent if there is none."""
+    answer = self._call(
+      "queued-resources",
+      "describe",
+      f"--format={states.QUEUE_FORMAT}",
+      seconds=self._settings.pace.look_seconds,
+    )
     if self._console.dry_run:
-      return ("ACTIVE" if self._created else "ABSENT"), ""
-    return states.read(answer)[0], answer.last_error
+      return Slice("" if self._created else "absent", "")
+    return states.of_queue(answer)
 
   def read_slice(self) -> Slice:
     """How the slice is now."""
     if self._queued:
-      state, error = self.read_queue()
-      meaning = states.of_queue(state)
-      if meaning:
-        return Slice(meaning, state, error=error)
-    answer = self._tpu_vm("describe", "--format=value(state,acceleratorType)")
+      found = self.read_queue()
+      if found.state:
+        return found
+    answer = self._call(
+      "tpu-vm",
+      "describe",
+      f"--format={states.NODE_FORMAT}",
+      seconds=self._settings.pace.look_seconds,
+    )
     if self._console.dry_run:
-      state, type_ = "READY" if self._created else "ABSENT", ""
-    else:
-      state, type_ = states.read(answer)
-    meaning = states.of_node(state, self._queued)
-    return Slice(meaning, state, type_, answer.last_error)
+      return Slice("ready" if self._created else "absent", "")
+    found = states.of_node(answer, self._queued, self._settings.asked.spot)
+    self.workers = found.workers or self.workers
+    return found
 
   def create(self) -> Answer:
     """Asks for the slice."""
@@ -82,22 +84,22 @@ class Cloud:
     # queue gets --async: it may take days, and we poll it ourselves.
     type_ = f"--accelerator-type={self._settings.slice}"
     version = slices.runtime_version(self._settings.slice)
-    spot = ["--spot"] if asked.spot else []
+    more = ["--spot"] if asked.spot else []
+    for name in arguments.CREATE_FLAGS:
+      more += [f"--{name}"] if name in asked.flags else []
+    for name in arguments.CREATE_VALUES:
+      more += [f"--{name}={asked.values[name]}"] if name in asked.values else []
     if self._queued:
-      answer = self._queue(
-        "create",
-        f"--node-id={self._settings.name}",
-        type_,
-        f"--runtime-version={version}",
-        *spot,
-        "--async",
-        "--quiet",
-      )
+      named = (f"--node-id={self._settings.name}", type_)
+      flags = (*named, f"--runtime-version={version}", *more, "--async")
+      group = "queued-resources"
     else:
-      answer = self._tpu_vm(
-        "create", type_, f"--version={version}", *spot, "--quiet"
-      )
+      flags = (type_, f"--version={version}", *more)
+      group = "tpu-vm"
+    seconds = self._settings.pace.stuck_seconds
+    answer = self._call(group, "create", *flags, "--quiet", seconds=seconds)
     self._created = answer.status == 0
+    self.workers = 0
     return answer
 
   def _deletion(self) -> tuple[str, ...]:
@@ -111,7 +113,7 @@ class Cloud:
     name, console = self._settings.name, self._console
     for _ in range(self._settings.pace.max_tries):
       console.say(f"Deleting {name}.")
-      answer = console.run(self._deletion())
+      answer = console.run(self._deletion(), _DELETE_SECONDS)
       if answer.status:
         console.say(f"Refused: {answer.last_error}")
       if console.dry_run:
@@ -128,21 +130,28 @@ class Cloud:
 
   def find_out_whether_queued(self) -> None:
     """If it was made through a queue, the queue would hold on to it."""
-    if not self._queued and self.read_queue()[0] not in ("ABSENT", "UNKNOWN"):
-      self._queued = True
+    if not self._queued:
+      self._queued = self.read_queue().state not in ("absent", "unknown")
 
   def copy(self, path: str) -> Answer:
     """Copies a file into the home folder of every worker."""
     words = (*_TPUS, "tpu-vm", "scp", path, f"{self._settings.name}:")
-    return self._console.run((*words, *self._where, "--quiet", "--worker=all"))
+    flags = (*self._where, *self._inside, "--quiet", "--worker=all")
+    return self._console.run((*words, *flags), _COPY_SECONDS)
 
-  def shell(self, line: str) -> Answer:
-    """Runs a line of shell on every worker at once."""
-    return self._tpu_vm("ssh", "--quiet", "--worker=all", f"--command={line}")
+  def shell(self, line: str, seconds: float, worker: str = "all") -> Answer:
+    """Runs a line of shell on every worker at once, or on one."""
+    flags = (*self._inside, "--quiet", f"--worker={worker}")
+    command = f"--command={line}"
+    return self._call(
+      "tpu-vm", "ssh", *flags, command, "--", *_SSH, seconds=seconds
+    )
 
-  def on_workers(self, *words: str) -> Answer:
+  def on_workers(
+    self, *words: str, seconds: float, worker: str = "all"
+  ) -> Answer:
     """Runs worker.sh with a verb and its arguments on every worker."""
-    return self.shell(worker_line(*words))
+    return self.shell(worker_line(*words), seconds, worker)
 
   def tensorboard(self, port: int) -> tuple[str, ...]:
     """The command that serves the metrics of worker 0 on our localhost.
@@ -153,8 +162,8 @@ class Cloud:
     folder = f"{self._settings.workdir.rstrip('/')}/tensorboard"
     line = worker_line("tensorboard", folder, str(port))
     words = (*_TPUS, "tpu-vm", "ssh", self._settings.name, *self._where)
-    tunnel = ("--", "-t", "-L", f"{port}:localhost:{port}")
-    return (*words, "--quiet", "--worker=0", f"--command={line}", *tunnel)
+    flags = (*self._inside, "--quiet", "--worker=0", f"--command={line}")
+    return (*words, *flags, "--", "-t", "-L", f"{port}:localhost:{port}")
 
 
 def worker_line(*words: str) -> str:

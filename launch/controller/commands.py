@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from types import FrameType
 
 from launch.controller.arguments import parse
+from launch.controller.attempt import END_SECONDS
 from launch.controller.calls import Answer, Console
 from launch.controller.cloud import Cloud
 from launch.controller.ending import Ended, Interrupted
-from launch.controller.loop import Loop
+from launch.controller.loop import LOG_SECONDS, Loop
 from launch.controller.settings import Settings, fill_in
 from launch.controller.words import quoted
 
@@ -58,19 +59,18 @@ def _do(chosen: Settings, console: Console) -> int:
     if command == "run":
       Loop(chosen, console, cloud).control()
     elif command == "up":
-      _up(chosen, console, cloud)
+      Loop(chosen, console, cloud).up()
     elif command == "status":
       _status(chosen, console, cloud)
     elif command == "logs":
-      lines = str(chosen.pace.log_lines)
-      console.show(_asked(cloud.on_workers("logs", lines)).out)
+      _logs(chosen, console, cloud)
     elif command == "stop":
       _stop(chosen, console, cloud)
     else:
       cloud.find_out_whether_queued()
       return 0 if cloud.delete() else 1
   except Interrupted as interrupted:
-    _say_what_goes_on(chosen, console)
+    _leave(chosen, console, cloud)
     return interrupted.status
   return 0
 
@@ -81,8 +81,13 @@ def _interrupt(number: int, _: FrameType | None) -> None:
   raise Interrupted(128 + number)
 
 
-def _say_what_goes_on(chosen: Settings, console: Console) -> None:
+def _leave(chosen: Settings, console: Console, cloud: Cloud) -> None:
+  """What an interrupted program still does."""
   if chosen.asked.command not in ("run", "up"):
+    return
+  if chosen.asked.delete == "always":
+    console.say("Interrupted, and --delete=always; the workdir stays.")
+    cloud.delete()
     return
   console.say(
     "Interrupted. What was started goes on, and the slice is paid for."
@@ -93,35 +98,30 @@ def _say_what_goes_on(chosen: Settings, console: Console) -> None:
   console.say(f"  to stop paying:    {chosen.own_command('delete')}")
 
 
-def _asked(answer: Answer) -> Answer:
-  """The answer of the workers; ends the program if they did not answer."""
-  if answer.status:
+def _say_silence(answer: Answer, console: Console) -> None:
+  """Ends the program if no worker answered; names the error if some did not."""
+  if answer.status and not answer.out.strip():
     raise Ended(1, f"The workers do not answer: {answer.last_error}")
-  return answer
-
-
-def _up(chosen: Settings, console: Console, cloud: Cloud) -> None:
-  loop = Loop(chosen, console, cloud)
-  loop.pack_code()
-  loop.ensure_slice()
-  delete = chosen.own_command("delete")
-  if not loop.set_up():
-    raise Ended(
-      1,
-      f"{chosen.name} could not be set up; it is still paid for. To delete "
-      f"it: {delete}",
-    )
-  console.say(f"{chosen.name} is ready; to delete it: {delete}")
+  if answer.status:
+    console.say(f"Some workers do not answer: {answer.last_error}")
 
 
 def _status(chosen: Settings, console: Console, cloud: Cloud) -> None:
   found = cloud.read_slice()
   print(f"{chosen.name}: {found.seen}", flush=True)
   if found.state == "ready":
-    lines = _asked(cloud.on_workers("state")).out.splitlines()
-    console.show("\n".join(sorted(lines)))
+    answer = cloud.on_workers("state", seconds=chosen.pace.look_seconds)
+    _say_silence(answer, console)
+    console.show("\n".join(sorted(answer.out.splitlines())))
   elif found.state == "unknown":
     raise Ended(1, f"gcloud cannot say how {chosen.name} is: {found.error}")
+
+
+def _logs(chosen: Settings, console: Console, cloud: Cloud) -> None:
+  lines = str(chosen.pace.log_lines)
+  answer = cloud.on_workers("logs", lines, seconds=LOG_SECONDS)
+  _say_silence(answer, console)
+  console.show(answer.out)
 
 
 def _stop(chosen: Settings, console: Console, cloud: Cloud) -> None:
@@ -129,7 +129,9 @@ def _stop(chosen: Settings, console: Console, cloud: Cloud) -> None:
     f"Ending the run on {chosen.name} after a save; this takes up to five "
     "minutes."
   )
-  _asked(cloud.on_workers("stop"))
+  answer = cloud.on_workers("stop", seconds=END_SECONDS)
+  if answer.status:
+    raise Ended(1, f"Not all workers could be told: {answer.last_error}")
   console.say(
     f"Stopped. {chosen.name} is still paid for; to delete it: "
     + chosen.own_command("delete")

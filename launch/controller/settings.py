@@ -23,10 +23,17 @@ import sys
 from byol_flax.commands import config_file
 from input_pipeline.errors import UsageError
 
+devices = int(sys.argv[1])
+words = [word for word in sys.argv[2:] if word.startswith("--config")]
 try:
-  config_file.load_config([x for x in sys.argv[1:] if x.startswith("--config")])
+  config = config_file.load_config(words)
 except UsageError as error:
   sys.exit(str(error))
+if config.batch_size % devices:
+  sys.exit(
+    f"A batch of {config.batch_size} images does not divide by the {devices} "
+    "devices of the slice; give another --slice or --config.batch_size."
+  )
 """
 
 
@@ -38,8 +45,11 @@ class Pace:
     poll_seconds: between two looks at the run.
     retry_seconds: before something is tried again.
     max_tries: of one gcloud command or set-up step.
-    max_restarts: after faults of the run.
+    max_restarts: in a row without a newer checkpoint, unless an option says.
     straggler_seconds: for the last workers to end.
+    silent_seconds: after which a worker that says nothing counts as lost.
+    look_seconds: for one question, to Google or to all workers.
+    stuck_seconds: for a slice to leave a state such as REPAIRING.
     log_lines: of every worker.
   """
 
@@ -48,6 +58,9 @@ class Pace:
   max_tries: int
   max_restarts: int
   straggler_seconds: float
+  silent_seconds: float
+  look_seconds: float
+  stuck_seconds: float
   log_lines: int
 
 
@@ -69,8 +82,11 @@ def read_pace(environment: Mapping[str, str]) -> Pace:
     poll_seconds=number("BYOL_POLL_SECONDS", 60),
     retry_seconds=number("BYOL_RETRY_SECONDS", 60),
     max_tries=int(number("BYOL_MAX_TRIES", 5)),
-    max_restarts=int(number("BYOL_MAX_RESTARTS", 3)),
+    max_restarts=int(number("BYOL_MAX_RESTARTS", 2)),
     straggler_seconds=number("BYOL_STRAGGLER_SECONDS", 600),
+    silent_seconds=number("BYOL_SILENT_SECONDS", 600),
+    look_seconds=number("BYOL_LOOK_SECONDS", 120),
+    stuck_seconds=number("BYOL_STUCK_SECONDS", 3600),
     log_lines=int(number("BYOL_LOG_LINES", 20)),
   )
 
@@ -91,6 +107,7 @@ class Settings:
     workdir: of the run.
     trainer_arguments: what `byol train` gets on every worker.
     run_id: made from them; by it a controller recognises its run.
+    max_restarts: in a row without a newer checkpoint.
   """
 
   asked: Arguments
@@ -104,11 +121,13 @@ class Settings:
   workdir: str
   trainer_arguments: tuple[str, ...]
   run_id: str
+  max_restarts: int
 
   @property
   def kind(self) -> str:
     """How the slice is paid for, in words."""
     kind = "spot" if self.asked.spot else "on-demand"
+    kind = "reserved" if "reserved" in self.asked.flags else kind
     return kind + (", queued" if self.asked.queued else "")
 
   def own_command(self, command: str) -> str:
@@ -121,16 +140,17 @@ class Settings:
     words.append(f"--zone={self.zone}")
     if asked.queued:
       words.append("--queued")
+    if "internal-ip" in asked.flags:
+      words.append("--internal-ip")
     if command == "run":
+      known = ("name", "project", "zone", "slice", "workdir", "commit")
       words += [f"--slice={self.slice}", f"--workdir={self.workdir}"]
       words.append(f"--commit={self.commit}")
-      if "data" in asked.values:
-        words.append(f"--data={asked.values['data']}")
-      if not asked.spot:
-        words.append("--on-demand")
-      if asked.delete_when_done:
-        words.append("--delete-when-done")
-      words += asked.overrides
+      given = asked.values.items()
+      words += [f"--{name}={text}" for name, text in given if name not in known]
+      said = asked.flags - {"queued", "internal-ip", "yes"}
+      words += [f"--{name}" for name in sorted(said)]
+      words += ["--yes", *asked.overrides]
     return quoted(words)
 
 
@@ -169,20 +189,10 @@ def fill_in(
       "A zone is needed: --zone=ZONE; launch/slices.tsv has no row for "
       f"{asked.config or 'this name'}.",
     )
+  pace = read_pace(environment)
   commit = values.get("commit", "")
   if starts:
-    if not slice_:
-      raise Ended(
-        2,
-        "A slice is needed: --slice=TYPE; launch/slices.tsv has no row for "
-        f"{asked.config}.",
-      )
-    if not slices.runtime_version(slice_):
-      raise Ended(
-        2,
-        f"{slice_} is no slice that this script knows: v2-N, v3-N, v4-N, "
-        "v5litepod-N, v5p-N or v6e-N.",
-      )
+    _check_slice(slice_, asked.config)
     commit = _choose_commit(commit, asked.config)
   workdir = values.get("workdir", "")
   needs_workdir = asked.command in ("run", "tensorboard")
@@ -200,11 +210,11 @@ def fill_in(
     trainer_arguments.append(f"--config.loader.data_dir={values['data']}")
   trainer_arguments += asked.overrides
   if starts:
-    _check_config(trainer_arguments, commit)
+    _check_config(trainer_arguments, commit, slices.devices(slice_))
   return Settings(
     asked=asked,
     program=program,
-    pace=read_pace(environment),
+    pace=pace,
     slice=slice_,
     zone=zone,
     project=project,
@@ -213,6 +223,7 @@ def fill_in(
     workdir=workdir,
     trainer_arguments=tuple(trainer_arguments),
     run_id=_id_of(trainer_arguments),
+    max_restarts=int(values.get("max-restarts") or pace.max_restarts),
   )
 
 
@@ -226,6 +237,21 @@ def git(*words: str, text: str | None = None) -> str | None:
     check=False,
   )
   return None if result.returncode else result.stdout.strip()
+
+
+def _check_slice(slice_: str, config: str) -> None:
+  if not slice_:
+    raise Ended(
+      2,
+      "A slice is needed: --slice=TYPE; launch/slices.tsv has no row for "
+      f"{config}.",
+    )
+  if not slices.generation(slice_):
+    raise Ended(
+      2,
+      f"{slice_} is no slice that this script knows: v2-N, v3-N, v4-N, "
+      "v5litepod-N, v5p-N or v6e-N.",
+    )
 
 
 def _project_of_gcloud() -> str:
@@ -266,12 +292,14 @@ def _id_of(trainer_arguments: list[str]) -> str:
   return (git("hash-object", "--stdin", text=text) or "")[:12]
 
 
-def _check_config(trainer_arguments: list[str], commit: str) -> None:
+def _check_config(
+  trainer_arguments: list[str], commit: str, devices: int
+) -> None:
   """Finds a misspelt key before a slice is paid for, where our Python is."""
   python = REPOSITORY / ".venv" / "bin" / "python"
   if not os.access(python, os.X_OK) or commit != git("rev-parse", "HEAD"):
     return
-  words = [str(python), "-", *trainer_arguments]
+  words = [str(python), "-", str(devices), *trainer_arguments]
   result = subprocess.run(
     words, input=_CHECK_CONFIG, text=True, cwd=REPOSITORY, check=False
   )

@@ -12,7 +12,14 @@ import time
 ROOT = pathlib.Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "fake_cloud"
 WORKDIR = "--workdir=gs://bucket/run"
-CONTROLLER = ("byol_digits", "--slice=v3-32", WORKDIR)
+# The slice stays, so that a test may look at it afterwards.
+CONTROLLER = (
+  "byol_digits",
+  "--slice=v3-32",
+  WORKDIR,
+  "--delete=never",
+  "--yes",
+)
 
 
 def git(folder, *arguments):
@@ -59,11 +66,11 @@ class Rig:
     assert result.returncode == status, result.stderr
     return result
 
-  def start(self, *arguments):
+  def start(self, *arguments, stderr=subprocess.PIPE):
     process = subprocess.Popen(
       self.command(arguments),
       stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
+      stderr=stderr,
       text=True,
       env=self.environment,
       # A shell cannot trap what was ignored when it started, as SIGINT is in
@@ -78,6 +85,9 @@ class Rig:
     for process in self.started:
       process.kill()
       process.communicate()
+    for path in self.folder.glob("node*/*/tend.pid"):
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(int(path.read_text()), signal.SIGKILL)
     for path in self.folder.glob("node*/*/unit"):
       if (path / "state").read_text() == "active":
         with contextlib.suppress(ProcessLookupError):
@@ -94,7 +104,13 @@ class Rig:
     """What was asked, without the looks: create, delete, scp, and on workers:
     unpack, setup, start, ..."""
     verbs = [verb_of(call) for call in self.calls]
-    return [verb for verb in verbs if verb not in ("describe", "state")]
+    looks = ("describe", "state", "newest", "storage")
+    return [verb for verb in verbs if verb not in looks]
+
+  @property
+  def cloud(self):
+    """What exists: "node", None if nothing is paid for, and "minutes"."""
+    return json.loads((self.folder / "state.json").read_text())
 
   def wait_for(self, verb, count):
     until = time.monotonic() + 60
@@ -126,4 +142,4 @@ def option(call, name):
 
 
 # What follows a creation.
-START = ["scp", "unpack", "setup", "start"]
+START = ["scp", "unpack", "setup", "check", "start"]

@@ -91,7 +91,8 @@ def test_a_mistake_is_answered_in_a_sentence(
 def test_the_project_is_that_of_gcloud(rig):
   rig.plan(project="other-project")
   rig.run(*CONTROLLER, CLOUDSDK_CORE_PROJECT="")
-  assert "--project=other-project" in rig.calls[1]
+  create = next(call for call in rig.calls if verb_of(call) == "create")
+  assert "--project=other-project" in create
 
 
 def test_uncommitted_changes_are_not_left_behind_silently(rig, tmp_path):
@@ -108,11 +109,12 @@ def test_uncommitted_changes_are_not_left_behind_silently(rig, tmp_path):
 def test_dry_run_prints_what_a_run_does(rig):
   """The whole text, against tests/fake_cloud/dry_run_byol_r200x2.txt."""
   arguments = ["byol_r200x2:epochs=300", "--workdir=gs://bucket/a b"]
-  arguments += ["--data=gs://bucket/it's", "--delete-when-done", "--dry-run"]
+  arguments += ["--data=gs://bucket/it's", "--delete-when-done", "--yes"]
+  arguments.append("--dry-run")
   result = rig.run(*arguments)
   assert rig.calls == []
   commit = git(rig.repository, "rev-parse", "HEAD")
-  text = result.stdout.replace(commit, "COMMIT_HASH")
+  text = at_no_time(result.stdout).replace(commit, "COMMIT_HASH")
   text = text.replace(str(rig.folder), "HOME")
   text = text.replace(str(rig.repository), "REPOSITORY")
   assert text == (FAKE / "dry_run_byol_r200x2.txt").read_text()
@@ -128,7 +130,12 @@ def test_dry_run_prints_what_a_run_does(rig):
   rig.run(*arguments[:-1])
   ran = rig.calls
   assert ran[-1][3] == "describe"  # whether it is gone
-  assert pasted == ran[:-1]
+  assert at_no_time(json.dumps(pasted)) == at_no_time(json.dumps(ran[:-1]))
+
+
+def at_no_time(text):
+  """The text without the name of an attempt, which is a time."""
+  return re.sub(r"\b[0-9]{8}-[0-9]{6}\b", "ATTEMPT", text)
 
 
 def local(rig, *arguments, **environment):
@@ -207,7 +214,9 @@ def test_slices_tsv_has_every_config_that_trains():
     ("0 0", "0"),
     ("0 75", "75"),
     ("143 0", "75"),
-    ("lost 75", "75"),
+    ("75 lost 1 137", "lost"),
+    ("1 137 134", "137"),
+    ("lost 2", "2"),
     ("134 75", "134"),
     ("134 1 75", "1"),
     ("139 1", "139"),
@@ -244,13 +253,13 @@ def test_shell_files_are_clean():
     [*command, *files], cwd=ROOT, capture_output=True, text=True, check=False
   )
   assert result.returncode == 0, result.stdout
-  assert len(files) >= 7
+  assert len(files) >= 9
 
 
 def test_launch_files_stay_small():
   for path in (ROOT / "launch").glob("*.sh"):
     lines = path.read_text().splitlines()
-    assert len(lines) <= 320, path
+    assert len(lines) <= 300, path
     assert max(map(len, lines)) <= 80, path
 
 

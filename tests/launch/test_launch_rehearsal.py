@@ -8,7 +8,10 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -46,28 +49,35 @@ def rig(tmp_path):
   rig.close()
 
 
-@pytest.mark.slow
-def test_a_preempted_run_is_resumed_on_a_new_slice_and_finishes(rig):
-  workdir = rig.folder / "run"
+def prepare(rig, **plan):
+  """Two workers on which JAX really runs; returns how a run is asked for."""
   port = trainers.free_ports()
-  of_tests = {name: os.environ[name] for name in conftest.FOR_COMPILATION}
   machine = {
-    **of_tests,
+    **{name: os.environ[name] for name in conftest.FOR_COMPILATION},
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": "2",
     "BYOL_COORDINATOR": f"127.0.0.1:{port}",
     "BYOL_PROCESS_COUNT": "2",
+    "BYOL_TEND_SECONDS": "0.5",
+    "BYOL_GRACE_SECONDS": "2",
   }
   rig.plan(
     workers=2,
     python=sys.executable,
     environment=[{**machine, "BYOL_PROCESS_INDEX": str(i)} for i in range(2)],
-    preempt=[str(workdir / "checkpoints" / "8")],
     states=[],
+    **plan,
   )
-  arguments = ("byol_digits", "--slice=v3-16", "--workdir", str(workdir))
+  workdir = ("--workdir", str(rig.folder / "run"))
+  return ("byol_digits", "--slice=v3-16", *workdir, *FLAGS, "--yes")
+
+
+@pytest.mark.slow
+def test_a_preempted_run_is_resumed_on_a_new_slice_and_finishes(rig):
+  workdir = rig.folder / "run"
+  arguments = prepare(rig, preempt=[str(workdir / "checkpoints" / "8")])
   result = rig.run(
-    *(*arguments, *FLAGS, "--delete-when-done"),
+    *(*arguments, "--delete-when-done"),
     timeout=600,
     BYOL_POLL_SECONDS="0.2",
     BYOL_MAX_RESTARTS="0",
@@ -90,3 +100,59 @@ def test_a_preempted_run_is_resumed_on_a_new_slice_and_finishes(rig):
   steps = [entry["step"] for entry in entries if "train/byol_loss" in entry]
   assert sorted(set(steps)) == list(range(1, UPDATES + 1))
   assert (workdir / "checkpoints" / str(UPDATES)).is_dir()
+
+
+@pytest.mark.slow
+def test_a_freeze_a_full_memory_and_a_lost_controller_end_the_bill(rig):
+  """Three mishaps of one run, each when it has just saved."""
+  longer = ("--config.epochs=14.4", "--config.checkpoint.every_steps=40")
+  saved = rig.folder / "run/checkpoints"
+  rig.environment.update(
+    BYOL_POLL_SECONDS="0.5", BYOL_LOOK_SECONDS="10", BYOL_SILENT_SECONDS="6"
+  )
+  rig.environment["BYOL_STRAGGLER_SECONDS"] = "6"
+  errors = rig.folder / "errors"
+  with errors.open("w") as file:
+    controller = rig.start(*prepare(rig), *longer, stderr=file)
+  frozen = rig.worker(1)
+
+  # A machine that stands still: its processes, and what ssh would start.
+  wait_for((saved / "40").is_dir, errors)
+  (frozen / "frozen").touch()
+  for path in (frozen / "unit/pid", frozen / "tend.pid"):
+    os.killpg(int(path.read_text()), signal.SIGSTOP)
+  wait_for(lambda: rig.verbs.count("start") == 2, errors)
+  assert rig.verbs == ["create", *START, "delete", "create", *START]
+
+  # The kernel kills a process of the unit for want of memory.
+  wait_for((saved / "120").is_dir, errors)
+  (rig.worker(1) / "oom").touch()
+  os.kill(int((rig.worker(1) / "unit/pid").read_text()), signal.SIGKILL)
+  wait_for(lambda: rig.verbs.count("start") == 3, errors)
+  (rig.worker(1) / "oom").unlink()
+  assert "the memory of its machine was full" in errors.read_text()
+
+  # The laptop is gone; worker 0 deletes the slice when the run is done.
+  wait_for((saved / "240").is_dir, errors)
+  controller.kill()
+  wait_for((rig.folder / "deletions").exists, errors)
+  steps = [int(path.name) for path in saved.iterdir() if path.name.isdigit()]
+  assert max(steps) == 323  # 14.4 times 1,437 images in batches of 64
+  columns = "state,acceleratorType,health,networkEndpoints.len()"
+  describe = ["gcloud", "compute", "tpus", "tpu-vm", "describe", "byol-digits"]
+  describe += ["--project=p", "--zone=z", f"--format=value({columns})"]
+  gone = subprocess.run(
+    describe, env=rig.environment, capture_output=True, text=True, check=False
+  )
+  assert "NOT_FOUND" in gone.stderr
+  assert rig.cloud["node"] is None
+  # Every attempt left its logs.
+  names = sorted(path.name for path in (rig.folder / "run/logs").glob("*/*"))
+  assert names.count("worker-0.log") == names.count("worker-1.log") == 3
+
+
+def wait_for(found, errors):
+  until = time.monotonic() + 300
+  while not found():
+    assert time.monotonic() < until, errors.read_text()
+    time.sleep(0.05)

@@ -40,6 +40,13 @@ def on_worker(rig, index, line, status=0):
   return result.stdout + result.stderr
 
 
+def start_line(rig, run_id, delete="never", seconds="-"):
+  """What starts a run whose workdir is a folder of the test."""
+  resource = "projects/p/locations/z/nodes/n"
+  words = f"start {run_id} 20260102-030405 {delete} {seconds} {resource}"
+  return f"{words} --workdir={rig.folder}/run"
+
+
 def state_of(rig, index):
   """(status, code) of one worker."""
   words = on_worker(rig, index, "state").split("byol-state")[1].split()
@@ -65,6 +72,7 @@ def test_awkward_arguments_reach_the_trainer_whole(rig, awkward):
   rig.run(
     *("byol_r50x1:epochs=100", "--slice=v3-32", "--name=my-run"),
     *("--workdir", folder, "--data", awkward, override),
+    *("--delete=never", "--yes"),
   )
   for worker in (0, 1):
     (call,) = rig.trainer_calls(worker)
@@ -119,14 +127,14 @@ def test_a_set_up_that_failed_is_begun_again(rig):
 def test_the_exit_code_survives(rig, code):
   start_workers(rig, {"TRAINER": f"exit {code}"})
   assert state_of(rig, 0) == ("absent", "-")
-  on_worker(rig, 0, "start id1 --workdir=/a")
+  on_worker(rig, 0, start_line(rig, "id1"))
   assert wait_for_state(rig, 0, "exited") == str(code)
 
 
 def test_a_killed_trainer_is_told_from_one_that_saved(rig):
   start_workers(rig, {"TRAINER": "wait"})
   for signal_number, code in ((signal.SIGKILL, "137"), (signal.SIGTERM, "75")):
-    on_worker(rig, 0, "start id1 --workdir=/a")
+    on_worker(rig, 0, start_line(rig, "id1"))
     wait_for_trainer(rig)
     # Straight to the main process of the unit: it is the trainer itself.
     pid = int((rig.worker(0) / "unit/pid").read_text())
@@ -153,16 +161,16 @@ def test_start_and_stop_may_be_repeated(rig):
   start_workers(rig, {"TRAINER": "wait"})
   on_worker(rig, 0, "stop")
   assert state_of(rig, 0) == ("absent", "-")
-  on_worker(rig, 0, "start id1 --workdir=/a")
+  on_worker(rig, 0, start_line(rig, "id1"))
   wait_for_trainer(rig)
-  on_worker(rig, 0, "start id1 --workdir=/a")
+  on_worker(rig, 0, start_line(rig, "id1"))
   assert len(rig.trainer_calls(0)) == 1
-  refusal = on_worker(rig, 0, "start id2 --workdir=/b", status=1)
+  refusal = on_worker(rig, 0, start_line(rig, "id2"), status=1)
   assert "Another run is going on here" in refusal
   on_worker(rig, 0, "stop")
   on_worker(rig, 0, "stop")
   assert state_of(rig, 0) == ("stopped", "75")
-  on_worker(rig, 0, "start id2 --workdir=/b")
+  on_worker(rig, 0, start_line(rig, "id2"))
   assert state_of(rig, 0) == ("running", "-")
   on_worker(rig, 0, "halt")
   assert state_of(rig, 0) == ("exited", "75")
@@ -170,7 +178,7 @@ def test_start_and_stop_may_be_repeated(rig):
 
 def test_a_machine_that_went_down_lost_its_run(rig):
   start_workers(rig, {})
-  on_worker(rig, 0, "start id1 --workdir=/a")
+  on_worker(rig, 0, start_line(rig, "id1"))
   wait_for_state(rig, 0, "exited")
   (rig.worker(0) / "byol/run/exit").unlink()  # as if never written
   assert state_of(rig, 0) == ("lost", "-")
@@ -185,7 +193,7 @@ def test_the_tpu_is_taken_from_our_own_leftovers_only(rig):
     with subprocess.Popen(["bash", "-c", f"exec -a {name} sleep 60"]) as other:
       time.sleep(0.2)
       holders.write_text(f"{other.pid}\n")
-      text = on_worker(rig, 0, "start id1 --workdir=/a", status=status)
+      text = on_worker(rig, 0, start_line(rig, "id1"), status=status)
       if status:
         assert f"Process {other.pid} (notebook 60) holds the TPU" in text
         assert other.poll() is None
@@ -198,6 +206,107 @@ def test_the_tpu_is_taken_from_our_own_leftovers_only(rig):
 def test_logs_and_states_name_the_worker(rig):
   start_workers(rig, {}, {})
   assert "t1v-n-fake-w-0: no log yet" in on_worker(rig, "all", "logs 5")
-  on_worker(rig, "all", "start id1 --workdir=/a")
+  on_worker(rig, "all", start_line(rig, "id1"))
   wait_for_state(rig, 1, "exited")
   assert "t1v-n-fake-w-1: a line of the trainer" in on_worker(rig, 1, "logs 5")
+
+
+# --- what a worker does beside the run ----------------------------------------
+
+
+def wait_until(found):
+  until = time.monotonic() + 30
+  while not found():
+    assert time.monotonic() < until
+    time.sleep(0.05)
+
+
+def test_the_log_of_an_attempt_is_in_the_workdir_before_its_exit_code(rig):
+  start_workers(rig, {}, {})
+  on_worker(rig, "all", start_line(rig, "id1"))
+  for worker in (0, 1):
+    wait_for_state(rig, worker, "exited")
+    kept = rig.folder / f"run/logs/20260102-030405/worker-{worker}.log"
+    assert kept.read_text().endswith("a line of the trainer\n")
+  words = on_worker(rig, 0, "state").splitlines()[0].split()
+  assert words[-2:] == ["20260102-030405", "-"]
+
+
+@pytest.mark.slow
+def test_the_log_is_kept_in_a_bucket_while_the_run_goes_on(rig):
+  start_workers(rig, {"TRAINER": "wait", "BYOL_TEND_SECONDS": "0.1"})
+  line = start_line(rig, "id1").replace(f"{rig.folder}/run", "gs://bucket/run")
+  on_worker(rig, 0, line)
+  kept = rig.folder / "bucket/bucket/run/logs/20260102-030405/worker-0.log"
+  wait_until(lambda: kept.exists() and "a line of the" in kept.read_text())
+  assert state_of(rig, 0)[0] == "running"
+
+
+TEND = {"BYOL_TEND_SECONDS": "0.1", "BYOL_GRACE_SECONDS": "1"}
+
+
+@pytest.mark.parametrize(
+  ("trainer", "delete", "seconds", "why"),
+  [
+    ("exit 0", "done", "-", "done"),
+    pytest.param("exit 1", "always", "-", "ended", marks=pytest.mark.slow),
+    ("wait", "done", "1", "hours"),
+  ],
+)
+def test_worker_0_deletes_the_slice(rig, trainer, delete, seconds, why):
+  start_workers(rig, {"TRAINER": trainer, **TEND}, {"TRAINER": "wait", **TEND})
+  on_worker(rig, "all", start_line(rig, "id1", delete, seconds))
+  wait_until((rig.folder / "deletions").exists)
+  url = "https://tpu.googleapis.com/v2/projects/p/locations/z/nodes/n\n"
+  assert (rig.folder / "deletions").read_text() == url
+  token = "Authorization: Bearer secret-token\n"
+  assert (rig.folder / "authorization").read_text().endswith(token)
+  told = rig.folder / "run/logs/20260102-030405/deleted.txt"
+  assert told.read_text() == f"{why}\n"
+  if trainer == "wait":  # it saved before
+    assert (rig.worker(0) / "byol/run/exit").read_text() == "75"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("trainer", "delete"), [("exit 1", "done"), ("exit 0", "never")]
+)
+def test_worker_0_leaves_a_slice_that_is_needed(rig, trainer, delete):
+  start_workers(rig, {"TRAINER": trainer, **TEND, "BYOL_GRACE_SECONDS": "0"})
+  on_worker(rig, 0, start_line(rig, "id1", delete))
+  wait_for_state(rig, 0, "exited")
+  time.sleep(1)
+  assert not (rig.folder / "deletions").exists()
+
+
+@pytest.mark.slow
+def test_a_queue_is_deleted_with_its_node(rig):
+  start_workers(rig, {"TRAINER": "exit 0", **TEND})
+  line = start_line(rig, "id1", "done").replace("/nodes/", "/queuedResources/")
+  on_worker(rig, 0, line)
+  wait_until((rig.folder / "deletions").exists)
+  assert (rig.folder / "deletions").read_text().endswith("/n?force=true\n")
+
+
+def test_a_process_killed_for_memory_is_no_preemption(rig):
+  start_workers(rig, {"TRAINER": "exit 75"})
+  (rig.worker(0) / "oom").touch()  # what systemd then says, see systemd-run
+  on_worker(rig, 0, start_line(rig, "id1"))
+  assert wait_for_state(rig, 0, "exited") == "137"
+
+
+def test_a_worker_without_chips_says_so(rig):
+  start_workers(rig, {}, {"CHIPS": ""})
+  text = on_worker(rig, "all", "check my-project")
+  assert "byol-check t1v-n-fake-w-0 ok 4\n" in text
+  assert "byol-check t1v-n-fake-w-1 failed no TPU\n" in text
+  assert text.count("byol-may t1v-n-fake-w-0 yes\n") == 1
+
+
+def test_the_newest_checkpoint_is_the_largest_number(rig):
+  start_workers(rig, {})
+  line = f"newest {rig.folder}/run"
+  assert on_worker(rig, 0, line).startswith("byol-newest t1v-n-fake-w-0 -1\n")
+  for name in ("8", "16", "9", "24.orbax-checkpoint-tmp"):
+    (rig.folder / "run/checkpoints" / name).mkdir(parents=True)
+  assert on_worker(rig, 0, line).startswith("byol-newest t1v-n-fake-w-0 16\n")

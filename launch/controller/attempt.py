@@ -1,0 +1,199 @@
+"""One attempt: starts the run on all workers, or adopts it, and watches it."""
+
+from __future__ import annotations
+
+import time
+
+from launch.controller import attempts, workers
+from launch.controller.attempts import Limits, Look, Watch
+from launch.controller.calls import Answer, Console
+from launch.controller.cloud import Cloud
+from launch.controller.ending import Ended
+from launch.controller.keeper import Keeper
+from launch.controller.outcome import outcome_of
+from launch.controller.settings import Settings
+from launch.controller.shipping import Shipping
+from launch.controller.workdir import Workdir
+from launch.controller.workers import Run
+
+_START_SECONDS = 300
+_CHECK_SECONDS = 400  # JAX itself gets 300, see check in tending.sh
+END_SECONDS = 420  # a save may take 290, see start in worker.sh
+
+
+class Attempt:
+  """The attempt of now.
+
+  Args:
+    chosen: what was asked for.
+    console: where everything is said and run.
+    cloud: the slice.
+    keeper: makes it.
+    shipping: brings the code.
+    workdir: of the run.
+
+  Attributes:
+    name: of the folder of its logs; "" before the first.
+  """
+
+  def __init__(
+    self,
+    chosen: Settings,
+    console: Console,
+    cloud: Cloud,
+    keeper: Keeper,
+    shipping: Shipping,
+    workdir: Workdir,
+  ) -> None:
+    self._chosen = chosen
+    self._console = console
+    self._cloud = cloud
+    self._keeper = keeper
+    self._shipping = shipping
+    self._workdir = workdir
+    self._looks = 0
+    self.name = ""
+
+  def adopt(self) -> bool:
+    """Adopts a run that goes on already, or that is done.
+
+    Raises:
+      Ended: the slice runs something else.
+    """
+    chosen = self._chosen
+    run, _ = self._read_run()
+    done = run.status == "exited" and outcome_of(run.codes) == "0"
+    if run.status not in ("running", "mixed") and not done:
+      return False
+    if run.run_id != chosen.run_id and not self._console.dry_run:
+      if done:
+        return False
+      raise Ended(
+        2,
+        f"{chosen.name} runs something else; stop it first "
+        f"({chosen.own_command('stop')}), or give another --name.",
+      )
+    if run.status == "mixed":
+      # A start was interrupted, or the run is falling apart.
+      self._console.say(
+        "Only some workers run; ending them after a save to start all."
+      )
+      self.halt()
+      return False
+    self.name = run.attempt
+    if run.seconds_left is not None:
+      self._keeper.until = time.time() + run.seconds_left
+    self._console.say(
+      f"Watching the run that was started from commit {run.commit}."
+    )
+    return True
+
+  def prepare(self) -> str:
+    """Sets up all workers; returns "", or how the attempt has ended already.
+
+    It has ended as GONE also when the workers could not be reached although the
+    slice is ready; `Keeper.found` tells.
+    """
+    if not self._shipping.set_up():
+      self._keeper.look()
+      return attempts.GONE
+    self._console.say("Looking whether JAX sees the chips of every worker.")
+    answer = self._cloud.on_workers(
+      "check", self._chosen.project, seconds=_CHECK_SECONDS
+    )
+    return attempts.BLIND if self._report_check(answer) else ""
+
+  def start(self) -> str:
+    """Starts the run; returns as `prepare`."""
+    chosen, until = self._chosen, self._keeper.until
+    self._console.say("Starting the run.")
+    self.name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    left = "-" if until is None else str(max(0, int(until - time.time())))
+    if self._shipping.for_sure(
+      *("start", chosen.run_id, self.name, chosen.asked.delete, left),
+      *(self._cloud.resource, *chosen.trainer_arguments),
+      seconds=_START_SECONDS,
+    ):
+      return ""
+    self._keeper.look()
+    return attempts.GONE
+
+  def _report_check(self, answer: Answer) -> bool:
+    """Says which workers see no chips; whether there are any."""
+    if self._console.dry_run:
+      return False
+    chosen, say = self._chosen, self._console.say
+    check = workers.read_check(answer, self._cloud.workers)
+    for sentence in check.blind:
+      say(f"JAX does not see the chips of a worker. {sentence}")
+    if check.blind or chosen.asked.delete == "never":
+      return bool(check.blind)
+    if check.may_delete != "yes":
+      account = chosen.asked.values.get("service-account", "ACCOUNT")
+      sure = "may not" if check.may_delete == "no" else "perhaps may not"
+      say(
+        f"The slice {sure} delete itself, so only this program ends the "
+        "payment. To allow it:\ngcloud projects add-iam-policy-binding "
+        f"{chosen.project} --member=serviceAccount:{account} "
+        "--role=roles/tpu.editor"
+      )
+    return False
+
+  def _read_run(self) -> tuple[Run, str]:
+    """How the run is on all workers, and what gcloud said if it failed."""
+    seconds = self._chosen.pace.look_seconds
+    answer = self._cloud.on_workers("state", seconds=seconds)
+    if self._console.dry_run:
+      self._looks += 1
+      return Run("absent" if self._looks == 1 else "exited", ("0",)), ""
+    return workers.read(answer, self._cloud.workers), answer.last_error
+
+  def watch(self) -> str:
+    """Watches until the run or the slice has ended; returns the event."""
+    pace = self._chosen.pace
+    limits = Limits(
+      pace.straggler_seconds,
+      pace.silent_seconds,
+      pace.stuck_seconds,
+      2 * (pace.poll_seconds + pace.look_seconds),
+    )
+    watch, said = Watch(), ""
+    while True:
+      look, words = self._look()
+      if words and words != said:
+        self._console.say(words)
+      # What goes wrong is said at every look, what goes well once.
+      said = words if look.run and not look.run.silent else ""
+      watch, verdict = attempts.judge(watch, look, limits)
+      if verdict.event:
+        return verdict.event
+      if verdict.halt:
+        self._console.say("Some workers ended, others hang; ending all.")
+        self.halt()
+      self._console.pause(pace.poll_seconds)
+
+  def _look(self) -> tuple[Look, str]:
+    """What is found now, and what to say about it."""
+    found, name = self._keeper.look(), self._chosen.name
+    run = life = None
+    words = ""
+    if found.state == "unknown":
+      # The run does not depend on us, so keep asking. Perhaps a token ran out,
+      # which a login in another terminal mends.
+      words = f"gcloud cannot say how {name} is: {found.error}"
+    elif found.state in ("waiting", "queued"):
+      words = f"{name} is {found.seen}."
+    elif found.state == "ready":
+      run, error = self._read_run()
+      words = f"The run is {run.status}."
+      if run.silent:
+        numbers = run.silent_numbers
+        life = self._workdir.sign_of_life(self.name, numbers)
+        which = ", ".join(map(str, numbers[:8]))
+        words = f"Workers that do not answer: {which}. {error}"
+    now, overtime = time.monotonic(), self._keeper.overtime
+    return Look(found.state, run, life, now, overtime), words
+
+  def halt(self) -> None:
+    """Ends the run on all workers after a save."""
+    self._cloud.on_workers("halt", seconds=END_SECONDS)

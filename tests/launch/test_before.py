@@ -1,0 +1,180 @@
+"""Prices, places and options, before anything is created."""
+
+import itertools
+import re
+
+import pytest
+
+from byol_flax import slices as known
+from launch.controller import bill, slices
+from launch.controller.before import is_near
+from tests.fake_cloud.rig import ROOT, START, WORKDIR, verb_of
+
+pytest_plugins = ("tests.fake_cloud.fixtures",)
+RUN = ("byol_digits", "--slice=v3-32", WORKDIR)
+
+
+def test_devices_are_those_that_the_trainer_sees():
+  for name, slice_ in known.SLICES.items():
+    assert slices.devices(name) == slice_.devices
+
+
+def test_every_price_has_a_day_and_the_table_a_source():
+  lines = (ROOT / "launch/prices.tsv").read_text().splitlines()
+  assert any("https://" in line for line in lines if line.startswith("#"))
+  rows = [line.split("\t") for line in lines if not line.startswith("#")]
+  assert len({(row[0], row[1]) for row in rows}) == len(rows)
+  for which, zone, spot, on_demand, day in rows:
+    assert slices.generation(which) or slices.generation(f"{which}-8")
+    assert re.fullmatch(r"[a-z]+-[a-z]+\d-[a-f]", zone)
+    assert 0 < float(spot) < float(on_demand)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", day)
+
+
+@pytest.mark.parametrize(
+  ("slice_", "zone", "spot", "price", "config", "hour", "hours"),
+  [
+    # The catalog: 168.96 and 512 dollars for v3-512, 2.244 and 8.8 for v3-8.
+    ("v3-512", "europe-west4-a", True, None, "byol_r50x1", 168.96, 1402 / 512),
+    ("v3-512", "europe-west4-a", False, None, None, 512.0, None),
+    ("v3-8", "europe-west4-a", True, None, "byol_cifar10", 2.244, 1 / 8),
+    ("v3-8", "europe-west4-a", False, None, "byol", 8.8, None),
+    ("v4-32", "us-central2-b", True, None, None, 14.744, None),
+    ("v5litepod-16", "us-central1-a", False, None, None, 19.2, None),
+    ("v5p-16", "us-central1-a", False, None, None, 33.6, None),
+    ("v6e-256", "us-east5-a", True, None, None, 276.48, None),
+    ("v4-32", "nowhere1-a", True, None, None, None, None),
+    ("v4-32", "nowhere1-a", True, 0.5, None, 8.0, None),
+  ],
+)
+def test_a_price(slice_, zone, spot, price, config, hour, hours):
+  found = bill.estimate(slice_, zone, spot, price, config)
+  assert found.hour == pytest.approx(hour)
+  assert found.hours == pytest.approx(hours)
+
+
+@pytest.mark.parametrize(
+  ("hour", "hours", "most", "dollars"),
+  [
+    (10.0, 2.5, None, 25.0),
+    (10.0, 2.5, 1.0, 10.0),
+    (10.0, 2.5, 9.0, 25.0),
+    (10.0, None, 9.0, 90.0),
+    (10.0, None, None, 240.0),
+  ],
+)
+def test_what_may_be_spent_unseen(hour, hours, most, dollars):
+  assert bill.Bill(hour, "", hours).most(most)[0] == dollars
+
+
+@pytest.mark.parametrize(
+  ("location", "zone", "near"),
+  [
+    ("EUROPE-WEST4", "europe-west4-a", True),
+    ("EUROPE-WEST4", "europe-west1-a", False),
+    ("US-CENTRAL1", "us-central10-a", False),
+    ("EU", "europe-west4-a", True),
+    ("EU", "us-central1-a", False),
+    ("US", "us-east5-b", True),
+    ("NAM4", "us-central1-a", True),
+  ],
+)
+def test_near(location, zone, near):
+  assert is_near(location, zone) == near
+
+
+@pytest.mark.parametrize(
+  ("plan", "arguments", "sentence"),
+  [
+    ({}, (*RUN, "--price=1"), "This may cost $768; give --yes to agree."),
+    ({}, (*RUN, "--price=1", "--max-hours=5"), "This may cost $160; "),
+    (
+      {"location": "US-CENTRAL1"},
+      (*RUN, "--price=0.1"),
+      "gs://bucket is in US-CENTRAL1, the slice in europe-west4-a",
+    ),
+    (
+      {"storage": ["ok", "One or more URLs matched no objects."]},
+      (*RUN, "--yes", "--data=gs://bucket/tfds"),
+      "The data in gs://bucket/tfds cannot be read: ",
+    ),
+    (
+      {"storage": ["ok", "HTTPError 403: storage.objects.create denied"]},
+      (*RUN, "--yes"),
+      "The workdir gs://bucket/run cannot be written to: ERROR: (gcloud) HTTP",
+    ),
+    (
+      {"storage": ["gs://bucket not found: 404."]},
+      (*RUN, "--yes"),
+      "There is no bucket gs://bucket: ",
+    ),
+  ],
+)
+def test_what_is_wrong_is_found_before_anything_is_created(
+  rig, plan, arguments, sentence
+):
+  rig.plan(**plan)
+  result = rig.run(*arguments, status=2)
+  assert f"tpu_vm.sh: {sentence}" in result.stderr
+  assert rig.verbs == []
+
+
+def test_without_a_price_that_is_said_and_a_day_is_the_measure(rig):
+  elsewhere = ("--zone=us-west9-a", "--delete=never")
+  rig.plan(location="US-WEST9")
+  result = rig.run(*RUN, *elsewhere)
+  assert "launch/prices.tsv has no row for it" in result.stderr
+  assert rig.verbs == ["create", *START]
+  rig.plan()
+  result = rig.run(*RUN, *elsewhere, "--price=0.1", "--yes")
+  assert "$3.20 an hour (--price); $76.80 for a day" in result.stderr
+
+
+PASSED = {
+  "--service-account": "byol@my-project.iam.gserviceaccount.com",
+  "--network": "net",
+  "--subnetwork": "projects/p/regions/r/subnetworks/s",
+  "--labels": "team=vision,run=a",
+  "--tags": "ssh,tpu",
+  "--metadata": "enable-oslogin=TRUE,note=it's 5 o'clock",
+}
+
+
+@pytest.mark.parametrize("queue", [(), ("--queued",)])
+def test_options_of_the_slice_reach_gcloud(rig, queue):
+  rig.plan(states=[])
+  words = itertools.chain(*PASSED.items())
+  flags = ("--reserved", "--internal-ips", "--internal-ip", "--yes")
+  rig.run(*RUN, *queue, *words, *flags, "--price=0.01")
+  create = next(call for call in rig.calls if verb_of(call) == "create")
+  for name, value in PASSED.items():
+    assert f"{name}={value}" in create
+  assert {"--reserved", "--internal-ips"} < set(create)
+  assert "--spot" not in create
+  assert "--internal-ip" not in create
+  reached = [call for call in rig.calls if call[3:4] in (["ssh"], ["scp"])]
+  assert all("--internal-ip" in call for call in reached)
+
+
+@pytest.mark.parametrize(
+  ("words", "sentence"),
+  [
+    (
+      ("--labels=Team=a",),
+      "--labels takes KEY=VALUE,... in small letters, ",
+    ),
+    (("--tags=a b",), "--tags takes TAG,TAG,..., not a b."),
+    (("--metadata=a",), "--metadata takes KEY=VALUE,..., not a."),
+    (("--service-account=a",), "--service-account takes the e-mail address"),
+    (("--network=a;b",), "--network takes the name of a network, not a;b."),
+    (("--reserved", "--spot"), "A reserved slice is not preempted; leave out"),
+    (("--delete=soon",), "--delete takes never, done or always, not soon."),
+    (("--max-hours=two",), "--max-hours takes a number of hours, not two."),
+    (("--max-restarts=1.5",), "--max-restarts takes a whole number, not 1.5."),
+    (("--price=",), "--price needs a value."),
+  ],
+)
+def test_a_wrong_option_is_told_in_a_sentence(rig, words, sentence):
+  result = rig.run(*RUN, *words, status=2)
+  assert result.stderr.startswith(f"tpu_vm.sh: {sentence}")
+  assert rig.calls == []
