@@ -11,6 +11,15 @@ def sleeps(config, batch, num_classes):
   return lambda: time.sleep(0.02)
 
 
+def waits(config, batch, num_classes):
+  """20 ms an update, whatever it is given."""
+  return lambda: time.sleep(0.02)
+
+
+def hangs(config, batch, num_classes):
+  return lambda: time.sleep(100)
+
+
 def dies(config, batch, num_classes):
   """As the kernel ends a process that takes too much memory, in update 2."""
   updates = iter([lambda: None, lambda: os.kill(os.getpid(), signal.SIGKILL)])

@@ -1,7 +1,9 @@
 """Runs updates of another library in a process of its own.
 
-So each side has the devices as if it were alone, except for the memory that the
-other keeps. And if the opponent fails, our own measurement goes on.
+On a processor both sides take turns, each as if it were alone except for the
+memory that the other keeps. On a GPU the opponent is done before ours begins:
+beside an idle process of ours PyTorch's tuning of kernels never ended on an
+H200. If the opponent fails or hangs, our own measurement goes on.
 """
 
 import multiprocessing
@@ -17,6 +19,8 @@ from input_pipeline.errors import UsageError
 MakeUpdate = Callable[..., Callable[[], None]]
 
 _SECONDS_TO_END = 5
+# In which an update is done, or the first one compiled.
+_SECONDS_TO_ANSWER = 600
 
 
 class OpponentError(Exception):
@@ -41,10 +45,12 @@ class Opponent:
     """Does an update and returns its seconds; the first call waits longer.
 
     Raises:
-      OpponentError: the opponent failed or is gone.
+      OpponentError: the opponent failed, hangs or is gone.
     """
     try:
       self._pipe.send(None)
+      if not self._pipe.poll(_SECONDS_TO_ANSWER):
+        raise OpponentError(f"no update was done in {_SECONDS_TO_ANSWER} s")
       answer = self._pipe.recv()
     except (EOFError, OSError):
       self._process.join(_SECONDS_TO_END)

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 import statistics
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import jax
 import numpy as np
@@ -29,12 +29,13 @@ def benchmark(
   updates: int,
   stream: TextIO,
   against: opponent.MakeUpdate | None = None,
+  measured: "Measured | None" = None,
 ) -> dict[str, Any]:
   """Times updates on random images that lie on the devices already.
 
   An opponent runs in a process of its own. Updates of both take turns, so that
-  other work of the machine slows down both. If the opponent fails, the console
-  says so, and our own figures stand.
+  other work of the machine slows down both, unless it was `measured` before. If
+  the opponent fails, the console says so, and our own figures stand.
 
   Args:
     config: as made by configs/byol.py.
@@ -42,6 +43,7 @@ def benchmark(
     stream: console.
     against: (config, batch, number of classes) -> a function that does one
       update, such as `torch_update`.
+    measured: what `measure_alone` found of an opponent that had to be alone.
 
   Returns:
     Seconds of an update (median and quartiles), images per second, and so on.
@@ -53,6 +55,9 @@ def benchmark(
   times, failure = take_turns(
     ours, _WARM_UP + updates, against, (config, batch, data.classes)
   )
+  if measured:
+    times |= {"pytorch": measured.seconds} if measured.seconds else {}
+    failure = measured.failure
   found: dict[str, Any] = {**facts, "batch_size": config.batch_size}
   stream.write(f"{facts['devices']}; batches of {config.batch_size}\n")
   for name, timed in times.items():
@@ -65,10 +70,45 @@ def benchmark(
   if failure:
     found["pytorch"] = {"failed": failure}
     stream.write(f"pytorch    failed: {failure}\n")
-  elif against:
+  elif "pytorch" in found:
     found["speed_up"] = found["pytorch"]["median_seconds"] / median
     stream.write(f"{found['speed_up']:.2f} times as fast as PyTorch\n")
   return found
+
+
+class Measured(NamedTuple):
+  """Seconds of each update of an opponent, and why it failed, or ""."""
+
+  seconds: list[float]
+  failure: str
+
+
+def measure_alone(
+  config: Any, *, updates: int, against: opponent.MakeUpdate
+) -> Measured:
+  """Times an opponent before this process has opened any device.
+
+  Arguments are those of `benchmark`.
+  """
+  data = _facts_of(config)
+  batch = random_batch(config, data.classes)
+  theirs = opponent.Opponent(against, config, batch, data.classes)
+  try:
+    seconds = [theirs.update() for _ in range(_WARM_UP + updates)]
+  except opponent.OpponentError as error:
+    return Measured([], str(error))
+  finally:
+    theirs.close()
+  return Measured(seconds, "")
+
+
+def torch_has_a_gpu() -> bool:
+  """Whether PyTorch is installed and would compute on a GPU."""
+  if importlib.util.find_spec("torch") is None:
+    return False
+  from byol_flax.benchmarks import torch_byol
+
+  return torch_byol.has_a_gpu()
 
 
 def take_turns(

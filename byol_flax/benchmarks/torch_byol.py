@@ -113,6 +113,11 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
   )
 
 
+def has_a_gpu() -> bool:
+  """Whether `make_update` computes on a GPU."""
+  return torch.cuda.is_available()
+
+
 def make_update(
   config: Any, batch: dict[str, np.ndarray], num_classes: int
 ) -> Callable[[], None]:
@@ -120,7 +125,7 @@ def make_update(
 
   Learning rate and τ are constants, because schedules cost nothing.
   """
-  gpu = torch.cuda.is_available()
+  gpu = has_a_gpu()
   device = "cuda" if gpu else "cpu"
   torch.backends.cudnn.benchmark = gpu
   layout = torch.channels_last if gpu else torch.contiguous_format

@@ -22,7 +22,6 @@ from input_pipeline.errors import UsageError
 def run(options: argparse.Namespace, config: Any) -> int:
   """Runs one benchmark and writes what it found to `options.out`."""
   compilation.keep_programs(options.compilation_cache)
-  devices.open_devices(shared=options.against_torch)
   what, out, stream = options.what, options.out, sys.stdout
   check_writable(out)
   if what == "checkpoint" and out.startswith("gs://"):
@@ -35,12 +34,20 @@ def run(options: argparse.Namespace, config: Any) -> int:
       "--against-torch compares updates on finished views: leave "
       "augment.device at host and augment.cache at none."
     )
+  measured = None
+  if options.against_torch and step.torch_has_a_gpu():
+    measured = step.measure_alone(
+      config, updates=options.updates, against=step.torch_update
+    )
+  turns = options.against_torch and not measured
+  devices.open_devices(shared=turns)
   if what == "step":
     found = step.benchmark(
       config,
       updates=options.updates,
       stream=stream,
-      against=step.torch_update if options.against_torch else None,
+      against=step.torch_update if turns else None,
+      measured=measured,
     )
   elif what == "input" and options.evaluation:
     found = input_evaluation.benchmark(config, stream=stream)

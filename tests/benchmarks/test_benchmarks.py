@@ -20,6 +20,7 @@ from byol_flax.benchmarks import (
   photographs,
   step,
 )
+from byol_flax.benchmarks import opponent as opponent_lib
 from byol_flax.pretrain import build, inputs
 from byol_flax.runs import out_files
 from configs import byol, byol_digits
@@ -93,6 +94,36 @@ def test_turns_against_an_opponent(opponent, failure):
   else:
     assert len(times["pytorch"]) == 4
     assert 0.02 <= min(times["pytorch"]) < 0.5
+  assert not multiprocessing.active_children()
+
+
+def test_an_opponent_that_hangs_is_ended(monkeypatch):
+  monkeypatch.setattr(opponent_lib, "_SECONDS_TO_ANSWER", 0.5)
+  times, found = step.take_turns(
+    lambda: None, 3, opponents.hangs, (None, {}, 10)
+  )
+  assert found == "no update was done in 0.5 s"
+  assert len(times["byol_flax"]) == 3
+  assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_an_opponent_is_measured_alone(capsys):
+  config = byol_digits.get_config()
+  config.batch_size = 16
+  measured = step.measure_alone(config, updates=3, against=opponents.waits)
+  assert not measured.failure
+  assert len(measured.seconds) == 2 + 3
+  found = step.benchmark(
+    config, updates=3, stream=sys.stdout, measured=measured
+  )
+  assert 0.02 <= found["pytorch"]["median_seconds"] < 0.5
+  assert found["speed_up"] == pytest.approx(
+    found["pytorch"]["median_seconds"] / found["byol_flax"]["median_seconds"]
+  )
+  assert "times as fast as PyTorch" in capsys.readouterr().out
+  gone = step.measure_alone(config, updates=3, against=opponents.dies)
+  assert gone == ([], "its process ended with -9")
   assert not multiprocessing.active_children()
 
 
