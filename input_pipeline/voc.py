@@ -34,7 +34,8 @@ def open_boxes(
       listed can be used.
   """
   root = voc_layout.root_of(name, path)
-  listed = voc_layout.listed(root, "Main", split)
+  images = voc_layout.files_by_name(os.path.join(root, voc_layout.IMAGES))
+  listed = voc_layout.listed(root, "Main", split, images)
   annotations = os.path.join(root, voc_layout.ANNOTATIONS)
   class_names = (
     voc_classes.read(classes_file)
@@ -46,7 +47,6 @@ def open_boxes(
       f"The annotations in {annotations} name no class; expected objects with "
       "names, or a file of names as classes_file."
     )
-  images = voc_layout.files_by_name(os.path.join(root, voc_layout.IMAGES))
   numbers = {name: number for number, name in enumerate(class_names)}
 
   def check(name: str) -> tuple[Checked | None, list[Kind]]:

@@ -6,7 +6,7 @@ have a second column, and some lists in circulation have paths.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from input_pipeline import file_names, folders, retries
 from input_pipeline.errors import UsageError
@@ -65,8 +65,12 @@ def files_by_name(folder: str, endings: Sequence[str] = ()) -> dict[str, str]:
   }
 
 
-def listed(root: str, kind: str, split: str) -> list[str]:
+def listed(
+  root: str, kind: str, split: str, known: Container[str] = ()
+) -> list[str]:
   """The names in a list `ImageSets/KIND/SPLIT.txt`, each once.
+
+  `known` is as in `read_list`.
 
   Raises:
     UsageError: there is no such list.
@@ -74,7 +78,7 @@ def listed(root: str, kind: str, split: str) -> list[str]:
   folder = os.path.join(root, "ImageSets", kind)
   file = os.path.join(folder, f"{split}.txt")
   if os.path.isfile(file):
-    return read_list(file)
+    return read_list(file, known)
   there = sorted(files_by_name(folder, [".txt"]))
   known = f"It has {', '.join(there[:8])}" if there else "It has no list"
   raise UsageError(
@@ -83,8 +87,13 @@ def listed(root: str, kind: str, split: str) -> list[str]:
   )
 
 
-def read_list(file: str) -> list[str]:
+def read_list(file: str, known: Container[str] = ()) -> list[str]:
   """The names in a list, each once, in its order.
+
+  Args:
+    file: its path.
+    known: names of images; a line that is one of these is taken as it is, even
+      if it ends like a second column, as "photo 1" does.
 
   Raises:
     UsageError: the list cannot be read.
@@ -92,7 +101,7 @@ def read_list(file: str) -> list[str]:
   """
   try:
     with open(file, encoding="utf-8-sig") as lines:
-      names = [_name(line.strip()) for line in lines if line.strip()]
+      names = [_name(line.strip(), known) for line in lines if line.strip()]
   except (OSError, UnicodeDecodeError) as error:
     if retries.fault_of(error) is retries.Fault.STORAGE:
       raise
@@ -103,8 +112,10 @@ def read_list(file: str) -> list[str]:
   return [*dict.fromkeys(names)]
 
 
-def _name(line: str) -> str:
+def _name(line: str, known: Container[str]) -> str:
   """The image's name in a line of a list."""
+  if line in known:
+    return line
   name, _, sign = line.rpartition(" ")
   if sign in _SIGNS and name.strip():
     line = name.strip()

@@ -6,7 +6,7 @@ in `SegmentationClassAug`, with a list, or as SBD's own `benchmark_RELEASE`.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -114,7 +114,11 @@ def open_masks(
     voc_classes.read(classes_file) if classes_file else voc_classes.OF_MASKS
   )
   images = voc_layout.files_by_name(os.path.join(root, voc_layout.IMAGES))
-  what = augmented(name, root) if split == TRAIN_AUG else _plain(root, split)
+  what = (
+    augmented(name, root, images)
+    if split == TRAIN_AUG
+    else _plain(root, split, images)
+  )
 
   def check(name: str) -> tuple[Checked | None, list[Kind]]:
     if name not in images:
@@ -166,21 +170,28 @@ def look_at_mask(
   return kinds
 
 
-def augmented(name: str, root: str) -> Listed:
+def augmented(name: str, root: str, images: Container[str] = ()) -> Listed:
   """VOC's train with SBD's masks, without the images of VOC's val.
+
+  Args:
+    name: of the source.
+    root: the folder that holds `SegmentationClass`.
+    images: see `voc_layout.read_list`.
 
   Raises:
     UsageError: SBD's masks are in none of the places where people have them.
   """
-  val = {*voc_layout.listed(root, _KIND, "val")}
-  train = voc_layout.listed(root, _KIND, "train")
+  val = {*voc_layout.listed(root, _KIND, "val", images)}
+  train = voc_layout.listed(root, _KIND, "train", images)
   masks = _in_folder(root, voc_layout.MASKS)
   folder = os.path.join(root, _AUGMENTED)
   if os.path.isdir(folder):
     extra = _in_folder(root, _AUGMENTED)
     lists = [os.path.join(root, file) for file in _AUGMENTED_LISTS]
     file = next((file for file in lists if os.path.isfile(file)), None)
-    names = voc_layout.read_list(file) if file else [*train, *sorted(extra)]
+    names = (
+      voc_layout.read_list(file, images) if file else [*train, *sorted(extra)]
+    )
     return Listed(
       [x for x in dict.fromkeys(names) if x not in val],
       masks | extra,
@@ -210,8 +221,8 @@ def augmented(name: str, root: str) -> Listed:
   )
 
 
-def _plain(root: str, split: str) -> Listed:
-  names = voc_layout.listed(root, _KIND, split)
+def _plain(root: str, split: str, images: Container[str]) -> Listed:
+  names = voc_layout.listed(root, _KIND, split, images)
   return Listed(names, _in_folder(root, voc_layout.MASKS), "")
 
 

@@ -167,6 +167,14 @@ def test_lists_may_have_signs_endings_and_paths(root):
   assert names(open_boxes(root, "cat_train")) == ["good", "a b", "2007_1"]
 
 
+def test_a_name_that_ends_like_a_sign_is_a_name_if_there_is_such_an_image(root):
+  for name in ("photo 0", "photo 1"):
+    write_image(root, f"{name}.png")
+    write_boxes(root, name, annotation(thing()))
+  write_list(root, "Main", "photos", ["photo 0", "photo 1", "good 1"])
+  assert names(open_boxes(root, "photos")) == ["photo 0", "photo 1", "good"]
+
+
 @pytest.mark.parametrize(
   ("found", "expected"),
   [

@@ -120,6 +120,13 @@ def test_classes_come_from_the_folder_or_a_file(root):
   assert open_classes(root, "train", str(root / "three.txt")).num_classes == 3
 
 
+def test_a_name_that_ends_like_a_sign_is_a_name_if_there_is_such_an_image(root):
+  write_image(root, "photo 1.jpg")
+  write_bytes(root, "SegmentationClass/photo 1.png", palette_png(CLASSES))
+  write_list(root, "Segmentation", "photos", ["photo 1", "good"])
+  assert len(open_classes(root, "photos")) == 2
+
+
 def test_a_mask_that_is_damaged_later_has_a_stand_in(root):
   for name in ("good", "bad"):
     file = f"SegmentationClass/{name}.png"
