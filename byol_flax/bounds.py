@@ -94,18 +94,28 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Several:
-  """A tuple of one or more values that each fit `of`."""
+  """A tuple of one or more values that each fit `of`.
+
+  Attributes:
+    of: of each.
+    distinct: whether none may come twice.
+  """
 
   of: Bound
+  distinct: bool = False
 
   def fits(self, value: Any) -> bool:
     """See `Bound`."""
     return (
-      isinstance(value, tuple) and bool(value) and all(map(self.of.fits, value))
+      isinstance(value, tuple)
+      and bool(value)
+      and all(map(self.of.fits, value))
+      and not (self.distinct and len({*value}) < len(value))
     )
 
   def __str__(self) -> str:
-    return f"one or more in a tuple, each {self.of}"
+    once = ", none of them twice" if self.distinct else ""
+    return f"one or more in a tuple, each {self.of}{once}"
 
 
 class OneOf:

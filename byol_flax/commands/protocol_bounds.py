@@ -188,7 +188,7 @@ _DENSE: dict[str, Bound] = {
   "drops": Several(SHARE),
   "momentum": Real(0, 1, below=True),
   "weight_decay": Real(0),
-  "seeds": Several(SEED),
+  "seeds": Several(SEED, distinct=True),
   "flip_probability": SHARE,
   "evaluate_every_steps": Whole(0),
   "evaluation_batch_size": Whole(1),

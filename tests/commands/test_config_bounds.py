@@ -13,7 +13,7 @@ from byol_flax import main
 from byol_flax.commands import command_line, config_bounds, config_file
 from byol_flax.evaluation import protocols
 from byol_flax.models import resnet
-from configs import byol, few_label
+from configs import byol, detection, few_label
 from input_pipeline import augment
 from input_pipeline.errors import UsageError
 
@@ -133,6 +133,13 @@ def test_impossible_values_are_told(key):
       config_bounds.check(config)
     text = str(error.value)
     assert text.startswith(f"{key} is {value!r}; expected ")
+
+
+def test_a_seed_that_comes_twice_is_told():
+  config = detection.get_config()
+  config.seeds = (3, 4, 3)
+  with pytest.raises(UsageError, match="none of them twice"):
+    config_bounds.check(config)
 
 
 def test_a_wrong_value_of_evaluation_is_told():
