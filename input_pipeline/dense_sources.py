@@ -209,6 +209,19 @@ def _no_file(name: str, classes_file: str) -> None:
     )
 
 
+def shared_files(one: DensePart, other: DensePart) -> list[str]:
+  """The images, by their names, that are in two splits of one data set.
+
+  They may come from different lists of one folder.
+  """
+  known = {one.example_name(i) for i in range(len(one))}
+  return [
+    name
+    for name in (other.example_name(i) for i in range(len(other)))
+    if name in known
+  ]
+
+
 def sizes_of(source: parts.Source) -> np.ndarray:
   """Height and width of each upright image, int32 [N, 2].
 

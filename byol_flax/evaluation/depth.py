@@ -14,7 +14,7 @@ from byol_flax.evaluation import (
   protocol,
 )
 from byol_flax.evaluation.protocol import Setting
-from input_pipeline import dense_sources
+from input_pipeline import dense_depth, dense_sources
 
 Measures = dict[str, dict[str, float]]
 
@@ -40,8 +40,14 @@ def run(setting: Setting) -> dict[str, Any]:
   """The protocol of configs/depth.py."""
   config = setting.config
   train, test = _open(setting, "train_split"), _open(setting, "test_split")
-  setting.check_splits(train, test)
+  dense.check_data(setting, train, test)
   dense.check(setting, train)
+  for split in (train, test):
+    dense.check_counted(
+      split,
+      lambda example: bool(dense_depth.target(example["label"]).any()),
+      "valid depth in the middle of the frame, which the network sees,",
+    )
   constant = mean_depth.measures(setting, train, test)
   network = depth_network.DepthNetwork.of(setting)
   trials = [

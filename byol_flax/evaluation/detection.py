@@ -11,7 +11,6 @@ from byol_flax.evaluation import dense, protocol
 from byol_flax.evaluation.detector import Detector
 from byol_flax.evaluation.protocol import Setting
 from input_pipeline import dense_sources
-from input_pipeline.errors import UsageError
 
 # The headline first: VOC2007's measure.
 MEASURES = ("ap50", "ap50_area", "ap50_95")
@@ -41,13 +40,17 @@ def run(setting: Setting) -> dict[str, Any]:
   """The protocol of configs/detection.py."""
   config = setting.config
   train, test = _open(setting, "train_split"), _open(setting, "test_split")
-  for split in (train, test):
-    if not split.most_boxes:
-      raise UsageError(
-        f"{split.split} of {split.name} has no boxes; expected images with "
-        "objects of the declared classes."
-      )
-  setting.check_splits(train, test)
+  dense.check_data(setting, train, test)
+  dense.check_counted(
+    train,
+    lambda example: len(example["label"]) > 0,
+    "boxes of the declared classes",
+  )
+  dense.check_counted(
+    test,
+    lambda example: bool((example["label"][:, 5] == 0).any()),
+    "boxes of the declared classes that are not difficult",
+  )
   dense.check(setting, train)
   if train.most_boxes > config.max_boxes:
     setting.tell(

@@ -6,14 +6,16 @@ these trainings is reported on test.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from byol_flax.evaluation import dense, grid, protocol, segmenter
 from byol_flax.evaluation.protocol import Setting
-from input_pipeline import dense_sources, sources
+from input_pipeline import dense_sources, pipeline, sources
 from input_pipeline.errors import UsageError
+from input_pipeline.voc_classes import VOID
 
 # What the paper leaves open, and what is done here.
 CHOICES = (
@@ -33,25 +35,33 @@ def run(setting: Setting) -> dict[str, Any]:
   """The protocol of configs/segmentation.py."""
   config = setting.config
   train, test = _open(setting, "train_split"), _open(setting, "test_split")
-  setting.check_splits(train, test)
+  dense.check_data(setting, train, test)
   held, rest = _hold_out(setting, train)
   dense.check(setting, rest or train)
-  for split in filter(None, (held, test)):
-    segmenter.canvas(config, split)  # tells what is wrong before all trainings
+  for split in filter(None, (train, held, test)):
+    # Tells what is wrong before all trainings.
+    shown = None if split is train else segmenter.canvas(config, split)
+    dense.check_counted(
+      split,
+      functools.partial(_counts, shown),
+      "pixels of the declared classes"
+      + (f", as inference={config.inference} shows them," if shown else ""),
+    )
   network = segmenter.Segmenter.of(setting, train.num_classes)
   if rest and held:
+    rates = _named(config.learning_rates)
     found = grid.scores(
       setting,
       {
-        f"rate-{rate:.3g}": functools.partial(
-          network.training, f"rate-{rate:.3g}", rest, held, rate, config.seed
+        name: functools.partial(
+          network.training, name, rest, held, rate, config.seed
         )
-        for rate in config.learning_rates
+        for name, rate in rates.items()
       },
       lambda state: network.measures(state, held)["mean_iou"],
     )
     best = grid.best(found)
-    rate = config.learning_rates[list(found).index(best)]
+    rate = rates[best]
     grid.forget(setting, best)
     _tell_choice(setting, found, best)
   else:
@@ -118,6 +128,20 @@ def _hold_out(
     sources.Part(train, f"held out of {train.split}", np.sort(held)),
     sources.Part(train, f"rest of {train.split}", np.sort(rest)),
   )
+
+
+def _counts(shown: pipeline.RowTransform | None, example: Any) -> bool:
+  """Whether a pixel of an example, or of what is shown of it, has a class."""
+  classes = shown.map(example)["classes"] if shown else example["label"]
+  return bool((classes != VOID).any())
+
+
+def _named(rates: Sequence[float]) -> dict[str, float]:
+  """The rates by the names of their trainings, in three digits if they do."""
+  named = {f"rate-{rate:.3g}": rate for rate in rates}
+  if len(named) == len(set(rates)):
+    return named
+  return {f"rate-{rate!r}": rate for rate in rates}
 
 
 def _tell_choice(setting: Setting, found: dict[str, float], best: str) -> None:

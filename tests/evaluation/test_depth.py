@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -103,3 +104,18 @@ def test_the_decoder_needs_a_map_of_a_thirty_second(tmp_path):
   setting = setting_of(tmp_path, architecture="resnet8")
   with pytest.raises(UsageError, match="output stride of 32"):
     depth_network.make_module(setting)
+
+
+def test_frames_without_a_depth_are_refused_before_the_training(tmp_path):
+  name = dense_data.depth_folder(tmp_path / "frames", train=2, test=1)
+  path = tmp_path / "frames" / "test" / "0.depth.png"
+  cv2.imwrite(str(path), np.zeros((480, 640), np.uint16))
+  setting = setting_of(
+    tmp_path,
+    data_name=name,
+    train_split="train",
+    test_split="test",
+    batch_size=2,
+  )
+  with pytest.raises(UsageError, match=r"test of .* has no valid depth"):
+    depth.run(setting)

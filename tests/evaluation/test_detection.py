@@ -123,11 +123,11 @@ def test_rectangles_are_found(rectangles, tmp_path):
 
 
 def test_folder_without_boxes_is_refused(tmp_path):
-  voc_folders.write_image(tmp_path, "a.jpg")
-  voc_folders.write_boxes(tmp_path, "a", voc_folders.annotation())
   voc_folders.write_text(tmp_path, "classes.txt", "cat\n")
   for split in ("train", "test"):
-    voc_folders.write_list(tmp_path, "Main", split, ["a"])
+    voc_folders.write_image(tmp_path, f"{split}.jpg")
+    voc_folders.write_boxes(tmp_path, split, voc_folders.annotation())
+    voc_folders.write_list(tmp_path, "Main", split, [split])
   setting = small_setting(
     tmp_path,
     tmp_path,
@@ -136,6 +136,36 @@ def test_folder_without_boxes_is_refused(tmp_path):
   )
   with pytest.raises(UsageError, match="has no boxes"):
     detection.run(setting)
+
+
+def write_split(root, split, names, *things):
+  for name in names:
+    voc_folders.write_image(root, f"{name}.jpg")
+    voc_folders.write_boxes(root, name, voc_folders.annotation(*things))
+  voc_folders.write_list(root, "Main", split, names)
+
+
+def test_lists_that_share_images_are_refused(tmp_path):
+  write_split(tmp_path, "train", ["a", "b", "c"], voc_folders.thing())
+  write_split(tmp_path, "test", ["d", "b"], voc_folders.thing())
+  setting = small_setting(tmp_path, tmp_path, batch_size=2)
+  with pytest.raises(UsageError, match=r"share 1 images, such as .*b\.jpg"):
+    detection.run(setting)
+
+
+def test_a_test_split_of_difficult_boxes_is_refused_before_the_training(
+  tmp_path,
+):
+  difficult = voc_folders.thing(extra="<difficult>1</difficult>")
+  write_split(tmp_path, "train", ["a", "b"], voc_folders.thing())
+  write_split(tmp_path, "test", ["d", "e"], difficult)
+  setting = small_setting(tmp_path, tmp_path, batch_size=2)
+  told = []
+  object.__setattr__(setting, "tell", told.append)
+  with pytest.raises(UsageError, match=r"test of .* that are not difficult"):
+    detection.run(setting)
+  # What is wrong with the data stands at the start.
+  assert "objects marked difficult: 2" in told[1]
 
 
 def test_encoder_of_one_group_is_refused(rectangles, tmp_path):

@@ -1,6 +1,7 @@
 """Segmentation: one device as eight, a whole protocol, and real learning."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from configs import segmentation as segmentation_config
 from input_pipeline import whole_files
 from input_pipeline.errors import UsageError
 from tests.evaluation import dense_data, settings
+from tests.input_pipeline import voc_folders
 
 RNG = np.random.default_rng(31)
 SMALL = resnet.name_of(
@@ -128,10 +130,26 @@ def test_it_learns_shapes_and_chooses_the_rate_on_what_is_held_out(
     ({"crop_size": 32}, "such as 33"),
     ({"batch_size": 64}, "expected no more than it has"),
     ({"batch_norm": "frozen"}, "an untrained encoder has none"),
+    ({"test_split": "void"}, "void of .* has no pixels of the declared"),
   ],
 )
 def test_what_cannot_be_is_told_at_once(shapes, tmp_path, changes, message):
+  root = pathlib.Path(shapes.removeprefix("voc:"))
+  voc_folders.write_image(root, "v.png")
+  mask = np.full((voc_folders.HEIGHT, voc_folders.WIDTH), 255, np.uint8)
+  voc_folders.write_bytes(
+    root, "SegmentationClass/v.png", voc_folders.palette_png(mask)
+  )
+  voc_folders.write_list(root, "Segmentation", "void", ["v"])
   given = {"held_out": 8, "train_split": "train", "test_split": "test"}
   setting = setting_of(tmp_path, data_name=shapes, **given | changes)
   with pytest.raises(UsageError, match=message):
     segmentation.run(setting)
+
+
+def test_every_rate_has_a_name_of_its_own():
+  assert segmentation._named((1e-3, 0.01)) == {
+    "rate-0.001": 1e-3,
+    "rate-0.01": 0.01,
+  }
+  assert len(segmentation._named((0.01, 0.010001))) == 2
