@@ -18,6 +18,7 @@ _LABEL = "[a-z][a-z0-9_-]*=[a-z0-9_-]*"
 _VALUES: Mapping[str, tuple[str, str]] = {
   "workdir": (".+", ""),
   "data": (".+", ""),
+  "stage": ("/.+", "an absolute path on each worker, such as /dev/shm/byol"),
   "slice": (".+", ""),
   "zone": (".+", ""),
   "project": (".+", ""),
@@ -55,6 +56,7 @@ CREATE_VALUES = [
   "metadata",
 ]
 CREATE_FLAGS = ("reserved", "internal-ips")
+STAGE_DIR = "--config.loader.stage_dir="
 
 
 @dataclasses.dataclass
@@ -131,6 +133,9 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
       positional.append(word)
   if {"spot", "reserved"} <= asked.flags:
     raise Ended(2, "A reserved slice is not preempted; leave out --spot.")
+  set_too = [x for x in asked.overrides if x.startswith(STAGE_DIR)]
+  if "stage" in asked.values and set_too:
+    raise Ended(2, f"--stage sets what {set_too[0]} sets; leave out one.")
   if positional and positional[0] in COMMANDS:
     asked.command = positional.pop(0)
   if len(positional) > 1:

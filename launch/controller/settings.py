@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 
 from launch.controller import slices
-from launch.controller.arguments import Arguments
+from launch.controller.arguments import STAGE_DIR, Arguments
 from launch.controller.ending import Ended
 from launch.controller.words import quoted
 
@@ -208,6 +208,8 @@ def fill_in(
   ]
   if "data" in values:
     trainer_arguments.append(f"--config.loader.data_dir={values['data']}")
+  if "stage" in values:
+    trainer_arguments.append(STAGE_DIR + values["stage"])
   trainer_arguments += asked.overrides
   if starts:
     _check_config(trainer_arguments, commit, slices.devices(slice_))

@@ -2,13 +2,14 @@
 
 import itertools
 import re
+import shlex
 
 import pytest
 
 from byol_flax import slices as known
 from launch.controller import bill, slices
 from launch.controller.before import is_near
-from tests.fake_cloud.rig import ROOT, START, WORKDIR, verb_of
+from tests.fake_cloud.rig import ROOT, START, WORKDIR, option, verb_of
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
 RUN = ("byol_digits", "--slice=v3-32", WORKDIR)
@@ -172,9 +173,22 @@ def test_options_of_the_slice_reach_gcloud(rig, queue):
     (("--max-hours=two",), "--max-hours takes a number of hours, not two."),
     (("--max-restarts=1.5",), "--max-restarts takes a whole number, not 1.5."),
     (("--price=",), "--price needs a value."),
+    (("--stage=shm",), "--stage takes an absolute path on each worker, "),
+    (
+      ("--stage=/a", "--config.loader.stage_dir=/b"),
+      "--stage sets what --config.loader.stage_dir=/b sets; leave out one.",
+    ),
   ],
 )
 def test_a_wrong_option_is_told_in_a_sentence(rig, words, sentence):
   result = rig.run(*RUN, *words, status=2)
   assert result.stderr.startswith(f"tpu_vm.sh: {sentence}")
   assert rig.calls == []
+
+
+def test_where_images_are_staged_reaches_every_worker_whole(rig):
+  rig.run(*RUN, "--stage=/mnt/it's a $disk", "--price=0.01", "--yes")
+  start = next(call for call in rig.calls if verb_of(call) == "start")
+  assert "--worker=all" in start
+  words = shlex.split(option(start, "--command"))
+  assert words[-1] == "--config.loader.stage_dir=/mnt/it's a $disk"
