@@ -17,6 +17,7 @@
 #   train ARG...     runs the trainer in the foreground (launch/local.sh)
 #   tensorboard DIR PORT  serves DIR on this machine's localhost only
 #   newest DIR       prints the newest checkpoint of that workdir
+#   goodput          prints where the time of the run went
 #   install, exec, record, tend  are parts of setup and start
 #
 # Environment: BYOL_HOME (default ~/byol) holds code, packages and the files of
@@ -258,6 +259,15 @@ newest() {
   printf 'byol-newest %s %s\n' "${host}" "${best}"
 }
 
+# Prints where the time of the run went, see `byol goodput`.
+goodput() {
+  local -a words
+  if [[ ! -f "${run}/tend" ]]; then die "No run was started here."; fi
+  mapfile -d '' -t words <"${run}/tend"
+  cd "${code}"
+  exec "${venv}/bin/python" -m byol_flax.main goodput --workdir="${words[0]}"
+}
+
 tensorboard() {
   local logdir="$1" port="$2"
   exec "${venv}/bin/python" -m tensorboard.main --logdir="${logdir}" \
@@ -267,8 +277,8 @@ tensorboard() {
 verb="${1:-}"
 if (($# > 0)); then shift; fi
 case "${verb}" in
-  setup | install | check | start | record | newest | tend | tensorboard | \
-    train)
+  setup | install | check | start | record | newest | goodput | tend | \
+    tensorboard | train)
     "${verb}" "$@"
     ;;
   exec) exec_trainer ;;

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 
 from launch.controller import slices
 
 _LAUNCH = pathlib.Path(__file__).parents[1]
 PRICES = _LAUNCH / "prices.tsv"
 PREFLIGHT = _LAUNCH / "preflight.md"
+_HOURS = {"d": 24.0, "h": 1.0, "m": 1 / 60, "s": 1 / 3600}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,26 @@ def estimate(
     price, source = _look_up(slice_, zone, spot)
   hour = None if price is None else price * slices.devices(slice_)
   return Bill(hour, source, _hours_of(config, slice_) if config else None)
+
+
+def hours_of_attempts(goodput: str) -> float | None:
+  """How long all attempts took, by the sentence of `byol goodput`.
+
+  Such as "goodput 90% of 1h 05m in 2 attempts: 58m 30s in updates (512 images),
+  5m 00s restarting": what lies between two attempts does not count, because a
+  preempted slice costs nothing. None if the text is no such sentence.
+  """
+  whole = re.search(r"goodput \d+% of ([\w ]+) in \d+ attempt", goodput)
+  between = re.search(r"[:,] ([\w ]+) restarting\b", goodput)
+  if not whole:
+    return None
+  return _hours(whole[1]) - (_hours(between[1]) if between else 0.0)
+
+
+def _hours(duration: str) -> float:
+  """Hours of such as "3d 04h", "5h 02m", "3m 40s" or "12s"."""
+  parts = re.findall(r"(\d+)([dhms])\b", duration)
+  return sum(int(count) * _HOURS[unit] for count, unit in parts)
 
 
 def _look_up(slice_: str, zone: str, spot: bool) -> tuple[float | None, str]:

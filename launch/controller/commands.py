@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from launch.controller import bill
 from launch.controller.arguments import parse
 from launch.controller.attempt import END_SECONDS
 from launch.controller.calls import Answer, Console
@@ -113,8 +115,41 @@ def _status(chosen: Settings, console: Console, cloud: Cloud) -> None:
     answer = cloud.on_workers("state", seconds=chosen.pace.look_seconds)
     _say_silence(answer, console)
     console.show("\n".join(sorted(answer.out.splitlines())))
+    if not re.search(r"^byol-state \S+ (?!absent)", answer.out, re.MULTILINE):
+      return
+    _say_goodput(chosen, console, cloud, found.type or chosen.slice)
   elif found.state == "unknown":
     raise Ended(1, f"gcloud cannot say how {chosen.name} is: {found.error}")
+
+
+def _say_goodput(
+  chosen: Settings, console: Console, cloud: Cloud, slice_: str
+) -> None:
+  """Prints where the time of the run went, and what that time costs."""
+  seconds = chosen.pace.look_seconds
+  answer = cloud.on_workers("goodput", seconds=seconds, worker="0")
+  lines = [x for x in answer.out.splitlines() if x.startswith("goodput ")]
+  if not lines:
+    why = answer.last_error or "worker 0 said nothing"
+    console.say(f"Where the time of the run went is not known: {why}")
+    return
+  console.show(lines[-1])
+  hours = bill.hours_of_attempts(lines[-1])
+  asked = chosen.asked
+  price = asked.number("price")
+  cost = bill.estimate(slice_, chosen.zone, asked.spot, price, None)
+  what = f"{slice_} in {chosen.zone}, {chosen.kind}"
+  if hours is None or cost.hour is None:
+    console.show(
+      f"What it cost so far is not known: there is no price for {what}; "
+      "--price=DOLLARS of a device-hour tells."
+    )
+    return
+  console.show(
+    f"These attempts cost ${cost.hour * hours:,.2f}: {hours:.2f} h of {what}, "
+    f"at ${cost.hour:,.2f} an hour ({cost.source}). Setting up, waiting after "
+    "the end and the bucket are not in it."
+  )
 
 
 def _logs(chosen: Settings, console: Console, cloud: Cloud) -> None:

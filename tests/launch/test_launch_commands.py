@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from byol_flax.runs import goodput
+from launch.controller import bill
 from launch.controller.outcome import outcome_of
 from tests.fake_cloud.rig import (
   CONTROLLER,
@@ -36,6 +38,45 @@ def test_status_and_logs_show_every_worker(rig):
   ]
   logs = rig.run("logs", "--name=byol-digits", "--zone=europe-west4-a").stdout
   assert logs.count("the end of the log") == 2
+
+
+def test_status_says_where_the_time_went_and_what_it_cost(rig):
+  spent = dict.fromkeys((*goodput.SPANS, "restarting"), 0.0)
+  spent |= {"updating": 5400, "repeating": 600, "restarting": 7200}
+  images = {"updating": 512_000, "repeating": 1_000}
+  said = goodput.Totals(2, 0, spent, images).sentence()
+  rig.plan(goodput=said)
+  assert "goodput" not in rig.run("status", "byol_digits").stdout
+  rig.run(*CONTROLLER)
+  # 32 devices for the 100 minutes of the two attempts; the two hours between
+  # them are not paid for. The type is that of the slice, not the default's.
+  lines = rig.run("status", "byol_digits", "--price=0.3").stdout.splitlines()
+  assert lines[-2] == said
+  assert lines[-1].startswith(
+    "These attempts cost $16.00: 1.67 h of v3-32 in europe-west4-a, spot, at "
+    "$9.60 an hour (--price)."
+  )
+  call = next(call for call in rig.calls if verb_of(call) == "goodput")
+  assert "--worker=0" in call
+  rig.plan(goodput="")
+  (rig.folder / "state.json").unlink()
+  rig.run(*CONTROLLER)
+  result = rig.run("status", "byol_digits")
+  assert "goodput" not in result.stdout
+  assert "Where the time of the run went is not known" in result.stderr
+
+
+@pytest.mark.parametrize(
+  ("seconds", "hours"),
+  [(59, 59 / 3600), (3599, 3599 / 3600), (18_120, 302 / 60), (273_600, 76)],
+)
+def test_hours_of_every_length_are_read(seconds, hours):
+  spent = dict.fromkeys((*goodput.SPANS, "restarting"), 0.0)
+  spent |= {"starting": seconds}
+  images = dict.fromkeys(goodput.UPDATES, 0)
+  said = goodput.Totals(3, 2, spent, images).sentence()
+  assert bill.hours_of_attempts(said) == pytest.approx(hours)
+  assert bill.hours_of_attempts("goodput unknown") is None
 
 
 def test_delete_finds_out_whether_there_is_a_queue(rig):

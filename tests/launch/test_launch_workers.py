@@ -211,6 +211,18 @@ def test_logs_and_states_name_the_worker(rig):
   assert "t1v-n-fake-w-1: a line of the trainer" in on_worker(rig, 1, "logs 5")
 
 
+def test_goodput_is_asked_about_the_workdir_of_the_run(rig):
+  start_workers(rig, {})
+  assert "No run was started here." in on_worker(rig, 0, "goodput", status=1)
+  on_worker(rig, 0, start_line(rig, "id1"))
+  wait_for_state(rig, 0, "exited")
+  on_worker(rig, 0, "goodput")
+  call = rig.trainer_calls(0)[-1]
+  workdir = f"--workdir={rig.folder}/run"
+  assert call["argv"] == ["-m", "byol_flax.main", "goodput", workdir]
+  assert call["cwd"] == str((rig.worker(0) / "byol/current").resolve())
+
+
 # --- what a worker does beside the run ----------------------------------------
 
 
