@@ -79,6 +79,10 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
   added = {k: v for k, v in _ADDED_SINCE.items() if k in now["config"]}
   before["config"] = added | before["config"]
   if different := differences(before, now, MAY_CHANGE):
+    kinds = [x["config"].get("protocol") for x in (before, now)]
+    if kinds[0] != kinds[1]:
+      # Their configs have few keys in common, and nobody would read all others.
+      different = [f"config.protocol: {kinds[0]} there, {kinds[1]} now"]
     if _begun(workdir):
       raise UsageError(
         f"{workdir} holds another evaluation ({'; '.join(different)}). Give "

@@ -305,6 +305,14 @@ def test_a_folder_holds_one_evaluation(tmp_path):
   (mine / place.RESULT).write_text("{}")
   with pytest.raises(UsageError, match=r"another evaluation \(config.k: 5 th"):
     place.claim(str(mine), {**identity, "config": {"k": 6}}, ALONE)
+  kinds = [{"protocol": kind, kind: 1} for kind in ("knn", "depth")]
+  other = tmp_path / "other"
+  other.mkdir()
+  place.claim(str(other), {**identity, "config": kinds[0]}, ALONE)
+  (other / place.RESULT).write_text("{}")
+  told = r"another evaluation \(config.protocol: knn there, depth now\). Give"
+  with pytest.raises(UsageError, match=told):
+    place.claim(str(other), {**identity, "config": kinds[1]}, ALONE)
   # A key that came later, with what the code did before it had the key.
   grown = identity["config"] | {"train_size": 0}
   place.claim(str(mine), {**identity, "config": grown}, ALONE)
