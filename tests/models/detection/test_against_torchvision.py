@@ -20,9 +20,9 @@ from byol_flax.models.detection import (
 from tests.models.detection import made
 
 torchvision = pytest.importorskip(
-  "torchvision", reason="the extra `interop` brings it"
+  "torchvision", reason="the extra `bench` brings it"
 )
-torch = pytest.importorskip("torch", reason="the extra `interop` brings it")
+torch = pytest.importorskip("torch", reason="the extra `bench` brings it")
 
 
 def test_overlaps():
