@@ -57,17 +57,17 @@ REPOSITORY_PATH = re.compile(
 )
 
 
+# At the top; the package has a room named runs, too.
+LEFT_BY_COMMANDS = ("runs", "preflight.json", "benchmark.json")
+
+
 def texts(root: pathlib.Path) -> Iterator[tuple[str, str]]:
   """(path from `root`, contents) of every text file that is ours."""
   for folder, folders, files in os.walk(root):
-    at_top = pathlib.Path(folder) == root
-    folders[:] = sorted(
-      name
-      for name in folders
-      # What `make demo` leaves; the package has a room of the same name.
-      if is_ours(name) and not (at_top and name == "runs")
-    )
-    for path in (pathlib.Path(folder) / name for name in sorted(files)):
+    left = LEFT_BY_COMMANDS if pathlib.Path(folder) == root else ()
+    folders[:] = sorted(x for x in folders if is_ours(x) and x not in left)
+    files = sorted(x for x in files if x not in left)
+    for path in (pathlib.Path(folder) / name for name in files):
       contents = path.read_bytes() if is_ours(path.name) else b"\0"
       if b"\0" not in contents:
         name = path.relative_to(root).as_posix()
