@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from byol_flax import sharding
 from byol_flax.evaluation import (
@@ -19,7 +20,7 @@ from byol_flax.evaluation import (
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.models import depth
 from input_pipeline import dense_depth, pipeline, sources
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import RunError, UsageError
 
 # Pixels for each place of the map: the decoder enlarges it 16 times, to half of
 # the image's height and width; and its channels are halved five times.
@@ -172,7 +173,11 @@ def measures_of(
   variables: Any,
   split: sources.Source,
 ) -> dict[str, dict[str, float]]:
-  """The five measures over all pixels of a split, by convention."""
+  """The five measures over all pixels of a split, by convention.
+
+  Raises:
+    RunError: they are not finite.
+  """
   totals: dict[str, Any] = {name: {} for name in depth_metrics.CONVENTIONS}
   for batch in dense.each_batch(
     setting, compare, variables, split, dense_depth.EvalDepth()
@@ -180,7 +185,15 @@ def measures_of(
     totals = {
       name: depth_metrics.add(totals[name], batch[name]) for name in totals
     }
-  return {name: depth_metrics.measures(total) for name, total in totals.items()}
+  found = {
+    name: depth_metrics.measures(total) for name, total in totals.items()
+  }
+  if not np.isfinite([list(x.values()) for x in found.values()]).all():
+    raise RunError(
+      f"The depths that were predicted of {split.split} are not finite, so the "
+      "last update diverged. Give a lower learning_rate and another --workdir."
+    )
+  return found
 
 
 def make_view(config: Any) -> dense_depth.TrainDepth:

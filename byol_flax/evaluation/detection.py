@@ -55,7 +55,8 @@ def run(setting: Setting) -> dict[str, Any]:
   if train.most_boxes > config.max_boxes:
     setting.tell(
       f"An image of {train.split} has {train.most_boxes} boxes; the first "
-      f"{config.max_boxes} of an image are trained on (max_boxes)."
+      f"{config.max_boxes} of an image are trained on, and the others count as "
+      "background. Raise max_boxes to train on all."
     )
   network = Detector.of(setting, train.num_classes)
   trials = [

@@ -10,6 +10,7 @@ from etils import epath
 from byol_flax.benchmarks import input_stages, photographs
 from byol_flax.evaluation import depth_network, detector, segmenter
 from byol_flax.preflight.jobs import Count, Data
+from byol_flax.reports import paper
 from input_pipeline import dense_sources, paths
 from input_pipeline.dense_sources import DensePart
 from input_pipeline.errors import UsageError
@@ -80,7 +81,7 @@ class _Largest:
 TASKS = {
   "segmentation": Task(
     known="VOC2012",
-    images={"train_aug": 10_582, "val": 1_449},
+    images={"train_aug": 10_582, "val": paper.TESTED["segmentation"][1]},
     largest=(500, 500),
     num_classes=21,  # the background is one
     open_split=dense_sources.open_classes,
@@ -90,7 +91,7 @@ TASKS = {
   ),
   "detection": Task(
     known="VOC2007",
-    images={"trainval": 5_011, "test": 4_952},
+    images={"trainval": 5_011, "test": paper.TESTED["detection"][1]},
     largest=(500, 500),
     num_classes=20,
     open_split=dense_sources.open_boxes,
@@ -102,7 +103,7 @@ TASKS = {
   ),
   "depth": Task(
     known="NYU Depth v2",
-    images={"train": 795, "test": 654},
+    images={"train": 795, "test": paper.TESTED["depth"][1]},
     largest=(HEIGHT, WIDTH),
     num_classes=0,
     open_split=lambda name, split, folder, _: dense_sources.open_depth(

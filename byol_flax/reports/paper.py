@@ -73,6 +73,13 @@ SETS = {
 }
 # Table 13 leaves one out.
 SETS_OF_TABLE_13 = {k: name for k, name in SETS.items() if k != "voc2007"}
+# By protocol, what Table 4 is measured on: name and number of images (App. D.4,
+# D.5 and D.6).
+TESTED = {
+  "segmentation": ("val of VOC2012", 1_449),
+  "detection": ("test of VOC2007", 4_952),
+  "depth": ("test of NYU Depth v2", 654),
+}
 # Columns of Table 9 about a network that is trained with labels.
 SUPERVISED = ("supervised, top-1", "supervised, top-5")
 # Columns of Table 4b: measure of depth -> its name.

@@ -157,6 +157,8 @@ def _remark(part: Part, *, than: str = "the paper's") -> str:
   """What keeps a value from being the paper's quantity, or the suite's."""
   result = part.result or {}
   remarks = []
+  if other := _other_images(result):
+    remarks.append(other)
   if "tried" in result and result["tried"] < result["of"]:
     remarks.append(f"{result['tried']} of {result['of']} points of the grid")
   if part.changed:
@@ -166,6 +168,24 @@ def _remark(part: Part, *, than: str = "the paper's") -> str:
     )
     remarks.append(f"other settings than {than}: {', '.join(changed)}")
   return "; ".join(remarks)
+
+
+def _other_images(result: Mapping[str, Any]) -> str:
+  """Says it if a dense task was not measured on as many images as the paper's.
+
+  Folders in the layout of VOC have any name, so only their number can tell.
+  """
+  protocol = result.get("protocol")
+  if protocol not in paper.TESTED or not result["splits"]:
+    return ""
+  theirs, images = paper.TESTED[protocol]
+  test = result["splits"][-1]
+  if test["examples"] == images:
+    return ""
+  return (
+    f"measured on {test['examples']:,} images of {test['name']} "
+    f"({test['split']}), the paper's on {theirs} with {images:,}"
+  )
 
 
 def _about_data(number: str, rows: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ import json
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,8 +18,8 @@ from byol_flax.evaluation import (
 )
 from byol_flax.models import resnet
 from configs import depth as depth_config
-from input_pipeline import whole_files
-from input_pipeline.errors import UsageError
+from input_pipeline import dense_sources, whole_files
+from input_pipeline.errors import RunError, UsageError
 from tests.evaluation import dense_data, settings
 
 RNG = np.random.default_rng(32)
@@ -104,6 +105,27 @@ def test_the_decoder_needs_a_map_of_a_thirty_second(tmp_path):
   setting = setting_of(tmp_path, architecture="resnet8")
   with pytest.raises(UsageError, match="output stride of 32"):
     depth_network.make_module(setting)
+
+
+def test_depths_that_are_not_finite_are_no_result(tmp_path):
+  """As after a last update that diverged."""
+  name = dense_data.depth_folder(tmp_path / "frames", train=1, test=1)
+  setting = setting_of(tmp_path, data_name=name, num_workers=0)
+
+  @jax.jit
+  def compare(variables, batch):
+    return {
+      name: depth_metrics.row_sums(
+        jnp.full(known.shape, jnp.nan), known, batch["mask"]
+      )
+      for name, (_, known) in depth_metrics.pairs(
+        jnp.ones((len(batch["depth"]), 2, 2)), batch["depth"]
+      ).items()
+    }
+
+  split = dense_sources.open_depth(name, "test", None)
+  with pytest.raises(RunError, match="of test are not finite, so the last"):
+    depth_network.measures_of(setting, compare, {}, split)
 
 
 def test_frames_without_a_depth_are_refused_before_the_training(tmp_path):
