@@ -11,11 +11,10 @@ import re
 import subprocess
 
 import pytest
+import yaml
 
 from byol_flax.commands import config_file
 from tests.fake_cloud.rig import ROOT
-
-yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 
 def read(name):
@@ -46,10 +45,10 @@ def test_the_jobset_fits_its_schema():
   """That of JobSet v1alpha2 and of Kubernetes' Job, as Kubeflow has them."""
   what = "The schema of JobSet"
   jsonschema = package("jsonschema", what)
-  package("kubeflow_trainer_api", what)
-  from kubeflow_trainer_api.models import jobset_v1alpha2_job_set
-
-  model = jobset_v1alpha2_job_set.JobsetV1alpha2JobSet
+  models = "kubeflow_trainer_api.models"
+  model = package(
+    f"{models}.jobset_v1alpha2_job_set", what
+  ).JobsetV1alpha2JobSet
   schema = strict(model.model_json_schema(by_alias=True))
   manifest = read("gke/jobset.yaml")
   jsonschema.validate(manifest, schema)
