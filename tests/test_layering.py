@@ -77,6 +77,7 @@ DISTRIBUTIONS = {
   "faiss": "faiss-cpu",
   "orbax": "orbax-checkpoint",
   "sklearn": "scikit-learn",
+  "yaml": "PyYAML",
   "tensorflow": "tensorflow-cpu",
 }
 
