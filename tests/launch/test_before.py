@@ -36,7 +36,7 @@ def test_every_price_has_a_day_and_the_table_a_source():
   ("slice_", "zone", "spot", "price", "config", "hour", "hours"),
   [
     # The catalog: 168.96 and 512 dollars for v3-512, 2.244 and 8.8 for v3-8.
-    ("v3-512", "europe-west4-a", True, None, "byol_r50x1", 168.96, 1402 / 512),
+    ("v3-512", "europe-west4-a", True, None, "byol_r50x1", 168.96, 1399 / 512),
     ("v3-512", "europe-west4-a", False, None, None, 512.0, None),
     ("v3-8", "europe-west4-a", True, None, "byol_cifar10", 2.244, 1 / 8),
     ("v3-8", "europe-west4-a", False, None, "byol", 8.8, None),

@@ -116,11 +116,14 @@ def test_buckets_are_written_to_less_often(path, seconds):
 
 IN_A_BUCKET = """
 import sys
+import time
 sys.modules["tensorflow"] = None  # so that gs:// is read by fsspec
 import fsspec
 from etils import epath
 from fsspec.implementations import memory
 from byol_flax.runs.metrics_log import MetricsLog
+from byol_flax.runs.start_clock import StartClock
+from byol_flax.runs.time_spent import Attempt
 
 written = []
 
@@ -134,8 +137,13 @@ class Bucket(memory.MemoryFileSystem):
 
 fsspec.register_implementation("gcs", Bucket, clobber=True)
 for resumed in (0, 50):
-  with MetricsLog("gs://b/run", writes=True, resume_step=resumed) as run:
-    run.start({})
+  attempt = Attempt(
+    "gs://b/run", step=resumed, batch_size=1, about={}, writes=True,
+    start_clock=StartClock(time.monotonic()),
+  )
+  with attempt, MetricsLog(
+    "gs://b/run", writes=True, resume_step=resumed
+  ) as run:
     for step in range(resumed + 1, resumed + 101):
       run.scalars(step, {"a": 1.0}, kind="update")
       if step % 40 == 0:

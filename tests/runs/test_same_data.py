@@ -34,7 +34,7 @@ class Run:
   def open(self, name=None, saved=...):
     config = types.SimpleNamespace(
       data=types.SimpleNamespace(name=name or self.name, split="all"),
-      loader=types.SimpleNamespace(data_dir=None),
+      loader=types.SimpleNamespace(data_dir=None, stage_dir=None),
     )
     saved = self.saved if saved is ... else saved
     return same_data.open_images(config, saved, str(self.workdir))
