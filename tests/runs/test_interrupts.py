@@ -117,6 +117,7 @@ if __name__ == "__main__":
   context = multiprocessing.get_context("spawn")
   with parents.born_deaf(signal.SIGINT):
     context.Process(target=stay, args=[told]).start()
+  interrupts.end(0)  # as every command; it waits if Ctrl-C came before
 """
 
 
