@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_flax import sharding
-from byol_flax.evaluation import features, training
+from byol_flax.evaluation import features, splits, training
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
 from input_pipeline import dense_sources, pipeline, sources
@@ -169,18 +169,8 @@ def check(setting: Setting, source: sources.Source) -> None:
     UsageError: the batch cannot be divided or is larger than the data, or an
       encoder without averages of BatchNorm was to keep them.
   """
-  config, devices = setting.config, setting.mesh.size
-  if config.batch_size % devices:
-    near = features.shared_size(config.batch_size, setting.mesh)
-    raise UsageError(
-      f"batch_size is {config.batch_size}; expected a multiple of the "
-      f"{devices} devices, such as {near}."
-    )
-  if config.batch_size > len(source):
-    raise UsageError(
-      f"batch_size is {config.batch_size}, but {source.split} of {source.name} "
-      f"has {len(source)} images; expected no more than it has."
-    )
+  config = setting.config
+  splits.check_batch(config.batch_size, source, setting.mesh)
   if config.batch_norm == "frozen" and not setting.encoder.has_averages:
     raise UsageError(
       "batch_norm=frozen keeps the averages of BatchNorm, and an untrained "

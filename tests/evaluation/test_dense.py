@@ -189,8 +189,8 @@ class Split:
 @pytest.mark.parametrize(
   ("changes", "averages", "count", "says"),
   [
-    ({"batch_size": 5}, True, 9, "multiple of the 2 devices, such as 6"),
-    ({}, True, 3, "train of voc:x has 3 images"),
+    ({"batch_size": 5}, True, 9, "must be a multiple of 2, such as 4 or 6"),
+    ({}, True, 3, "more than the 3 images of train"),
     ({"batch_norm": "frozen"}, False, 9, "an untrained encoder has none"),
   ],
 )
