@@ -6,7 +6,7 @@ one loop.
 """
 
 import functools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import flax
@@ -16,12 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_flax import sharding
-from byol_flax.evaluation import features, splits, training
+from byol_flax.evaluation import features, training
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
-from input_pipeline import dense_sources, pipeline, sources
-from input_pipeline.dense_sources import DensePart
-from input_pipeline.errors import UnreadableError, UsageError
+from input_pipeline import pipeline, sources
 
 
 @flax.struct.dataclass
@@ -118,65 +116,6 @@ def trained_parts(*, batch_norm: str, encoder: str = "fine_tuned") -> Choice:
 def batch_groups(batch_norm: str, setting: Setting) -> int:
   """Into how many groups of statistics a batch is divided."""
   return setting.mesh.size if batch_norm == "per_device" else 1
-
-
-def check_data(setting: Setting, train: DensePart, test: DensePart) -> None:
-  """Tells what both splits hold and lack; raises UsageError if they overlap.
-
-  Lists of one folder may name the same files, so files are compared.
-  """
-  for split in (train, test):
-    setting.tell(sources.summary(split))
-  setting.check_splits(train, test)
-  shared = dense_sources.shared_files(train, test)
-  if shared:
-    raise UsageError(
-      f"{train.split} and {test.split} of {train.name} share {len(shared):,} "
-      f"images, such as {shared[0]}; expected lists that have none in common."
-    )
-
-
-def check_counted(
-  split: sources.Source,
-  counts: Callable[[Mapping[str, Any]], bool],
-  what: str,
-) -> None:
-  """Raises UsageError if nothing of a split counts in its measure or loss.
-
-  Args:
-    split: whose examples are read until one counts, so mostly the first alone.
-    counts: whether something of a decoded example counts.
-    what: what it is, for the message.
-  """
-  for i in range(len(split)):
-    try:
-      example = sources.read_example(split, i)
-    except UnreadableError:
-      continue
-    if counts(example):
-      return
-  raise UsageError(
-    f"{split.split} of {split.name} has no {what} in its {len(split):,} "
-    "image(s), so there is nothing to learn from or to measure; expected a "
-    "split that has some."
-  )
-
-
-def check(setting: Setting, source: sources.Source) -> None:
-  """Checks what a training needs before anything is compiled.
-
-  Raises:
-    UsageError: the batch cannot be divided or is larger than the data, or an
-      encoder without averages of BatchNorm was to keep them.
-  """
-  config = setting.config
-  splits.check_batch(config.batch_size, source, setting.mesh)
-  if config.batch_norm == "frozen" and not setting.encoder.has_averages:
-    raise UsageError(
-      "batch_norm=frozen keeps the averages of BatchNorm, and an untrained "
-      "encoder has none; expected a trained --encoder, or "
-      "--config.batch_norm=synchronised."
-    )
 
 
 def make_creator(
@@ -355,13 +294,4 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     "mean": float(np.mean(values)),
     "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
     "each": [float(value) for value in values],
-  }
-
-
-def faults_of(source: Any) -> dict[str, Any]:
-  """What a result says of the faults of the data: kind -> count and names."""
-  faults: Mapping[str, Sequence[str]] = source.faults
-  return {
-    kind: {"count": len(names), "first": list(names[:3])}
-    for kind, names in faults.items()
   }

@@ -9,6 +9,7 @@ from typing import Any
 from byol_flax.evaluation import (
   dense,
   depth_metrics,
+  dense_splits,
   depth_network,
   mean_depth,
   protocol,
@@ -40,10 +41,10 @@ def run(setting: Setting) -> dict[str, Any]:
   """The protocol of configs/depth.py."""
   config = setting.config
   train, test = _open(setting, "train_split"), _open(setting, "test_split")
-  dense.check_data(setting, train, test)
-  dense.check(setting, train)
+  dense_splits.check_data(setting, train, test)
+  dense_splits.check(setting, train)
   for split in (train, test):
-    dense.check_counted(
+    dense_splits.check_counted(
       split,
       lambda example: bool(dense_depth.target(example["label"]).any()),
       "valid depth in the middle of the frame, which the network sees,",
@@ -75,7 +76,9 @@ def run(setting: Setting) -> dict[str, Any]:
     "selection": "Nothing is chosen: the last update counts.",
     "updates": config.steps * len(trials),
     "splits": setting.describe(train, test),
-    "faults": {split.split: dense.faults_of(split) for split in (train, test)},
+    "faults": {
+      split.split: dense_splits.faults_of(split) for split in (train, test)
+    },
     "choices": [
       *CHOICES,
       f"Momentum is {config.momentum:g}, and the rate falls to a tenth after "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from byol_flax.evaluation import dense, protocol
+from byol_flax.evaluation import dense, dense_splits, protocol
 from byol_flax.evaluation.detector import Detector
 from byol_flax.evaluation.protocol import Setting
 from input_pipeline import dense_sources
@@ -40,18 +40,18 @@ def run(setting: Setting) -> dict[str, Any]:
   """The protocol of configs/detection.py."""
   config = setting.config
   train, test = _open(setting, "train_split"), _open(setting, "test_split")
-  dense.check_data(setting, train, test)
-  dense.check_counted(
+  dense_splits.check_data(setting, train, test)
+  dense_splits.check_counted(
     train,
     lambda example: len(example["label"]) > 0,
     "boxes of the declared classes",
   )
-  dense.check_counted(
+  dense_splits.check_counted(
     test,
     lambda example: bool((example["label"][:, 5] == 0).any()),
     "boxes of the declared classes that are not difficult",
   )
-  dense.check(setting, train)
+  dense_splits.check(setting, train)
   if train.most_boxes > config.max_boxes:
     setting.tell(
       f"An image of {train.split} has {train.most_boxes} boxes; the first "
@@ -80,7 +80,9 @@ def run(setting: Setting) -> dict[str, Any]:
     "selection": "Nothing is chosen: the last update counts.",
     "updates": config.steps * len(trials),
     "splits": setting.describe(train, test),
-    "faults": {split.split: dense.faults_of(split) for split in (train, test)},
+    "faults": {
+      split.split: dense_splits.faults_of(split) for split in (train, test)
+    },
     "choices": [*CHOICES, *_choices(config)],
   }
 

@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from byol_flax.evaluation import dense, grid, protocol, segmenter
+from byol_flax.evaluation import (
+  dense,
+  dense_splits,
+  grid,
+  protocol,
+  segmenter,
+)
 from byol_flax.evaluation.protocol import Setting
 from input_pipeline import dense_sources, pipeline, sources
 from input_pipeline.errors import UsageError
@@ -35,13 +41,13 @@ def run(setting: Setting) -> dict[str, Any]:
   """The protocol of configs/segmentation.py."""
   config = setting.config
   train, test = _open(setting, "train_split"), _open(setting, "test_split")
-  dense.check_data(setting, train, test)
+  dense_splits.check_data(setting, train, test)
   held, rest = _hold_out(setting, train)
-  dense.check(setting, rest or train)
+  dense_splits.check(setting, rest or train)
   for split in filter(None, (train, held, test)):
     # Tells what is wrong before all trainings.
     shown = None if split is train else segmenter.canvas(config, split)
-    dense.check_counted(
+    dense_splits.check_counted(
       split,
       functools.partial(_counts, shown),
       "pixels of the declared classes"
@@ -86,7 +92,9 @@ def run(setting: Setting) -> dict[str, Any]:
     "selection": _selection(config, len(found)),
     "updates": config.steps * (len(found) + len(trials)),
     "splits": setting.describe(*filter(None, (train, rest, held, test))),
-    "faults": {split.split: dense.faults_of(split) for split in (train, test)},
+    "faults": {
+      split.split: dense_splits.faults_of(split) for split in (train, test)
+    },
     "choices": [*CHOICES, *_choices(config)],
   }
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_flax.evaluation import dense
+from byol_flax.evaluation import dense, dense_splits
 from byol_flax.pretrain import schedules
 from configs import common
 from input_pipeline.errors import UsageError
@@ -199,7 +199,7 @@ def test_what_cannot_be_trained_is_told(changes, averages, count, says):
   opened = type("Opened", (), {"has_averages": averages})
   object.__setattr__(setting, "encoder", opened)
   with pytest.raises(UsageError, match=says):
-    dense.check(setting, Split(count))
+    dense_splits.check(setting, Split(count))
 
 
 def test_spread_of_trials():

@@ -128,7 +128,7 @@ def test_it_learns_shapes_and_chooses_the_rate_on_what_is_held_out(
     ({"held_out": 0}, "nothing is there to choose"),
     ({"held_out": 32}, "has only 32 images"),
     ({"crop_size": 32}, "such as 33"),
-    ({"batch_size": 64}, "expected no more than it has"),
+    ({"batch_size": 64}, "more than the 24 images of rest of train"),
     ({"batch_norm": "frozen"}, "an untrained encoder has none"),
     ({"test_split": "void"}, "void of .* has no pixels of the declared"),
   ],
