@@ -87,12 +87,12 @@ def trained_protocol(name: str) -> ConfigDict:
 def dense_protocol(name: str) -> ConfigDict:
   """Returns `trained_protocol`, and what segmentation and the like share."""
   config = trained_protocol(name)
+  del config.seed  # `seeds` has one for each training
   # Names of the classes, one a line; unset: those of the data set.
   config.classes_file = config_dict.placeholder(str)
   # BatchNorm of the encoder: "synchronised" (statistics of the whole batch),
   # "per_device", or "frozen" (averages, scale and offset stay).
   config.batch_norm = "synchronised"
-  config.evaluate_every_steps = 0  # of what is held out; 0 is at the end only
   config.evaluation_batch_size = 16
   config.warmup_steps = 0
   config.warmup_factor = 1e-3  # share of the rate with which a warm-up begins

@@ -25,6 +25,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.learning_rate = 0.16
   config.weight_decay = 5e-4
   config.seeds = (0,)
+  # Updates after which test is measured for the curve, which decides nothing; 0
+  # is never.
+  config.evaluate_every_steps = 0
   # c of the reverse Huber loss, as a share of the largest error (Laina et al.).
   config.huber_share = 0.2
   config.flip_probability = 0.5

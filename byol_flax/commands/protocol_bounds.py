@@ -54,14 +54,14 @@ _EVALUATION: dict[str, Bound] = {
   "num_threads": THREADS,
   **DEADLINES,
 }
-# For `common.trained_protocol`.
-_TRAINED: dict[str, Bound] = {
+_LOOPED: dict[str, Bound] = {
   **_EVALUATION,
-  "seed": SEED,
   "max_unreadable_share": SHARE,
   "report_every_steps": Whole(1),
   **CHECKPOINT,
 }
+# For `common.trained_protocol`.
+_TRAINED: dict[str, Bound] = {**_LOOPED, "seed": SEED}
 
 # For `sets.add_splits`.
 _THREE_SPLITS: dict[str, Bound] = {
@@ -176,7 +176,7 @@ _TRANSFER: dict[str, Bound] = {
 
 # For `common.dense_protocol`.
 _DENSE: dict[str, Bound] = {
-  **_TRAINED,
+  **_LOOPED,
   "classes_file": Path(optional=True),
   "train_split": Text(),
   "test_split": Text(),
@@ -190,7 +190,6 @@ _DENSE: dict[str, Bound] = {
   "weight_decay": Real(0),
   "seeds": Several(SEED, distinct=True),
   "flip_probability": SHARE,
-  "evaluate_every_steps": Whole(0),
   "evaluation_batch_size": Whole(1),
   "pictures": Whole(0, 1000),
 }
@@ -199,6 +198,8 @@ _DENSE: dict[str, Bound] = {
 _SEGMENTATION: dict[str, Bound] = {
   **_DENSE,
   "held_out": Whole(0),
+  "seed": SEED,
+  "evaluate_every_steps": Whole(0),
   "learning_rates": Several(Real(0, 1e30, above=True)),
   "scales": Interval(Real(0.01, 100)),
   "crop_size": Whole(1, 65_535),
@@ -245,6 +246,7 @@ _DETECTION: dict[str, Bound] = {
 _DEPTH: dict[str, Bound] = {
   **_DENSE,
   "learning_rate": Real(0, 1e30, above=True),
+  "evaluate_every_steps": Whole(0),
   "huber_share": Real(0, 1, above=True),
   "grayscale_probability": SHARE,
   "brightness": SHARE,

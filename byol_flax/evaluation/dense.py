@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_flax import sharding
-from byol_flax.evaluation import features, training
+from byol_flax.evaluation import features, grid, training
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.pretrain import schedules
 from input_pipeline import pipeline, sources
@@ -202,6 +202,34 @@ def make_update(
   return jax.jit(update, donate_argnums=0, out_shardings=(whole, whole))
 
 
+def of_images(
+  module: nn.Module,
+  judge: Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]],
+) -> Loss:
+  """Returns the loss of a network that is called on images; draws nothing.
+
+  Args:
+    module: called as module(images, train=True) on "image" of a batch.
+    judge: (what it gives, batch) -> loss and metrics.
+  """
+
+  def loss(
+    params: Any, batch_stats: Any, batch: Any, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+    del key
+    found: Any = module.apply(
+      {"params": params, "batch_stats": batch_stats},
+      batch["image"],
+      train=True,
+      mutable=["batch_stats"],
+    )
+    given, changed = found
+    value, report = judge(given, batch)
+    return value, (changed["batch_stats"], report)
+
+  return loss
+
+
 def make_training(
   setting: Setting,
   *,
@@ -213,6 +241,7 @@ def make_training(
   update: Update,
   sgd: Sgd,
   evaluate: Callable[[DenseState], dict[str, float]] = lambda state: {},
+  evaluate_every: int = 0,
 ) -> training.Training:
   """Makes a training in a folder of its own.
 
@@ -225,8 +254,8 @@ def make_training(
     create_state: see `make_creator`.
     update: see `make_update`.
     sgd: how it is trained.
-    evaluate: see `training.Training`; it is called every
-      `evaluate_every_steps`.
+    evaluate: state -> metrics for the curve.
+    evaluate_every: after how many updates, and at the end; 0 is never.
   """
   config = setting.config
   return training.Training(
@@ -238,8 +267,8 @@ def make_training(
     total_steps=config.steps,
     create_state=functools.partial(create_state, sgd.seed),
     step_fn=lambda state, batch: update(state, batch, sgd),
-    evaluate=evaluate,
-    evaluate_every=config.evaluate_every_steps,
+    evaluate=evaluate if evaluate_every else lambda state: {},
+    evaluate_every=evaluate_every,
     headline=("loss", "train/loss"),
   )
 
@@ -252,6 +281,18 @@ def train(setting: Setting, **what: Any) -> DenseState:
   """
   state: DenseState = training.run(make_training(setting, **what), setting)
   return state
+
+
+def trial(
+  setting: Setting, name: str, report: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+  """What `report` finds of a training, or an earlier start has found.
+
+  The training's checkpoints, in the folder `name`, are removed then.
+  """
+  found: dict[str, Any] = training.once(setting, f"scores-{name}", report)
+  grid.forget(setting, name)
+  return found
 
 
 def each_batch(

@@ -4,10 +4,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from byol_flax.evaluation import splits
-from byol_flax.evaluation.protocol import Setting
+from byol_flax.evaluation.protocol import Setting, data_of
 from input_pipeline import dense_sources, sources
 from input_pipeline.dense_sources import DensePart
 from input_pipeline.errors import UnreadableError, UsageError
+
+
+def open_split(
+  setting: Setting, key: str, open_: Callable[..., DensePart]
+) -> DensePart:
+  """The split that a key of the config names.
+
+  Args:
+    setting: of the evaluation.
+    key: such as "train_split".
+    open_: the task's function of `dense_sources`, called with name, split and
+      folder.
+  """
+  name, folder = data_of(setting.config, setting.encoder.config)
+  return open_(name, setting.config[key], folder)
 
 
 def check_data(setting: Setting, train: DensePart, test: DensePart) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 
 from byol_flax.evaluation import (
   dense,
-  depth_metrics,
   dense_splits,
+  depth_metrics,
   depth_network,
   mean_depth,
-  protocol,
 )
 from byol_flax.evaluation.protocol import Setting
 from input_pipeline import dense_depth, dense_sources
@@ -40,7 +39,10 @@ CHOICES = (
 def run(setting: Setting) -> dict[str, Any]:
   """The protocol of configs/depth.py."""
   config = setting.config
-  train, test = _open(setting, "train_split"), _open(setting, "test_split")
+  train, test = (
+    dense_splits.open_split(setting, key, dense_sources.open_depth)
+    for key in ("train_split", "test_split")
+  )
   dense_splits.check_data(setting, train, test)
   dense_splits.check(setting, train)
   for split in (train, test):
@@ -98,13 +100,6 @@ def _spreads(trials: list[Measures]) -> dict[str, dict[str, Any]]:
     }
     for convention, first in trials[0].items()
   }
-
-
-def _open(setting: Setting, key: str) -> dense_sources.DensePart:
-  """The split that a key of the config names."""
-  config = setting.config
-  name, folder = protocol.data_of(config, setting.encoder.config)
-  return dense_sources.open_depth(name, config[key], folder)
 
 
 def _line(title: str, found: dict[str, float], convention: str) -> str:

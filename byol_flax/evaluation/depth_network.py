@@ -13,9 +13,7 @@ from byol_flax import sharding
 from byol_flax.evaluation import (
   dense,
   depth_metrics,
-  grid,
   kept_pictures,
-  training,
 )
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.models import depth
@@ -112,11 +110,7 @@ class DepthNetwork:
         for key, split in (("test", test), ("train", train))
       }
 
-    found: dict[str, dict[str, dict[str, float]]] = training.once(
-      self.setting, f"scores-{name}", report
-    )
-    grid.forget(self.setting, name)
-    return found
+    return dense.trial(self.setting, name, report)
 
   def _train(
     self, name: str, train: sources.Source, test: sources.Source, seed: int
@@ -126,8 +120,6 @@ class DepthNetwork:
     view = make_view(config)
 
     def evaluate(state: dense.DenseState) -> dict[str, float]:
-      if not config.evaluate_every_steps:
-        return {}
       found = self.measures(state, test)[config.convention]
       return {f"depth/{test.split}/{key}": x for key, x in found.items()}
 
@@ -143,6 +135,7 @@ class DepthNetwork:
       update=self.update,
       sgd=dense.sgd_of(config, learning_rate=config.learning_rate, seed=seed),
       evaluate=evaluate,
+      evaluate_every=config.evaluate_every_steps,
     )
 
   def measures(
@@ -230,20 +223,12 @@ def make_module(setting: Setting) -> depth.Fcrn:
 
 
 def make_loss(module: depth.Fcrn, share: float) -> dense.Loss:
-  """Reverse Huber loss of a batch, "image" and "depth"; draws nothing."""
+  """Reverse Huber loss of a batch, "image" and "depth"."""
 
-  def loss(
-    params: Any, batch_stats: Any, batch: Any, key: jax.Array
-  ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-    del key
-    found: Any = module.apply(
-      {"params": params, "batch_stats": batch_stats},
-      batch["image"],
-      train=True,
-      mutable=["batch_stats"],
-    )
-    predicted, changed = found
-    value, error = depth.reverse_huber(predicted, batch["depth"], share)
-    return value, (changed["batch_stats"], {"train/depth_error": error})
+  def judge(
+    predicted: jax.Array, batch: Any
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    loss, error = depth.reverse_huber(predicted, batch["depth"], share)
+    return loss, {"train/depth_error": error}
 
-  return loss
+  return dense.of_images(module, judge)

@@ -3,11 +3,12 @@
 One training for each seed, all of which are reported on test.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from byol_flax.evaluation import dense, dense_splits, protocol
+from byol_flax.evaluation import dense, dense_splits
 from byol_flax.evaluation.detector import Detector
 from byol_flax.evaluation.protocol import Setting
 from input_pipeline import dense_sources
@@ -39,7 +40,13 @@ CHOICES = (
 def run(setting: Setting) -> dict[str, Any]:
   """The protocol of configs/detection.py."""
   config = setting.config
-  train, test = _open(setting, "train_split"), _open(setting, "test_split")
+  open_ = functools.partial(
+    dense_sources.open_boxes, classes_file=config.classes_file or ""
+  )
+  train, test = (
+    dense_splits.open_split(setting, key, open_)
+    for key in ("train_split", "test_split")
+  )
   dense_splits.check_data(setting, train, test)
   dense_splits.check_counted(
     train,
@@ -85,15 +92,6 @@ def run(setting: Setting) -> dict[str, Any]:
     },
     "choices": [*CHOICES, *_choices(config)],
   }
-
-
-def _open(setting: Setting, key: str) -> dense_sources.DensePart:
-  """The split that a key of the config names."""
-  config = setting.config
-  name, folder = protocol.data_of(config, setting.encoder.config)
-  return dense_sources.open_boxes(
-    name, config[key], folder, config.classes_file or ""
-  )
 
 
 def _mean_per_class(

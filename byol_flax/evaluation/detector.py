@@ -13,9 +13,7 @@ from byol_flax.evaluation import (
   average_precision,
   box_confusion,
   dense,
-  grid,
   kept_pictures,
-  training,
 )
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.models.detection import network, settings
@@ -115,11 +113,7 @@ class Detector:
         },
       }
 
-    found: dict[str, Any] = training.once(
-      self.setting, f"scores-{name}", report
-    )
-    grid.forget(self.setting, name)
-    return found
+    return dense.trial(self.setting, name, report)
 
   def _train(self, name: str, train: DensePart, seed: int) -> dense.DenseState:
     config = self.setting.config

@@ -15,7 +15,6 @@ from byol_flax.evaluation import (
   dense,
   dense_splits,
   grid,
-  protocol,
   segmenter,
 )
 from byol_flax.evaluation.protocol import Setting
@@ -40,7 +39,13 @@ CHOICES = (
 def run(setting: Setting) -> dict[str, Any]:
   """The protocol of configs/segmentation.py."""
   config = setting.config
-  train, test = _open(setting, "train_split"), _open(setting, "test_split")
+  open_ = functools.partial(
+    dense_sources.open_classes, classes_file=config.classes_file or ""
+  )
+  train, test = (
+    dense_splits.open_split(setting, key, open_)
+    for key in ("train_split", "test_split")
+  )
   dense_splits.check_data(setting, train, test)
   held, rest = _hold_out(setting, train)
   dense_splits.check(setting, rest or train)
@@ -97,15 +102,6 @@ def run(setting: Setting) -> dict[str, Any]:
     },
     "choices": [*CHOICES, *_choices(config)],
   }
-
-
-def _open(setting: Setting, key: str) -> dense_sources.DensePart:
-  """The split that a key of the config names."""
-  config = setting.config
-  name, folder = protocol.data_of(config, setting.encoder.config)
-  return dense_sources.open_classes(
-    name, config[key], folder, config.classes_file or ""
-  )
 
 
 def _hold_out(

@@ -12,7 +12,6 @@ import numpy as np
 from byol_flax import sharding
 from byol_flax.evaluation import (
   dense,
-  grid,
   kept_pictures,
   mean_iou,
   training,
@@ -98,8 +97,6 @@ class Segmenter:
     view = make_view(config)
 
     def evaluate(state: dense.DenseState) -> dict[str, float]:
-      if not config.evaluate_every_steps:
-        return {}
       found = self.measures(state, shown)
       return {
         f"segmentation/{shown.split}/{key}": found[key]
@@ -118,6 +115,7 @@ class Segmenter:
       update=self.update,
       sgd=dense.sgd_of(config, learning_rate=rate, seed=seed),
       evaluate=evaluate,
+      evaluate_every=config.evaluate_every_steps,
     )
 
   def trial(
@@ -140,11 +138,7 @@ class Segmenter:
         self._keep(state, test, np.array(found["confusion"]))
       return found
 
-    found: dict[str, Any] = training.once(
-      self.setting, f"scores-{name}", report
-    )
-    grid.forget(self.setting, name)
-    return found
+    return dense.trial(self.setting, name, report)
 
   def measures(
     self, state: dense.DenseState, split: sources.Source
@@ -224,23 +218,15 @@ def make_module(setting: Setting, num_classes: int) -> segmentation.Fcn:
 
 
 def make_loss(module: segmentation.Fcn) -> dense.Loss:
-  """Cross-entropy of a batch, "image" and "classes"; draws nothing."""
+  """Cross-entropy of a batch, "image" and "classes"."""
 
-  def loss(
-    params: Any, batch_stats: Any, batch: Any, key: jax.Array
-  ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-    del key
-    found: Any = module.apply(
-      {"params": params, "batch_stats": batch_stats},
-      batch["image"],
-      train=True,
-      mutable=["batch_stats"],
-    )
-    logits, changed = found
-    value, accuracy = segmentation.cross_entropy(logits, batch["classes"])
-    return value, (changed["batch_stats"], {"train/pixel_accuracy": accuracy})
+  def judge(
+    logits: jax.Array, batch: Any
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    loss, accuracy = segmentation.cross_entropy(logits, batch["classes"])
+    return loss, {"train/pixel_accuracy": accuracy}
 
-  return loss
+  return dense.of_images(module, judge)
 
 
 def canvas(config: Any, split: sources.Source) -> pipeline.RowTransform:

@@ -10,6 +10,7 @@ import pytest
 from byol_flax import sharding
 from byol_flax.evaluation import (
   dense,
+  dense_splits,
   kept_pictures,
   mean_iou,
   segmentation,
@@ -17,7 +18,7 @@ from byol_flax.evaluation import (
 )
 from byol_flax.models import resnet
 from configs import segmentation as segmentation_config
-from input_pipeline import whole_files
+from input_pipeline import dense_sources, whole_files
 from input_pipeline.errors import UsageError
 from tests.evaluation import dense_data, settings
 from tests.input_pipeline import voc_folders
@@ -107,7 +108,9 @@ def test_it_learns_shapes_and_chooses_the_rate_on_what_is_held_out(
   assert found["per_class"].keys() == set(dense_data.SHAPES)
   trial = found["trials"]["3"]
   # Void lines and what fills up a canvas count nowhere, all else does.
-  source = segmentation._open(setting, "test_split")
+  source = dense_splits.open_split(
+    setting, "test_split", dense_sources.open_classes
+  )
   pixels = sum((source[i]["label"] != 255).sum() for i in range(len(source)))
   assert np.sum(trial["confusion"]) == pixels
   measured = mean_iou.measures(np.array(trial["confusion"]), dense_data.SHAPES)
