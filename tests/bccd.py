@@ -6,6 +6,15 @@ Command: python -m tests.bccd --data=BCCD --workdir=DIR [--minutes=40]
 BCCD is laid out as VOC: 205 train and 87 val photographs of 640 × 480 pixels,
 with boxes of 3 classes. See tests/dense_proof.py for what is done. Prints AP50
 and AP50:95 on val, which no training sees, for each seed.
+
+Measured on one H200, beside tests/camvid.py and tests/depth_frames.py: AP50
+0.867 from BYOL and 0.870 from random weights, with --minutes=2 --seeds=0,1
+--config.batch_size=8 --config.steps=1200 --config.learning_rate=0.02
+--config.short_edges=(352,400,448) --config.test_edge=400
+--config.longest_edge=600 --config.anchors.sizes=(24,48,96,192)
+--config.rpn.train_after=300 --config.rpn.test_after=300 --config.roi.batch=128
+--config.evaluation_batch_size=8 --config.checkpoint.every_steps=300
+--config.num_workers=5. What stands below, for two cores, was only begun.
 """
 
 from tests import dense_proof

@@ -6,6 +6,12 @@ Command: python -m tests.camvid --data=CAMVID --workdir=DIR [--minutes=40]
 CAMVID is laid out as VOC: 367 train and 101 val images of 480 × 360 pixels, 11
 classes, 255 is void. See tests/dense_proof.py for what is done. Prints mean IoU
 on val, which no training sees, for each seed, and per class.
+
+Measured on one H200, beside tests/bccd.py and tests/depth_frames.py: mean IoU
+0.588 from BYOL and 0.582 from random weights, with --minutes=2 --seeds=0,1
+--config.batch_size=16 --config.steps=1500 --config.crop_size=321
+--config.checkpoint.every_steps=400 --config.num_workers=5. What stands below,
+for two cores, was only begun.
 """
 
 from tests import dense_proof

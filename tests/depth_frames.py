@@ -11,6 +11,9 @@ trained on the 24 from random weights, without augmentation. Prints rel on the
 the 8 in both conventions, beside those of the mean depth of the 24. Exit code 1
 unless both are so in the convention "cropped", which alone compares with the
 pixels that were predicted.
+
+Measured on one H200: rel 0.019 on the 24 and 0.168 on the 8 ("cropped"), with
+--config.steps=1500 --config.checkpoint.every_steps=1000 --config.num_workers=3.
 """
 
 import argparse
