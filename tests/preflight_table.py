@@ -1,9 +1,11 @@
-"""The table of all published configs, each on its slice.
+"""The table of all published configs, each on its slices.
 
 Command: python -m tests.preflight_table launch/slices.tsv FOLDER OUT.md
-Runs `byol preflight` for every line of the TSV file (config, slice, ...) and
-keeps each answer as FOLDER/CONFIG.json; an answer that is there is not asked
-for again. Some twenty minutes on two cores for all.
+Runs `byol preflight` for every line of the TSV file (config, slice, zone, why)
+and keeps each answer as FOLDER/CONFIG@SLICE.json; an answer that is there is
+not asked for again. Twenty minutes on two cores for the first line of each
+config. The cheap slices are asked about with --fast, because many images on a
+device make the compiler slow, and take two hours more.
 """
 
 import csv
@@ -39,12 +41,13 @@ def main(slices: str, folder: str, out: str) -> None:
   with open(slices) as file:
     lines = [line for line in file if not line.startswith("#")]
   rows = []
-  for config, slice_, *_ in csv.reader(lines, delimiter="\t"):
-    path = pathlib.Path(folder, f"{config}.json")
+  for config, slice_, _, why in csv.reader(lines, delimiter="\t"):
+    path = pathlib.Path(folder, f"{config}@{slice_}.json")
     if not path.exists():
       path.parent.mkdir(parents=True, exist_ok=True)
       command = ["-m", "byol_flax.main", "preflight", f"--slice={slice_}"]
       command += [f"--config=configs/{config}.py", f"--out={path}"]
+      command += ["--fast"] if why == "cheap" else []
       subprocess.run([sys.executable, *command], check=False)
     rows.append(row(config, json.loads(path.read_text())))
   text = [
@@ -73,7 +76,8 @@ def row(config: str, answer: dict[str, Any]) -> list[str]:
     slice_["name"],
     f"{run['images_per_device']:g}",
     memory,
-    f"{1e3 * step['cycle_seconds']:.1f} ms",
+    f"{1e3 * step['cycle_seconds']:.1f} ms"
+    + (", guessed" if answer["extrapolated"] else ""),
     f"{run['cycle_share_of_peak']:.0%}",
     f"{1e3 * step['seconds']:.1f} ms",
     f"{run['share_of_peak']:.0%}",

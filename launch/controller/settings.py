@@ -169,8 +169,7 @@ def fill_in(
     raise Ended(2, f"There is no config file configs/{asked.config}.py.")
   starts = asked.command in ("run", "up")
   values = asked.values
-  default_slice, default_zone = slices.row_of(asked.config)
-  slice_ = values.get("slice") or default_slice
+  slice_, default_zone = _choose_slice(values.get("slice", ""), asked.config)
   zone = values.get("zone") or default_zone
   name = values.get("name") or asked.config.replace("_", "-")
   if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
@@ -186,8 +185,8 @@ def fill_in(
   if not zone:
     raise Ended(
       2,
-      "A zone is needed: --zone=ZONE; launch/slices.tsv has no row for "
-      f"{asked.config or 'this name'}.",
+      "A zone is needed: --zone=ZONE; launch/slices.tsv has none for "
+      f"{asked.config or 'this name'}{slice_ and ' on ' + slice_}.",
     )
   pace = read_pace(environment)
   commit = values.get("commit", "")
@@ -239,6 +238,28 @@ def git(*words: str, text: str | None = None) -> str | None:
     check=False,
   )
   return None if result.returncode else result.stdout.strip()
+
+
+def _choose_slice(asked: str, config: str) -> tuple[str, str]:
+  """(slice, its zone in launch/slices.tsv, "" where no row tells).
+
+  Raises:
+    Ended: there is no row for the generation that was asked for.
+  """
+  name = slices.full_name(asked)
+  if slices.is_generation(name):
+    row = slices.row_of(config, name)
+    if config and not row[0]:
+      raise Ended(
+        2,
+        f"launch/slices.tsv has no {asked} row for {config}; give --slice="
+        f"{name}-N.",
+      )
+    return row
+  if not name:
+    return slices.row_of(config)
+  # A zone has some generations only, so a row of another does not tell it.
+  return name, slices.row_of(config, slices.generation(name))[1]
 
 
 def _check_slice(slice_: str, config: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 _TABLE = pathlib.Path(__file__).parents[1] / "slices.tsv"
 
@@ -18,13 +19,30 @@ _GENERATIONS = {
 }
 
 
-def row_of(config: str) -> tuple[str, str]:
-  """(slice, zone) of a config in launch/slices.tsv, ("", "") if absent."""
+def full_name(slice_: str) -> str:
+  """The name that gcloud takes; Google's pages also call v5litepod v5e."""
+  return re.sub("^v5e(?=-|$)", "v5litepod", slice_)
+
+
+def row_of(config: str, kind: str = "") -> tuple[str, str]:
+  """(slice, zone) of a config in launch/slices.tsv, ("", "") if absent.
+
+  Args:
+    config: name of a file of configs/.
+    kind: the generation that it must be of; "" for the first row.
+  """
   for line in _TABLE.read_text().splitlines():
     fields = line.split("\t")
-    if fields[0] == config and len(fields) > 2:
+    if fields[0] != config or len(fields) < 3:
+      continue
+    if not kind or generation(fields[1]) == kind:
       return fields[1], fields[2]
   return "", ""
+
+
+def is_generation(word: str) -> bool:
+  """Whether it names a generation, and no slice of it."""
+  return word in _GENERATIONS
 
 
 def generation(slice_: str) -> str:

@@ -10,8 +10,10 @@ import time
 
 import pytest
 
+from byol_flax import slices as known
+from byol_flax.commands import config_file
 from byol_flax.runs import goodput
-from launch.controller import bill
+from launch.controller import bill, slices
 from launch.controller.outcome import outcome_of
 from tests.fake_cloud.rig import (
   CONTROLLER,
@@ -109,6 +111,7 @@ def test_tensorboard_stays_on_localhost(rig):
       "A project is needed: ",
     ),
     (["status", "--name=a"], {}, "A zone is needed: "),
+    (["byol_digits", WORKDIR, "--slice=v5p-8"], {}, "A zone is needed: "),
     (["evaluate", WORKDIR, "--zone=a"], {}, "A slice is needed: "),
     (["byol_r50x1", WORKDIR, "--slice=gpu"], {}, "gpu is no slice that "),
     ([], {}, "A CONFIG is needed"),
@@ -242,11 +245,44 @@ def test_slices_tsv_has_every_config_that_trains():
     for line in (ROOT / "launch/slices.tsv").read_text().splitlines()
     if not line.startswith("#")
   ]
+  kinds = ("v3", "v4", "v5litepod", "v6e")
+  assert [(row[0], slices.generation(row[1])) for row in rows] == [
+    (name, kind)
+    for name in dict.fromkeys(row[0] for row in rows)
+    for kind in kinds
+  ]
   assert {row[0] for row in rows} == trains
-  assert len(rows) == len(trains)
-  for _, slice_type, zone, _ in rows:
-    assert re.fullmatch(r"v[34]-\d+", slice_type)
-    assert re.fullmatch(r"[a-z]+-[a-z]+\d-[a-f]", zone)
+  for name, slice_type, zone, why in rows:
+    assert known.SLICES[slice_type].name == slice_type
+    config = config_file.load_config([f"--config={ROOT}/configs/{name}.py"])
+    assert config.batch_size % slices.devices(slice_type) == 0
+    assert bill.estimate(slice_type, zone, True, None, None).hour
+    assert (why == "cheap") == (slices.generation(slice_type) != "v3")
+
+
+@pytest.mark.parametrize(
+  ("asked", "slice_type", "zone"),
+  [
+    ((), "v3-8", "europe-west4-a"),
+    (("--slice=v4",), "v4-8", "us-central2-b"),
+    (("--slice=v5e",), "v5litepod-1", "us-central1-a"),
+    (("--slice=v5e-16",), "v5litepod-16", "us-central1-a"),
+    (("--slice=v6e", "--zone=a"), "v6e-1", "a"),
+    (("--slice=v4-32",), "v4-32", "us-central2-b"),
+    (("--slice=v3-32",), "v3-32", "europe-west4-a"),
+  ],
+)
+def test_a_generation_stands_for_its_row(rig, asked, slice_type, zone):
+  flags = (*asked, WORKDIR, "--dry-run", "--yes", "--commit=HEAD")
+  words = rig.run("byol_digits", *flags).stdout.split()
+  assert f"--accelerator-type={slice_type}" in words
+  assert f"--zone={zone}" in words
+
+
+def test_a_generation_without_a_row_is_told(rig):
+  result = rig.run("byol_digits", "--slice=v5p", WORKDIR, status=2)
+  told = "launch/slices.tsv has no v5p row for byol_digits; give --slice=v5p-N."
+  assert result.stderr == f"tpu_vm.sh: {told}\n"
 
 
 @pytest.mark.parametrize(
