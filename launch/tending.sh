@@ -37,16 +37,39 @@ worker_number() {
   cat "${home}/number"
 }
 
-# Writes stdin to a file of the workdir.
+# put_file FILE [SECONDS]: writes stdin to a file of the workdir, which appears
+# there whole.
 put_file() {
-  local target="$1"
+  local target="$1" seconds="${2:-60}"
   if [[ "${target}" == gs://* ]]; then
     # The image has gcloud, and a pipe needs no file.
-    timeout 60 gcloud storage cp --quiet - "${target}"
+    timeout "${seconds}" gcloud storage cp --quiet - "${target}"
   else
     mkdir -p "${target%/*}"
-    cat >"${target}.part.${host}"
+    timeout "${seconds}" cat >"${target}.part.${host}"
     mv "${target}.part.${host}" "${target}"
+  fi
+}
+
+# get_file FILE TARGET: copies a file of the workdir to this machine, or to
+# stdout if the target is -.
+get_file() {
+  local source="$1" target="$2"
+  if [[ "${source}" == gs://* ]]; then
+    timeout 900 gcloud storage cp --quiet "${source}" "${target}"
+  elif [[ "${target}" == - ]]; then
+    cat "${source}"
+  else
+    timeout 900 cp "${source}" "${target}"
+  fi
+}
+
+# Removes a file of the workdir.
+remove_file() {
+  if [[ "$1" == gs://* ]]; then
+    timeout 60 gcloud storage rm --quiet "$1"
+  else
+    rm -f "$1"
   fi
 }
 
@@ -106,6 +129,12 @@ tend() {
   local round=0 why logs delete deadline resource
   exec >>"${run}/tend.log" 2>&1
   read_tend
+  if [[ "$(worker_number || true)" == 0 ]]; then
+    # Beside the loop, because it takes minutes, and after the run in all that
+    # the machine has to give. It ends with this unit.
+    nice -n 19 timeout 1800 bash "${script}" pack ||
+      echo "The packages were not kept." &
+  fi
   while true; do
     if ((round % 3 == 0)); then keep_log || echo "The log was not kept."; fi
     round=$((round + 1))

@@ -4,7 +4,7 @@
 #
 #   bash launch/worker.sh VERB ...
 #
-#   setup            installs Python and the packages, see packages.sh
+#   setup [WORKDIR]  brings Python and the packages, see packages.sh
 #   check PROJECT    tells whether JAX sees the chips, see tending.sh
 #   start ID ATTEMPT DELETE SECONDS RESOURCE ARG...
 #                    starts `byol train ARG...` so that a lost ssh harms
@@ -18,7 +18,7 @@
 #   tensorboard DIR PORT  serves DIR on this machine's localhost only
 #   newest DIR       prints the newest checkpoint of that workdir
 #   goodput          prints where the time of the run went
-#   install, exec, record, tend  are parts of setup and start
+#   install, exec, record, tend, pack  are parts of setup and start
 #
 # Environment: BYOL_HOME (default ~/byol) holds code, packages and the files of
 # the run; BYOL_PYTHON is the interpreter of `train`; BYOL_DEVICES are the
@@ -239,7 +239,7 @@ tensorboard() {
 verb="${1:-}"
 if (($# > 0)); then shift; fi
 case "${verb}" in
-  setup | install | check | start | record | newest | goodput | tend | \
+  setup | install | check | start | record | newest | goodput | tend | pack | \
     tensorboard | train)
     "${verb}" "$@"
     ;;

@@ -195,6 +195,7 @@ def fill_in(
     commit = _choose_commit(commit, asked.config)
   workdir = values.get("workdir", "")
   needs_workdir = asked.command in ("run", "tensorboard")
+  needs_workdir = needs_workdir or (starts and workdir != "")
   if needs_workdir and not re.match(r"gs://.|/", workdir):
     raise Ended(
       2,

@@ -58,7 +58,9 @@ class Shipping:
     if not self._ship():
       return False
     self._console.say("Setting up all workers.")
-    return self.for_sure("setup", seconds=_SET_UP_SECONDS)
+    # The workdir may have the packages as an archive, see packages.sh.
+    workdir = (self._chosen.workdir,) if self._chosen.workdir else ()
+    return self.for_sure("setup", *workdir, seconds=_SET_UP_SECONDS)
 
   def _ship(self) -> bool:
     """Copies and unpacks it on every worker, where `current` points at it."""

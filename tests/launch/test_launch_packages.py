@@ -1,0 +1,137 @@
+"""launch/packages.sh: the environment as an archive in the workdir."""
+
+import hashlib
+import tarfile
+
+import pytest
+
+from tests.fake_cloud.rig import CONTROLLER, FAKE, START
+from tests.launch.test_launch_workers import (
+  on_worker,
+  start_line,
+  start_workers,
+  state_of,
+  wait_for_state,
+  wait_until,
+)
+
+pytest_plugins = ("tests.fake_cloud.fixtures",)
+
+
+def kept(folder):
+  """The checksums in a workdir; each is written after its archive."""
+  return sorted((folder / "environments").glob("*.tar.gz.sha256"))
+
+
+def set_up_log(rig, index):
+  return (rig.worker(index) / "byol/run/setup.log").read_text()
+
+
+def test_a_new_slice_needs_no_registry(rig):
+  gone = rig.folder / "gone"
+  rig.plan(
+    workers=2,
+    python=str(FAKE / "trainer"),
+    environment=[{"TRAINER": "wait"}] * 2,
+    states=[],
+    preempt=[str(gone)],
+  )
+  process = rig.start(*CONTROLLER)
+  bucket = rig.folder / "bucket/bucket/run"
+  said = rig.worker(0) / "byol/run/tend.log"
+  kept_as = "The packages are kept as gs://bucket/run/environments/"
+  wait_until(lambda: said.exists() and kept_as in said.read_text())
+  assert (rig.worker(0) / "uv.log").read_text().startswith("venv ")
+  assert "There is no archive gs://bucket/run/env" in set_up_log(rig, 0)
+  (checksum,) = kept(bucket)  # of worker 0 alone
+  assert not list(rig.worker(0).glob("byol/*.tar.gz"))
+  archive = checksum.with_suffix("")
+  found = hashlib.sha256(archive.read_bytes()).hexdigest()
+  assert checksum.read_text().split()[0] == found
+  before = archive.stat().st_mtime_ns
+
+  gone.touch()
+  rig.wait_for("start", 2)
+  wait_until(lambda: state_of(rig, 0)[0] == "running")
+  # The home folder of a fake machine has a path of its own, which real ones
+  # share; so the other worker finds no archive of its key.
+  assert not (rig.worker(0) / "uv.log").exists()
+  assert "The packages are those of gs://" in set_up_log(rig, 0)
+  assert (rig.worker(1) / "uv.log").exists()
+  assert [verb for verb in rig.verbs if verb != "logs"] == [
+    *("create", *START),
+    *("delete", "create", *START),
+  ]
+  on_worker(rig, "all", "stop")
+  assert process.wait(60) == 75
+  assert archive.stat().st_mtime_ns == before
+
+
+def make_bad(archive, how):
+  """Spoils an archive as `how` says."""
+  checksum = archive.with_name(archive.name + ".sha256")
+  if how == "damaged":
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+  elif how == "missing":
+    archive.unlink()
+  elif how == "torn":
+    checksum.unlink()
+  elif how == "half":
+    archive.write_bytes(archive.read_bytes()[:-100])
+    write_checksum(archive)
+  elif how == "blind":  # its Python does not start
+    with tarfile.open(archive, "w:gz") as tar:
+      tar.addfile(tarfile.TarInfo("venv/bin/python"))
+    write_checksum(archive)
+
+
+def write_checksum(archive):
+  found = hashlib.sha256(archive.read_bytes()).hexdigest()
+  archive.with_name(archive.name + ".sha256").write_text(f"{found}  -\n")
+
+
+ARCHIVES = {
+  "good": "The packages are those of ",
+  "damaged": "is not used: its checksum does not agree. Inst",
+  "missing": "is not used: it could not be read. Inst",
+  "torn": "or it is not complete.",
+  "half": "is not used: it could not be unpacked. Inst",
+  "blind": "is not used: its Python does not import jax. Inst",
+}
+
+
+@pytest.mark.slow
+def test_an_archive_is_used_whole_or_not_at_all(rig):
+  start_workers(rig, {})
+  home, folder = rig.worker(0) / "byol", rig.folder / "run/environments"
+  log = rig.worker(0) / "uv.log"
+  for run, (how, why) in enumerate(ARCHIVES.items()):
+    # After each start worker 0 leaves a good one in the place of a bad one.
+    on_worker(rig, 0, start_line(rig, f"id{run}"))
+    wait_until(lambda: kept(rig.folder / "run"))
+    wait_for_state(rig, 0, "exited")
+    (archive,) = folder.glob("*.tar.gz")
+    make_bad(archive, how)
+    # As on a new machine, but something of an older environment is there.
+    (home / "venv/stamp").unlink()
+    (home / "venv/left").touch()
+    log.unlink(missing_ok=True)
+    on_worker(rig, 0, f"setup {rig.folder}/run")
+    assert why in set_up_log(rig, 0)
+    assert log.exists() == (how != "good"), how
+    assert (home / "venv/stamp").exists()
+    assert not (home / "venv/left").exists()
+    assert not list(home.glob("*.tar.gz"))
+    assert bool(kept(rig.folder / "run")) == (how == "good")
+
+
+def test_no_archive_is_made_of_an_environment_that_is_not_whole(rig):
+  start_workers(rig, {})
+  stamp = rig.worker(0) / "byol/venv/stamp"
+  stamp.write_text("another key")
+  on_worker(rig, 0, start_line(rig, "id1"))
+  said = rig.worker(0) / "byol/run/tend.log"
+  wait_until(lambda: "The packages were not kept." in said.read_text())
+  assert not (rig.folder / "run/environments").exists()
