@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from tests.fake_cloud.rig import CONTROLLER, FAKE, START
-from tests.launch.test_launch_workers import (
+from tests.fake_cloud.workers import (
   on_worker,
   start_line,
   start_workers,

@@ -9,56 +9,17 @@ import time
 import pytest
 
 from tests.fake_cloud.rig import CONTROLLER, FAKE, git
+from tests.fake_cloud.workers import (
+  on_worker,
+  start_line,
+  start_workers,
+  state_of,
+  wait_for_state,
+  wait_for_trainer,
+  wait_until,
+)
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
-
-
-def start_workers(rig, *environment):
-  """Starts a run on one worker per environment; they run the stand-in."""
-  rig.plan(
-    workers=len(environment),
-    python=str(FAKE / "trainer"),
-    environment=[*environment],
-    states=[],
-  )
-  rig.run("up", *CONTROLLER)
-  return rig.worker(0) / "byol/current/launch/worker.sh"
-
-
-def on_worker(rig, index, line, status=0):
-  """What gcloud would bring back from one worker."""
-  command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "byol-digits"]
-  command += ["--project=a", "--zone=b", f"--worker={index}"]
-  result = subprocess.run(
-    [*command, f"--command=bash byol/current/launch/worker.sh {line}"],
-    capture_output=True,
-    text=True,
-    env=rig.environment,
-    check=False,
-  )
-  assert result.returncode == status, result.stderr
-  return result.stdout + result.stderr
-
-
-def start_line(rig, run_id, delete="never", seconds="-"):
-  """What starts a run whose workdir is a folder of the test."""
-  resource = "projects/p/locations/z/nodes/n"
-  words = f"start {run_id} 20260102-030405 {delete} {seconds} {resource}"
-  return f"{words} --workdir={rig.folder}/run"
-
-
-def state_of(rig, index):
-  """(status, code) of one worker."""
-  words = on_worker(rig, index, "state").split("byol-state")[1].split()
-  return words[1], words[2]
-
-
-def wait_for_state(rig, index, status):
-  until = time.monotonic() + 30
-  while state_of(rig, index)[0] != status:
-    assert time.monotonic() < until, state_of(rig, index)
-    time.sleep(0.05)
-  return state_of(rig, index)[1]
 
 
 @pytest.mark.slow
@@ -143,20 +104,6 @@ def test_a_killed_trainer_is_told_from_one_that_saved(rig):
     assert wait_for_state(rig, 0, "exited") == code
 
 
-def wait_for_trainer(rig):
-  """Until the stand-in of the last start has written its line."""
-  until = time.monotonic() + 30
-  path, unit = rig.worker(0) / "trainer.jsonl", rig.worker(0) / "unit/pid"
-  while not (
-    path.exists()
-    and unit.exists()
-    and unit.read_text()
-    and str(rig.trainer_calls(0)[-1]["pid"]) == unit.read_text()
-  ):
-    assert time.monotonic() < until
-    time.sleep(0.05)
-
-
 def test_start_and_stop_may_be_repeated(rig):
   start_workers(rig, {"TRAINER": "wait"})
   on_worker(rig, 0, "stop")
@@ -224,13 +171,6 @@ def test_goodput_is_asked_about_the_workdir_of_the_run(rig):
 
 
 # --- what a worker does beside the run ----------------------------------------
-
-
-def wait_until(found):
-  until = time.monotonic() + 30
-  while not found():
-    assert time.monotonic() < until
-    time.sleep(0.05)
 
 
 def test_the_log_of_an_attempt_is_in_the_workdir_before_its_exit_code(rig):
