@@ -5,6 +5,7 @@
 #   bash launch/worker.sh VERB ...
 #
 #   setup [WORKDIR]  brings Python and the packages, see packages.sh
+#   disk [DIR]       mounts the disk of --data-disk, see data_disk.sh
 #   check PROJECT    tells whether JAX sees the chips, see tending.sh
 #   start ID ATTEMPT DELETE SECONDS RESOURCE ARG...
 #                    starts `byol train ARG...` so that a lost ssh harms
@@ -37,6 +38,8 @@ die() {
   exit 1
 }
 
+# shellcheck source=launch/data_disk.sh
+source "${code}/launch/data_disk.sh"
 # shellcheck source=launch/packages.sh
 source "${code}/launch/packages.sh"
 # shellcheck source=launch/tending.sh
@@ -239,8 +242,8 @@ tensorboard() {
 verb="${1:-}"
 if (($# > 0)); then shift; fi
 case "${verb}" in
-  setup | install | check | start | record | newest | goodput | tend | pack | \
-    tensorboard | train)
+  setup | install | disk | check | start | record | newest | goodput | tend | \
+    pack | tensorboard | train)
     "${verb}" "$@"
     ;;
   exec) exec_trainer ;;

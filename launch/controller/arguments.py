@@ -18,6 +18,7 @@ _LABEL = "[a-z][a-z0-9_-]*=[a-z0-9_-]*"
 _VALUES: Mapping[str, tuple[str, str]] = {
   "workdir": (".+", ""),
   "data": (".+", ""),
+  "data-disk": ("[a-z][-a-z0-9]*", "the name of a disk"),
   "stage": ("/.+", "an absolute path on each worker, such as /dev/shm/byol"),
   "slice": (".+", ""),
   "zone": (".+", ""),
@@ -57,6 +58,8 @@ CREATE_VALUES = [
 ]
 CREATE_FLAGS = ("reserved", "internal-ips")
 STAGE_DIR = "--config.loader.stage_dir="
+# Where every worker mounts the disk of --data-disk, see data_disk.sh.
+DISK_FOLDER = "/mnt/disks/data"
 
 
 @dataclasses.dataclass
@@ -136,6 +139,13 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
   set_too = [x for x in asked.overrides if x.startswith(STAGE_DIR)]
   if "stage" in asked.values and set_too:
     raise Ended(2, f"--stage sets what {set_too[0]} sets; leave out one.")
+  data = asked.values.get("data", DISK_FOLDER)
+  if "data-disk" in asked.values and not f"{data}/".startswith(
+    f"{DISK_FOLDER}/"
+  ):
+    raise Ended(
+      2, f"With --data-disk --data is a folder below {DISK_FOLDER}, not {data}."
+    )
   if positional and positional[0] in COMMANDS:
     asked.command = positional.pop(0)
   if len(positional) > 1:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from launch.controller import attempts, workers
+from launch.controller import attempts, disk, workers
+from launch.controller.arguments import DISK_FOLDER
 from launch.controller.attempts import Limits, Look, Watch
 from launch.controller.calls import Answer, Console
 from launch.controller.cloud import Cloud
@@ -17,6 +18,7 @@ from launch.controller.workdir import Workdir
 from launch.controller.workers import Run
 
 _START_SECONDS = 300
+_DISK_SECONDS = 180
 _CHECK_SECONDS = 400  # JAX itself gets 300, see check in tending.sh
 END_SECONDS = 420  # a save may take 290, see start in worker.sh
 
@@ -97,6 +99,9 @@ class Attempt:
     if not self._shipping.set_up():
       self._keeper.look()
       return attempts.GONE
+    event = self._mount() if disk.name_of(self._chosen) else ""
+    if event:
+      return event
     self._console.say("Looking whether JAX sees the chips of every worker.")
     answer = self._cloud.on_workers(
       "check", self._chosen.project, seconds=_CHECK_SECONDS
@@ -117,6 +122,23 @@ class Attempt:
       return ""
     self._keeper.look()
     return attempts.GONE
+
+  def _mount(self) -> str:
+    """Mounts the data disk on all workers; returns as `prepare`.
+
+    It is done before every attempt, because a machine that was started again
+    has lost it.
+    """
+    self._console.say("Mounting the data disk.")
+    data = self._chosen.asked.values.get("data", DISK_FOLDER)
+    answer = self._shipping.for_sure("disk", data, seconds=_DISK_SECONDS)
+    if answer is None:
+      self._keeper.look()
+      return attempts.GONE
+    failures = disk.failures(answer)
+    for sentence in failures:
+      self._console.say(f"A worker cannot read the disk. {sentence}")
+    return attempts.UNMOUNTED if failures else ""
 
   def _report_check(self, answer: Answer) -> bool:
     """Says which workers see no chips; whether there are any."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from launch.controller import attempts, before
+from launch.controller import attempts, before, disk
 from launch.controller.attempt import Attempt
 from launch.controller.attempts import History
 from launch.controller.calls import TIMED_OUT, Console
@@ -48,6 +48,7 @@ class Loop:
     """
     name, delete = self._chosen.name, self._chosen.own_command("delete")
     before.check_money(self._chosen, self._console)
+    disk.check(self._chosen, self._console)
     self._shipping.pack()
     self._keeper.ensure()
     if not self._shipping.set_up():
@@ -65,6 +66,7 @@ class Loop:
       Ended: it cannot go on, or shall not.
     """
     before.check_money(self._chosen, self._console)
+    disk.check(self._chosen, self._console)
     self._shipping.pack()
     before.check_places(self._chosen, self._console, self._shipping.note)
     while True:
@@ -124,6 +126,8 @@ class Loop:
     if event == "2":
       self._show_logs()
       self._close(2, "The config is wrong, see the lines above.")
+    if event == attempts.UNMOUNTED:
+      self._close(2, "The data disk cannot be used, see the lines above.")
     if event == attempts.DELETED:
       self._tell_who_deleted()
     if event == attempts.HELD:

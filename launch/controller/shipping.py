@@ -60,7 +60,8 @@ class Shipping:
     self._console.say("Setting up all workers.")
     # The workdir may have the packages as an archive, see packages.sh.
     workdir = (self._chosen.workdir,) if self._chosen.workdir else ()
-    return self.for_sure("setup", *workdir, seconds=_SET_UP_SECONDS)
+    answer = self.for_sure("setup", *workdir, seconds=_SET_UP_SECONDS)
+    return answer is not None
 
   def _ship(self) -> bool:
     """Copies and unpacks it on every worker, where `current` points at it."""
@@ -82,23 +83,24 @@ class Shipping:
         self._console.pause(pace.retry_seconds)
     return False
 
-  def for_sure(self, *words: str, seconds: float) -> bool:
+  def for_sure(self, *words: str, seconds: float) -> Answer | None:
     """Does it on all workers until it works or was tried often enough.
 
-    To reach new machines by ssh fails now and then.
+    To reach new machines by ssh fails now and then. Returns None if it did not
+    work at last.
     """
     pace = self._chosen.pace
     for number in range(1, pace.max_tries + 1):
       answer = self._cloud.on_workers(*words, seconds=seconds)
       if not answer.status:
-        return True
+        return answer
       self._console.say(
         f"{words[0]} failed on a worker (try {number} of {pace.max_tries}):\n"
         + _tail(answer)
       )
       if number < pace.max_tries:
         self._console.pause(pace.retry_seconds)
-    return False
+    return None
 
 
 def _tail(answer: Answer) -> str:
