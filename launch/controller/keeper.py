@@ -68,6 +68,14 @@ class Keeper:
           self._console.pause(pace.retry_seconds)
       elif found.state == "dead":
         self.delete()
+        # Not every failure passes by itself, as a preemption does.
+        failed += found.seen == "FAILED"
+        if failed >= pace.max_tries:
+          raise Ended(
+            1,
+            f"Google's queue has failed {failed} times to make {chosen.name}: "
+            "another --zone or --slice may go.",
+          )
       elif found.state == "held":
         raise Ended(
           1,

@@ -7,10 +7,8 @@ import pytest
 from tests.fake_cloud.rig import ROOT, Rig, git
 
 
-@pytest.fixture(scope="session")
-def repository(tmp_path_factory):
-  """A clone of what the launcher ships, as one commit."""
-  folder = tmp_path_factory.mktemp("clone") / "byol"
+def clone(folder):
+  """Makes a repository in `folder` of what the launcher ships, one commit."""
   ignored = shutil.ignore_patterns("__pycache__")
   for name in ("launch", "configs"):
     shutil.copytree(ROOT / name, folder / name, ignore=ignored)
@@ -20,6 +18,11 @@ def repository(tmp_path_factory):
   git(folder, "add", ".")
   git(folder, "commit", "--quiet", "--message=all")
   return folder
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+  return clone(tmp_path_factory.mktemp("clone") / "byol")
 
 
 @pytest.fixture

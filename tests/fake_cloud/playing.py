@@ -1,0 +1,103 @@
+"""Plays a case of cases.py to a launcher, and says what came of it."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Sequence
+
+from tests.fake_cloud.cases import SPOT, Case
+from tests.fake_cloud.rig import Rig, verb_of
+
+NO_END = 60  # looks after which a case has no end
+_SECONDS = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Played:
+  """How a case went.
+
+  Attributes:
+    status: exit status, None if it had to be ended.
+    said: the text on standard error.
+    verbs: what was done in the cloud, without looks.
+    minutes: slice-minutes that were paid for.
+    stays: whether the slice is still there, and paid for.
+  """
+
+  status: int | None
+  said: str
+  verbs: list[str]
+  minutes: int
+  stays: bool
+
+  @property
+  def outcome(self) -> str:
+    """Says it in a few words."""
+    if self.status is None:
+      return "no end"
+    return f"ends with {self.status}" + (", slice stays" if self.stays else "")
+
+  @property
+  def bill(self) -> str:
+    """The slice-minutes, and whether there will be more."""
+    return f"{self.minutes} and on" if self.stays else f"{self.minutes}"
+
+
+def play(
+  rig: Rig, case: Case, arguments: Sequence[str], goes_on: bool = False
+) -> Played:
+  """Plays a case to the launcher of the rig.
+
+  Args:
+    rig: a launcher, and a cloud in which nothing has happened yet.
+    case: what happens.
+    arguments: of the launcher.
+    goes_on: whether to end it when it has said its sentence; otherwise it has
+      the time of `NO_END` looks.
+  """
+  rig.plan(**case.plan)
+  errors = rig.folder / "errors"
+  with errors.open("w") as file:
+    process = rig.start(*arguments, stderr=file)
+  until = time.monotonic() + _SECONDS
+  while process.poll() is None and time.monotonic() < until:
+    if goes_on and case.sentence in errors.read_text():
+      break
+    if [verb_of(call) for call in rig.calls].count("describe") > NO_END:
+      break
+    time.sleep(0.05)
+  status = process.poll()
+  process.terminate()
+  process.wait()
+  said, cloud = errors.read_text(), rig.cloud
+  stays = cloud["node"] is not None
+  return Played(status, said, rig.verbs, cloud["minutes"], stays)
+
+
+def play_now(rig: Rig, case: Case) -> Played:
+  """Plays a case to the launcher as it is."""
+  rig.environment.update(case.environment)
+  return play(rig, case, (*SPOT, *case.arguments), case.status is None)
+
+
+def problems(case: Case, played: Played) -> list[str]:
+  """What is not as it must be, a sentence each."""
+  found = []
+  if played.status != case.status:
+    found.append(f"The status is {played.status}, not {case.status}.")
+  if case.sentence not in played.said:
+    found.append(f"It does not say: {case.sentence}")
+  # How often what hangs is ended is a matter of time.
+  done = re.sub(r"(halt )+", "halt ", " ".join(played.verbs) + " ").split()
+  if case.done is not None and done != ["create", *case.done]:
+    found.append(f"It did {done}.")
+  if played.minutes > case.minutes:
+    found.append(f"{played.minutes} minutes are more than {case.minutes}.")
+  deletes = case.done is not None and case.done[-1:] == ["delete"]
+  if (
+    played.stays
+    and case.status == 0
+    and (deletes or "deleted" in str(case.plan))
+  ):
+    found.append("The slice stays.")
+  return found
