@@ -178,12 +178,33 @@ UNIT
   sudo systemctl restart byol-tend.service
 }
 
-# Prints `byol-check HOST ok DEVICES` if JAX sees the chips of this worker, else
-# `byol-check HOST failed REASON`; on worker 0 also `byol-may HOST ANSWER`: yes,
-# no or unknown, whether its service account may delete the slice. All workers
-# must be asked at once: those of one slice wait for each other at the start.
+# Prints `byol-folder HOST SENTENCE` if this worker cannot write to the workdir,
+# and the same if it cannot read the data. What lies in a bucket was tried by
+# the controller; the rest only workers can see. Network storage may hang.
+check_folders() {
+  local workdir="$1" data="$2" text
+  # shellcheck disable=SC2016
+  if [[ "${workdir}" == /* ]] && ! text="$(timeout 60 bash -c \
+    'mkdir -p "$1" && : >"$1/.check.$2" && rm "$1/.check.$2"' \
+    bash "${workdir}" "${host}" 2>&1)"; then
+    printf 'byol-folder %s cannot write to the workdir %s: %s\n' "${host}" \
+      "${workdir}" "${text:-no answer within 60 s}"
+  fi
+  if [[ "${data}" == /* ]] &&
+    ! text="$(timeout 60 ls -A "${data}" 2>&1 >/dev/null)"; then
+    printf 'byol-folder %s cannot read the data in %s: %s\n' "${host}" \
+      "${data}" "${text:-no answer within 60 s}"
+  fi
+}
+
+# Prints what check_folders does, and `byol-check HOST ok DEVICES` if JAX sees
+# the chips of this worker, else `byol-check HOST failed REASON`; on worker 0
+# also `byol-may HOST ANSWER`: yes, no or unknown, whether its service account
+# may delete the slice. All workers must be asked at once: those of one slice
+# wait for each other at the start.
 check() {
-  local project="$1" text status=0 allowed
+  local project="$1" workdir="$2" data="$3" text status=0 allowed
+  check_folders "${workdir}" "${data}"
   free_devices
   text="$(timeout "${BYOL_CHECK_SECONDS:-300}" "${venv}/bin/python" -c '
 import os

@@ -6,7 +6,9 @@
 #
 #   setup [WORKDIR]  brings Python and the packages, see packages.sh
 #   disk [DIR]       mounts the disk of --data-disk, see data_disk.sh
-#   check PROJECT    tells whether JAX sees the chips, see tending.sh
+#   check PROJECT WORKDIR DATA
+#                    tells whether JAX sees the chips and the folders can be
+#                    used, see tending.sh; DATA is - for none
 #   start ID ATTEMPT DELETE SECONDS RESOURCE ARG...
 #                    starts `byol train ARG...` so that a lost ssh harms
 #                    nothing; for the rest see tending.sh; SECONDS are left

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from launch.controller import attempts, disk, workers
+from launch.controller import attempts, disk, permission, workers
 from launch.controller.arguments import DISK_FOLDER
 from launch.controller.attempts import Limits, Look, Watch
 from launch.controller.calls import Answer, Console
@@ -103,10 +103,11 @@ class Attempt:
     if event:
       return event
     self._console.say("Looking whether JAX sees the chips of every worker.")
-    answer = self._cloud.on_workers(
-      "check", self._chosen.project, seconds=_CHECK_SECONDS
-    )
-    return attempts.BLIND if self._report_check(answer) else ""
+    chosen = self._chosen
+    data = chosen.asked.values.get("data", "-")
+    words = ("check", chosen.project, chosen.workdir, data)
+    answer = self._cloud.on_workers(*words, seconds=_CHECK_SECONDS)
+    return self._report_check(answer)
 
   def start(self) -> str:
     """Starts the run; returns as `prepare`."""
@@ -140,26 +141,28 @@ class Attempt:
       self._console.say(f"A worker cannot read the disk. {sentence}")
     return attempts.UNMOUNTED if failures else ""
 
-  def _report_check(self, answer: Answer) -> bool:
-    """Says which workers see no chips; whether there are any."""
+  def _report_check(self, answer: Answer) -> str:
+    """Says what is wrong on which worker; returns as `prepare`."""
     if self._console.dry_run:
-      return False
+      return ""
     chosen, say = self._chosen, self._console.say
     check = workers.read_check(answer, self._cloud.workers)
+    for sentence in check.shut:
+      say(f"{sentence}.")
+    if check.shut:
+      return attempts.SHUT
     for sentence in check.blind:
       say(f"JAX does not see the chips of a worker. {sentence}")
     if check.blind or chosen.asked.delete == "never":
-      return bool(check.blind)
+      return attempts.BLIND if check.blind else ""
     if check.may_delete != "yes":
-      account = chosen.asked.values.get("service-account", "ACCOUNT")
+      account = chosen.asked.values.get("service-account", "")
       sure = "may not" if check.may_delete == "no" else "perhaps may not"
       say(
         f"The slice {sure} delete itself, so only this program ends the "
-        "payment. To allow it:\ngcloud projects add-iam-policy-binding "
-        f"{chosen.project} --member=serviceAccount:{account} "
-        "--role=roles/tpu.editor"
+        f"payment. To allow it:\n{permission.grant(chosen.project, account)}"
       )
-    return False
+    return ""
 
   def _read_run(self) -> tuple[Run, str]:
     """How the run is on all workers, and what gcloud said if it failed."""

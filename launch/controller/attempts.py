@@ -13,6 +13,7 @@ STUCK = "stuck"  # the slice does not leave a state in which nothing runs
 SILENT = "silent"  # a worker does not answer any more
 BLIND = "blind"  # JAX does not see the chips of a worker
 UNMOUNTED = "unmounted"  # a worker cannot mount the disk
+SHUT = "shut"  # a worker cannot use a folder of the run
 DELETED = "deleted"  # the slice does not exist, and not by us
 HELD = "held"  # somebody stopped the slice
 STOPPED = "stopped"  # somebody stopped the run
@@ -20,7 +21,7 @@ HOURS = "hours"  # --max-hours are over
 
 _NO_FAULT = ("75", GONE)
 _BY_THE_SLICE = (STUCK, SILENT, BLIND)
-_ENDS = (UNMOUNTED, DELETED, HELD, STOPPED, HOURS)
+_ENDS = (UNMOUNTED, SHUT, DELETED, HELD, STOPPED, HOURS)
 _WORDS = (GONE, *_BY_THE_SLICE, *_ENDS)
 
 

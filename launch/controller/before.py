@@ -6,7 +6,7 @@ import pathlib
 import re
 import sys
 
-from launch.controller import bill
+from launch.controller import bill, permission
 from launch.controller.calls import Console
 from launch.controller.ending import Ended
 from launch.controller.settings import Settings
@@ -47,12 +47,36 @@ def check_money(chosen: Settings, console: Console) -> None:
     f"{what}: ${found.hour:,.2f} an hour ({found.source}); ${dollars:,.2f} for "
     f"{reason}."
   )
-  if dollars <= _ASK_ABOVE or "yes" in asked.flags or console.dry_run:
+  if dollars > _ASK_ABOVE:
+    _agree(chosen, console, f"This may cost ${dollars:,.0f}")
+
+
+def _agree(chosen: Settings, console: Console, what: str) -> None:
+  """Asks whether to go on; raises Ended if not, or if nobody can be asked."""
+  if "yes" in chosen.asked.flags or console.dry_run:
     return
   if not sys.stdin.isatty():
-    raise Ended(2, f"This may cost ${dollars:,.0f}; give --yes to agree.")
+    raise Ended(2, f"{what}; give --yes to agree.")
   if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
     raise Ended(2, "Nothing was created.")
+
+
+def check_deletion(chosen: Settings, console: Console) -> None:
+  """Asks whether to go on if the slice may not delete itself.
+
+  Raises:
+    Ended: as `check_money`.
+  """
+  if chosen.asked.delete == "never":
+    return
+  answer, account = permission.may_delete(chosen, console)
+  if answer == "no":
+    console.say(
+      f"{account} may not delete the slice, so it costs money until this "
+      "program or you delete it. To allow it:\n"
+      + permission.grant(chosen.project, account)
+    )
+    _agree(chosen, console, "The slice may not delete itself")
 
 
 def check_places(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from launch.controller import attempts, before, disk
+from launch.controller import attempts, before, disk, room
 from launch.controller.attempt import Attempt
 from launch.controller.attempts import History
 from launch.controller.calls import TIMED_OUT, Console
@@ -66,9 +66,11 @@ class Loop:
       Ended: it cannot go on, or shall not.
     """
     before.check_money(self._chosen, self._console)
+    before.check_deletion(self._chosen, self._console)
     disk.check(self._chosen, self._console)
     self._shipping.pack()
     before.check_places(self._chosen, self._console, self._shipping.note)
+    room.check(self._chosen, self._console)
     while True:
       self._keeper.ensure()
       event = self._one_attempt()
@@ -128,6 +130,8 @@ class Loop:
       self._close(2, "The config is wrong, see the lines above.")
     if event == attempts.UNMOUNTED:
       self._close(2, "The data disk cannot be used, see the lines above.")
+    if event == attempts.SHUT:
+      self._close(2, "The folders above must be there for every worker.")
     if event == attempts.DELETED:
       self._tell_who_deleted()
     if event == attempts.HELD:

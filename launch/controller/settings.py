@@ -34,6 +34,7 @@ if config.batch_size % devices:
     f"A batch of {config.batch_size} images does not divide by the {devices} "
     "devices of the slice; give another --slice or --config.batch_size."
   )
+print(config.data.name, config.data.split, sep="\\n")
 """
 
 
@@ -108,6 +109,8 @@ class Settings:
     trainer_arguments: what `byol train` gets on every worker.
     run_id: made from them; by it a controller recognises its run.
     max_restarts: in a row without a newer checkpoint.
+    dataset: name and split of the images; "" and "" where the config could not
+      be read here.
   """
 
   asked: Arguments
@@ -122,6 +125,7 @@ class Settings:
   trainer_arguments: tuple[str, ...]
   run_id: str
   max_restarts: int
+  dataset: tuple[str, str]
 
   @property
   def kind(self) -> str:
@@ -211,8 +215,9 @@ def fill_in(
   if "stage" in values:
     trainer_arguments.append(STAGE_DIR + values["stage"])
   trainer_arguments += asked.overrides
+  dataset = ("", "")
   if starts:
-    _check_config(trainer_arguments, commit, slices.devices(slice_))
+    dataset = _read_dataset(trainer_arguments, commit, slices.devices(slice_))
   return Settings(
     asked=asked,
     program=program,
@@ -226,6 +231,7 @@ def fill_in(
     trainer_arguments=tuple(trainer_arguments),
     run_id=_id_of(trainer_arguments),
     max_restarts=int(values.get("max-restarts") or pace.max_restarts),
+    dataset=dataset,
   )
 
 
@@ -316,16 +322,28 @@ def _id_of(trainer_arguments: list[str]) -> str:
   return (git("hash-object", "--stdin", text=text) or "")[:12]
 
 
-def _check_config(
+def _read_dataset(
   trainer_arguments: list[str], commit: str, devices: int
-) -> None:
-  """Finds a misspelt key before a slice is paid for, where our Python is."""
+) -> tuple[str, str]:
+  """Reads the config where our Python is, which also finds a misspelt key.
+
+  Returns:
+    name and split of the images; "" and "" where it is not, or for a commit
+    that is not checked out.
+  """
   python = REPOSITORY / ".venv" / "bin" / "python"
   if not os.access(python, os.X_OK) or commit != git("rev-parse", "HEAD"):
-    return
+    return "", ""
   words = [str(python), "-", str(devices), *trainer_arguments]
   result = subprocess.run(
-    words, input=_CHECK_CONFIG, text=True, cwd=REPOSITORY, check=False
+    words,
+    input=_CHECK_CONFIG,
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=REPOSITORY,
+    check=False,
   )
   if result.returncode:
     raise Ended(2, "The config is refused, see above.")
+  name, split = result.stdout.splitlines()[-2:]
+  return name, split

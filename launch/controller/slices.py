@@ -17,6 +17,9 @@ _GENERATIONS = {
   "v5p": ("v2-alpha-tpuv5", 2),
   "v6e": ("v2-alpha-tpuv6e", 1),
 }
+# GB of memory of a host, by its chips: cloud.google.com/tpu/docs/v5e. Google's
+# pages on the other generations do not tell.
+_MEMORY = {"v5litepod": {1: 48, 4: 192, 8: 384}}
 
 
 def full_name(slice_: str) -> str:
@@ -60,3 +63,15 @@ def devices(slice_: str) -> int:
   """How many devices JAX shows on a slice that is known."""
   number = int(slice_.partition("-")[2])
   return max(1, number // _GENERATIONS[generation(slice_)][1])
+
+
+def host_memory(slice_: str) -> int | None:
+  """Bytes of memory of a host of a slice that is known; None if unknown.
+
+  A slice of one or eight chips of v5e is one host; others have four on each.
+  """
+  chips = int(slice_.partition("-")[2])
+  gigabytes = _MEMORY.get(generation(slice_), {}).get(
+    chips if chips in (1, 8) else 4
+  )
+  return None if gigabytes is None else gigabytes * 10**9

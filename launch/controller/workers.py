@@ -96,28 +96,32 @@ def _number(text: str) -> float | None:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """Whether the workers see their chips, and may delete the slice.
+  """Whether the workers can run, and may delete the slice.
 
   Attributes:
+    shut: a sentence for each folder that a worker cannot use.
     blind: a sentence for each worker on which JAX sees no chips.
     may_delete: yes, no or unknown.
   """
 
+  shut: tuple[str, ...]
   blind: tuple[str, ...]
   may_delete: str
 
 
 def read_check(answer: Answer, expected: int) -> Check:
   """Reads the lines of `worker.sh check`, see check in tending.sh."""
-  blind, seen, may_delete = [], 0, "unknown"
+  shut, blind, seen, may_delete = [], [], 0, "unknown"
   for line in answer.out.splitlines():
     words = line.split(maxsplit=3)
     if words[:1] == ["byol-check"] and len(words) > 3:
       seen += 1
       if words[2] != "ok":
         blind.append(f"{words[1]}: {words[3]}")
+    elif words[:1] == ["byol-folder"]:
+      shut.append(" ".join(words[1:]))
     elif words[:1] == ["byol-may"] and len(words) > 2:
       may_delete = words[2]
   if seen < max(expected, 1):
     blind.append(f"{max(expected, 1) - seen} gave no answer")
-  return Check(tuple(blind), may_delete)
+  return Check(tuple(shut), tuple(blind), may_delete)

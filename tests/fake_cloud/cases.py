@@ -159,6 +159,15 @@ CASES = {
     "t1v-n-fake-w-1: RuntimeError: no TPU",
     6,
   ),
+  "a worker cannot write to the workdir": Case(
+    {"shut": [[1]]},
+    ("--delete=always",),
+    {},
+    2,
+    [*START[:4], "delete"],
+    "t1v-n-fake-w-1 cannot write to the workdir gs://bucket/run: full.",
+    2,
+  ),
   "JAX never sees the chips of a worker": Case(
     {"chips": [[1]] * 99},
     ("--delete=always",),

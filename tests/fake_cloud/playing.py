@@ -21,26 +21,26 @@ class Played:
     said: the text on standard error.
     verbs: what was done in the cloud, without looks.
     minutes: slice-minutes that were paid for.
-    stays: whether the slice is still there, and paid for.
+    slice: the state of what is left of it, "" if nothing is.
   """
 
   status: int | None
   said: str
   verbs: list[str]
   minutes: int
-  stays: bool
+  slice: str
 
   @property
   def outcome(self) -> str:
     """Says it in a few words."""
     if self.status is None:
       return "no end"
-    return f"ends with {self.status}" + (", slice stays" if self.stays else "")
+    return f"ends with {self.status}" + (", slice stays" if self.slice else "")
 
   @property
   def bill(self) -> str:
     """The slice-minutes, and whether there will be more."""
-    return f"{self.minutes} and on" if self.stays else f"{self.minutes}"
+    return f"{self.minutes}" + (" and on" if self.slice == "READY" else "")
 
 
 def play(
@@ -70,8 +70,8 @@ def play(
   process.terminate()
   process.wait()
   said, cloud = errors.read_text(), rig.cloud
-  stays = cloud["node"] is not None
-  return Played(status, said, rig.verbs, cloud["minutes"], stays)
+  left = cloud["node"]["states"][0] if cloud["node"] else ""
+  return Played(status, said, rig.verbs, cloud["minutes"], left)
 
 
 def play_now(rig: Rig, case: Case) -> Played:
@@ -95,7 +95,7 @@ def problems(case: Case, played: Played) -> list[str]:
     found.append(f"{played.minutes} minutes are more than {case.minutes}.")
   deletes = case.done is not None and case.done[-1:] == ["delete"]
   if (
-    played.stays
+    played.slice
     and case.status == 0
     and (deletes or "deleted" in str(case.plan))
   ):

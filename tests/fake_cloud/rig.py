@@ -104,7 +104,8 @@ class Rig:
     """What was asked, without the looks: create, delete, scp, and on workers:
     unpack, setup, start, ..."""
     verbs = [verb_of(call) for call in self.calls]
-    looks = ("describe", "state", "newest", "storage", "compute")
+    looks = ("describe", "state", "newest")
+    looks += ("storage", "compute", "projects")
     return [verb for verb in verbs if verb not in looks]
 
   @property

@@ -3,11 +3,14 @@
 import itertools
 import re
 import shlex
+import shutil
+import sys
 
 import pytest
 
 from byol_flax import slices as known
-from launch.controller import bill, slices
+from byol_flax.preflight import storage
+from launch.controller import bill, permission, room, slices
 from launch.controller.before import is_near
 from tests.fake_cloud.rig import ROOT, START, WORKDIR, option, verb_of
 
@@ -118,6 +121,125 @@ def test_what_is_wrong_is_found_before_anything_is_created(
   result = rig.run(*arguments, status=2)
   assert f"tpu_vm.sh: {sentence}" in result.stderr
   assert rig.verbs == []
+
+
+ACCOUNT = "serviceAccount:1-compute@developer.gserviceaccount.com"
+OTHER = "serviceAccount:byol@p.iam.gserviceaccount.com"
+
+
+@pytest.mark.parametrize(
+  ("lines", "answer"),
+  [
+    ([("roles/tpu.editor", ACCOUNT)], "yes"),
+    ([("organizations/1/roles/a", ACCOUNT), ("roles/owner", ACCOUNT)], "yes"),
+    ([], "no"),
+    ([("roles/storage.admin", ACCOUNT), ("roles/owner", "user:a@b.c")], "no"),
+    ([("roles/tpu.admin", OTHER), ("projects/p/roles/a", OTHER)], "no"),
+    ([("projects/p/roles/a", ACCOUNT)], "unknown"),
+    ([("roles/owner", "group:all@example.org")], "unknown"),
+    ([("roles/storage.admin", "group:all@example.org")], "no"),
+  ],
+)
+def test_who_may_delete_a_slice(lines, answer):
+  text = "".join(f"{role}\t{member}\n" for role, member in lines)
+  account = ACCOUNT.partition(":")[2]
+  assert permission.judge(text, account) == answer
+
+
+def test_a_slice_that_may_not_delete_itself_is_asked_about(rig):
+  own = ("--service-account=byol@p.iam.gserviceaccount.com", "--price=0.1")
+  sentence = "The slice may not delete itself; give --yes to agree."
+  rig.plan(policy=[f"roles/viewer\t{OTHER}"])
+  result = rig.run(*RUN, *own, status=2)
+  assert f"tpu_vm.sh: {sentence}" in result.stderr
+  assert (
+    "gcloud projects add-iam-policy-binding my-project "
+    "--member=serviceAccount:byol@p.iam.gserviceaccount.com" in result.stderr
+  )
+  assert rig.verbs == []
+  rig.run(*RUN, "--price=0.1", status=2)  # the default account has no role
+  # Who may not ask is told nothing, and who does not want it is not asked.
+  nowhere = {"storage": ["gs://bucket not found: 404."]}
+  for words, policy in (((), ["denied"]), (("--delete=never",), [])):
+    rig.plan(policy=policy, **nowhere)
+    (rig.folder / "state.json").unlink()
+    result = rig.run(*RUN, "--price=0.1", *words, status=2)
+    assert "There is no bucket" in result.stderr
+    assert "delete" not in result.stderr
+
+
+def listing(split, version, size, count=2):
+  """Lines of `gcloud storage ls --long` for the shards of a split."""
+  folder = f"gs://bucket/tfds/imagenet2012/{version}"
+  name = f"imagenet2012-{split}.array_record"
+  return [
+    f"{size:>12}  2026-01-01T00:00:00Z  {folder}/{name}-{k:05}-of-{count:05}"
+    for k in range(count)
+  ]
+
+
+def test_shards_of_the_newest_version_are_counted():
+  lines = [
+    *listing("train", "5.9.0", 7, count=5),
+    *listing("train", "5.10.0", 1_000),
+    *listing("validation", "5.10.0", 10**9),
+    "  83  2026-01-01T00:00:00Z  gs://bucket/tfds/imagenet2012/5.10.0/features.json",
+    "TOTAL: 10 objects, 2000002118 bytes (1.86GiB)",
+  ]
+  text = "\n".join(lines)
+  assert room.bytes_of(text, "train") == 2_000
+  assert room.bytes_of(text, "test") == 0
+
+
+def test_the_memory_of_hosts_is_that_of_preflight():
+  files = storage.Files(mean_bytes=1.0, count=1, in_shards=True)
+  for name, slice_ in known.SLICES.items():
+    memory = slices.host_memory(name)
+    found = storage.needs(files, slice_, 1.0, 1).shm_bytes
+    assert found == (None if memory is None else memory / 2)
+
+
+@pytest.mark.parametrize(
+  ("stage", "slice_", "most"),
+  [
+    ("/dev/shm/byol", "v5litepod-16", 96e9),
+    ("/dev/shm", "v5litepod-8", 192e9),
+    ("/dev/shm/byol", "v3-512", None),
+    ("/dev/shmx", "v3-8", None),
+    ("/mnt/disks/a", "v3-8", None),
+    ("/tmp/byol", "v3-8", 100 * 2**30),
+  ],
+)
+def test_room_for_a_copy(stage, slice_, most):
+  assert room.room_of(stage, slice_)[0] == most
+
+
+@pytest.mark.slow
+def test_images_that_cannot_fit_are_told_before_anything_is_created(
+  rig, tmp_path
+):
+  clone = tmp_path / "clone"
+  shutil.copytree(rig.repository, clone)
+  python = clone / ".venv/bin/python"
+  python.parent.mkdir(parents=True)
+  line = f'PYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"'
+  python.write_text(f"#!/bin/sh\n{line}\n")
+  python.chmod(0o755)
+  rig.repository = clone
+  rig.plan(objects=listing("train", "5.1.0", 69 * 10**9))
+  words = ("byol_digits", WORKDIR, "--slice=v5litepod-16", "--yes")
+  words += ("--zone=europe-west4-b", "--data=gs://bucket/tfds")
+  words += ("--config.data.name=imagenet2012", "--stage=/dev/shm/byol")
+  result = rig.run(*words, status=2)
+  assert (
+    "tpu_vm.sh: /dev/shm/byol cannot hold at least 138.0 GB of "
+    "gs://bucket/tfds/imagenet2012, which each host copies: /dev/shm, half the "
+    "memory of a v5litepod-16 host, has 96.0 GB." in result.stderr
+  )
+  assert rig.verbs == []
+  # Refused by the config itself, where our Python is.
+  result = rig.run(*words, "--config.batch_size=40", status=2)
+  assert "A batch of 40 images does not divide by the 16 " in result.stderr
 
 
 def test_without_a_price_that_is_said_and_a_day_is_the_measure(rig):

@@ -1,0 +1,72 @@
+"""Whether the slice may delete itself, asked before there is one."""
+
+from __future__ import annotations
+
+from launch.controller.calls import Console
+from launch.controller.settings import Settings
+
+_SECONDS = 120
+_DELETING = (
+  # Google's page of the roles of Cloud TPU has these two with tpu.nodes.delete,
+  # cloud.google.com/iam/docs/roles-permissions/tpu.
+  *("roles/tpu.admin", "roles/tpu.editor"),
+  # They may create and delete resources of most services.
+  *("roles/owner", "roles/editor"),
+)
+_POLICY_FORMAT = "value(bindings.role,bindings.members)"
+
+
+def may_delete(chosen: Settings, console: Console) -> tuple[str, str]:
+  """Asks for the roles of the account that the slice will have.
+
+  The answer is "no" only where no role can hide the permission: roles of one's
+  own and groups can. It does not know what a folder or an organization grants,
+  so worker 0 asks again with its own account, see tending.sh.
+
+  Args:
+    chosen: what was asked for.
+    console: where programs are run.
+
+  Returns:
+    yes, no or unknown; and the e-mail address of the account, "" if unknown.
+  """
+  project = chosen.project
+  account = chosen.asked.values.get("service-account", "")
+  if not account:
+    # Google's page of service accounts: a VM without one of its own has this.
+    words = ("projects", "describe", project, "--format=value(projectNumber)")
+    answer = console.run(("gcloud", *words), _SECONDS)
+    number = (answer.out.split() or [""])[-1]
+    if number.isdigit():
+      account = f"{number}-compute@developer.gserviceaccount.com"
+  flags = ("--flatten=bindings[].members", f"--format={_POLICY_FORMAT}")
+  policy = ("gcloud", "projects", "get-iam-policy", project, *flags)
+  answer = console.run(policy, _SECONDS)
+  if answer.status or not account:
+    return "unknown", account
+  return judge(answer.out, account), account
+
+
+def judge(policy: str, account: str) -> str:
+  """Reads lines of a role, a tab and a member; see `may_delete`."""
+  answer = "no"
+  for line in policy.splitlines():
+    role, _, member = line.strip().partition("\t")
+    if not member:
+      continue
+    ours = member == f"serviceAccount:{account}"
+    if ours and role in _DELETING:
+      return "yes"
+    perhaps = role in _DELETING or not role.startswith("roles/")
+    named = member.startswith(("user:", "serviceAccount:", "deleted:"))
+    if perhaps and (ours or not named):
+      answer = "unknown"
+  return answer
+
+
+def grant(project: str, account: str) -> str:
+  """The command that gives an account the permission."""
+  return (
+    f"gcloud projects add-iam-policy-binding {project} "
+    f"--member=serviceAccount:{account or 'ACCOUNT'} --role=roles/tpu.editor"
+  )
