@@ -1,0 +1,131 @@
+"""Slices and queued resources, which come, go and are paid for."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+from tests.fake_cloud.google.state import (
+  FOLDER,
+  NODES,
+  CloudError,
+  need_node,
+  next_of,
+  next_state,
+)
+
+
+def states_of(cloud, key, otherwise):
+  """The states that a new thing goes through before it is there."""
+  states = cloud.plan.get(key, otherwise)
+  if states and isinstance(states[0], list):
+    return next_of(states)
+  return states
+
+
+def make_node(cloud, accelerator):
+  states = states_of(cloud, "states", ["CREATING"])
+  cloud.state["node"] = {"states": [*states, "READY"], "type": accelerator}
+  cloud.state["node"]["blind"] = cloud.next("chips", [])
+  cloud.state["run"] = None
+  if NODES.exists():  # new machines have empty disks; the old ones are kept
+    NODES.rename(FOLDER / f"node-before-{len(list(FOLDER.glob('node*')))}")
+  for worker in cloud.workers:
+    (NODES / f"worker-{worker}").mkdir(parents=True)
+
+
+def kill_processes(grace):
+  """What a machine does that is switched off: SIGTERM, then SIGKILL."""
+  pids = [int(path.read_text()) for path in NODES.glob("*/unit/pid")]
+  for path in NODES.glob("*/tend.pid"):
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(int(path.read_text()), signal.SIGKILL)
+  for signal_number in (signal.SIGTERM, signal.SIGKILL):
+    for pid in pids:
+      with contextlib.suppress(ProcessLookupError):
+        # systemd tells the main process alone; no power is no power for all.
+        kill = os.kill if signal_number == signal.SIGTERM else os.killpg
+        kill(pid, signal_number)
+    until = time.monotonic() + grace
+    while time.monotonic() < until and any(map(alive, pids)):
+      time.sleep(0.05)
+
+
+def alive(pid):
+  return os.path.exists(f"/proc/{pid}")
+
+
+def check_data_disk(cloud, options):
+  """A disk that is attached as SDK 528 reads --data-disk, and exists."""
+  if not options.data_disk:
+    return
+  given = dict(word.split("=", 1) for word in options.data_disk.split(","))
+  where = f"projects/{options.project}/zones/{options.zone}/disks/"
+  assert given.keys() == {"source", "mode"}, given
+  assert given["mode"] == "read-only", "only one worker may write"
+  assert given["source"].startswith(where), given
+  assert given["source"][len(where) :] in cloud.plan["disks"]
+
+
+def create(cloud, options):
+  check_data_disk(cloud, options)
+  cloud.fail_if_planned("create")
+  if cloud.state["node"] is not None:
+    raise CloudError(f"ALREADY_EXISTS: Resource '{options.name}' exists")
+  make_node(cloud, options.accelerator_type)
+  print(f"Created tpu [{options.name}].", file=sys.stderr)
+
+
+def describe(cloud, options):
+  cloud.fail_if_planned("describe")
+  need_node(cloud, options.name)
+  columns = options.format.removeprefix("value(").removesuffix(")").split(",")
+  # As wrappers and update checks of gcloud do.
+  print("WARNING: Could not setup log file")
+  node = cloud.state["node"]
+  state = next_state(node)
+  cloud.state["minutes"] += state == "READY"
+  workers = len(cloud.workers) if state == "READY" else 0
+  health = cloud.next("health", "HEALTHY") if state == "READY" else ""
+  told = {
+    "state": state,
+    "acceleratorType": node["type"],
+    "health": health,
+    "networkEndpoints.len()": str(workers),
+  }
+  print("\t".join(told[column] for column in columns))
+  print("To take a quick anonymous survey, run: gcloud survey")
+
+
+def delete(cloud, options):
+  assert options.quiet, "gcloud would ask"
+  cloud.fail_if_planned("delete")
+  need_node(cloud, options.name)
+  if cloud.plan.get("python"):
+    kill_processes(2)
+  cloud.state["node"] = None
+
+
+def queue_create(cloud, options):
+  assert options.node_id == options.name
+  check_data_disk(cloud, options)
+  cloud.fail_if_planned("create")
+  states = states_of(cloud, "queue", ["WAITING_FOR_RESOURCES"])
+  cloud.state["queue"] = {"states": [*states, "ACTIVE"]}
+  make_node(cloud, options.accelerator_type)
+
+
+def queue_describe(cloud, options):
+  cloud.fail_if_planned("describe")
+  if cloud.state["queue"] is None:
+    raise CloudError("NOT_FOUND: Resource was not found")
+  assert options.format == "value(state.state)", options.format
+  print(next_state(cloud.state["queue"]))
+
+
+def queue_delete(cloud, options):
+  assert options.quiet, "gcloud would ask"
+  assert options.force, "nodes of the queue would stay"
+  cloud.fail_if_planned("delete")
+  cloud.state["queue"] = cloud.state["node"] = None
