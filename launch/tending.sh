@@ -37,42 +37,6 @@ worker_number() {
   cat "${home}/number"
 }
 
-# put_file FILE [SECONDS]: writes stdin to a file of the workdir, which appears
-# there whole.
-put_file() {
-  local target="$1" seconds="${2:-60}"
-  if [[ "${target}" == gs://* ]]; then
-    # The image has gcloud, and a pipe needs no file.
-    timeout "${seconds}" gcloud storage cp --quiet - "${target}"
-  else
-    mkdir -p "${target%/*}"
-    timeout "${seconds}" cat >"${target}.part.${host}"
-    mv "${target}.part.${host}" "${target}"
-  fi
-}
-
-# get_file FILE TARGET: copies a file of the workdir to this machine, or to
-# stdout if the target is -.
-get_file() {
-  local source="$1" target="$2"
-  if [[ "${source}" == gs://* ]]; then
-    timeout 900 gcloud storage cp --quiet "${source}" "${target}"
-  elif [[ "${target}" == - ]]; then
-    cat "${source}"
-  else
-    timeout 900 cp "${source}" "${target}"
-  fi
-}
-
-# Removes a file of the workdir.
-remove_file() {
-  if [[ "$1" == gs://* ]]; then
-    timeout 60 gcloud storage rm --quiet "$1"
-  else
-    rm -f "$1"
-  fi
-}
-
 # Sets what `start` was told about the workdir and the payment.
 read_tend() {
   local -a words
@@ -176,68 +140,4 @@ UNIT
   sudo systemctl enable --quiet "${home}/byol-tend.service"
   sudo systemctl daemon-reload
   sudo systemctl restart byol-tend.service
-}
-
-# Prints `byol-folder HOST SENTENCE` if this worker cannot write to the workdir,
-# and the same if it cannot read the data. What lies in a bucket was tried by
-# the controller; the rest only workers can see. Network storage may hang.
-check_folders() {
-  local workdir="$1" data="$2" text
-  # shellcheck disable=SC2016
-  if [[ "${workdir}" == /* ]] && ! text="$(timeout 60 bash -c \
-    'mkdir -p "$1" && : >"$1/.check.$2" && rm "$1/.check.$2"' \
-    bash "${workdir}" "${host}" 2>&1)"; then
-    printf 'byol-folder %s cannot write to the workdir %s: %s\n' "${host}" \
-      "${workdir}" "${text:-no answer within 60 s}"
-  fi
-  if [[ "${data}" == /* ]] &&
-    ! text="$(timeout 60 ls -A "${data}" 2>&1 >/dev/null)"; then
-    printf 'byol-folder %s cannot read the data in %s: %s\n' "${host}" \
-      "${data}" "${text:-no answer within 60 s}"
-  fi
-}
-
-# Prints what check_folders does, and `byol-check HOST ok DEVICES` if JAX sees
-# the chips of this worker, else `byol-check HOST failed REASON`; on worker 0
-# also `byol-may HOST ANSWER`: yes, no or unknown, whether its service account
-# may delete the slice. All workers must be asked at once: those of one slice
-# wait for each other at the start.
-check() {
-  local project="$1" workdir="$2" data="$3" text status=0 allowed
-  check_folders "${workdir}" "${data}"
-  free_devices
-  text="$(timeout "${BYOL_CHECK_SECONDS:-300}" "${venv}/bin/python" -c '
-import os
-
-import jax
-
-devices = jax.local_devices()
-if devices[0].platform == "cpu" and os.environ.get("JAX_PLATFORMS") != "cpu":
-  raise SystemExit("JAX sees no TPU, only the processor.")
-print(len(devices))
-' 2>&1)" || status=$?
-  text="$(tail -n 1 <<<"${text}")"
-  if ((status == 124)); then text="JAX did not start in time."; fi
-  if ((status)); then
-    printf 'byol-check %s failed %s\n' "${host}" "${text:-without a word}"
-  else
-    printf 'byol-check %s ok %s\n' "${host}" "${text}"
-  fi
-  if [[ "$(worker_number || true)" != 0 ]]; then return; fi
-  allowed=unknown
-  if text="$(may_delete "${project}")"; then
-    allowed=no
-    if [[ "${text}" == *tpu.nodes.delete* ]]; then allowed=yes; fi
-  fi
-  printf 'byol-may %s %s\n' "${host}" "${allowed}"
-}
-
-# Asks with the worker's own account (REST reference of the Resource Manager v1,
-# projects.testIamPermissions, which needs no permission itself).
-may_delete() {
-  local token url="https://cloudresourcemanager.googleapis.com/v1/projects/$1"
-  token="$(access_token)"
-  curl -sS -f -m 20 -X POST -H @- -H "Content-Type: application/json" \
-    -d '{"permissions": ["tpu.nodes.delete"]}' "${url}:testIamPermissions" \
-    <<<"Authorization: Bearer ${token}"
 }

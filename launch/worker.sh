@@ -8,7 +8,7 @@
 #   disk [DIR]       mounts the disk of --data-disk, see data_disk.sh
 #   check PROJECT WORKDIR DATA
 #                    tells whether JAX sees the chips and the folders can be
-#                    used, see tending.sh; DATA is - for none
+#                    used, see check.sh; DATA is - for none
 #   start ID ATTEMPT DELETE SECONDS RESOURCE ARG...
 #                    starts `byol train ARG...` so that a lost ssh harms
 #                    nothing; for the rest see tending.sh; SECONDS are left
@@ -40,8 +40,12 @@ die() {
   exit 1
 }
 
+# shellcheck source=launch/check.sh
+source "${code}/launch/check.sh"
 # shellcheck source=launch/data_disk.sh
 source "${code}/launch/data_disk.sh"
+# shellcheck source=launch/files.sh
+source "${code}/launch/files.sh"
 # shellcheck source=launch/packages.sh
 source "${code}/launch/packages.sh"
 # shellcheck source=launch/tending.sh
@@ -91,27 +95,6 @@ print_state() {
   # One short write, which the pipe that all workers share does not tear.
   printf 'byol-state %s %s %s %s %s %s %s\n' "${host}" "${status}" \
     "${exit_code}" "${id}" "${commit}" "${attempt}" "${left}"
-}
-
-# libtpu gives the devices to one process. So this ends a trainer of ours that
-# outlived its unit, and refuses to go on if another program holds them.
-free_devices() {
-  local pattern pid command
-  local -a files=() pids=()
-  for pattern in ${BYOL_DEVICES:-/dev/accel* /dev/vfio/*}; do
-    if [[ -e "${pattern}" ]]; then files+=("${pattern}"); fi
-  done
-  if ((${#files[@]} == 0)); then return; fi
-  mapfile -t pids < <(sudo lsof -t "${files[@]}" 2>/dev/null | sort -u)
-  for pid in "${pids[@]}"; do
-    command="$(ps -o args= -p "${pid}" || true)"
-    case "${command}" in
-      "") ;; # it has ended since
-      *byol_flax.main*) sudo kill -KILL "${pid}" ;;
-      *) die "Process ${pid} (${command}) holds the TPU; end it first." ;;
-    esac
-  done
-  sudo rm -f /tmp/libtpu_lockfile
 }
 
 start() {

@@ -19,7 +19,7 @@ from launch.controller.workers import Run
 
 _START_SECONDS = 300
 _DISK_SECONDS = 180
-_CHECK_SECONDS = 400  # JAX itself gets 300, see check in tending.sh
+_CHECK_SECONDS = 400  # JAX itself gets 300, see check in check.sh
 END_SECONDS = 420  # a save may take 290, see start in worker.sh
 
 

@@ -110,7 +110,7 @@ class Check:
 
 
 def read_check(answer: Answer, expected: int) -> Check:
-  """Reads the lines of `worker.sh check`, see check in tending.sh."""
+  """Reads the lines of `worker.sh check`, see check in check.sh."""
   shut, blind, seen, may_delete = [], [], 0, "unknown"
   for line in answer.out.splitlines():
     words = line.split(maxsplit=3)
