@@ -51,7 +51,7 @@ check() {
   local project="$1" workdir="$2" data="$3" text status=0 allowed
   check_folders "${workdir}" "${data}"
   free_devices
-  text="$(timeout "${BYOL_CHECK_SECONDS:-300}" "${venv}/bin/python" -c '
+  text="$(timeout -k 10 "${BYOL_CHECK_SECONDS:-300}" "${venv}/bin/python" -c '
 import os
 
 import jax
@@ -62,7 +62,11 @@ if devices[0].platform == "cpu" and os.environ.get("JAX_PLATFORMS") != "cpu":
 print(len(devices))
 ' 2>&1)" || status=$?
   text="$(tail -n 1 <<<"${text}")"
-  if ((status == 124)); then text="JAX did not start in time."; fi
+  case "${status}" in
+    124) text="JAX did not start in time." ;;
+    137) text="JAX was killed before it had started." ;;
+    *) ;;
+  esac
   if ((status)); then
     printf 'byol-check %s failed %s\n' "${host}" "${text:-without a word}"
   else

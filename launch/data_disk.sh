@@ -31,7 +31,7 @@ mount_disk() {
       sudo timeout 60 mount -o ro,norecovery "${device}" "${disk_folder}" ||
       return 1
   fi
-  ls "${folder}" >/dev/null
+  timeout 60 ls "${folder}" >/dev/null
 }
 
 # Prints the device of the disk, or why there is none. Names are no guide: a

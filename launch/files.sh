@@ -1,18 +1,26 @@
 # shellcheck shell=bash
 # Sourced by worker.sh: the files of the workdir, in a bucket or in a folder.
+#
+# Network storage that hangs blocks every process that touches it, so each of
+# these touches it in processes of its own, which `timeout` ends.
 # shellcheck disable=SC2154
 
+file_seconds="${BYOL_FILE_SECONDS:-60}"
+
 # put_file FILE [SECONDS]: writes stdin to a file of the workdir, which appears
-# there whole.
+# there whole. If it fails, the file is as it was before.
 put_file() {
-  local target="$1" seconds="${2:-60}"
+  local target="$1" seconds="${2:-${file_seconds}}"
   if [[ "${target}" == gs://* ]]; then
     # The image has gcloud, and a pipe needs no file.
-    timeout "${seconds}" gcloud storage cp --quiet - "${target}"
+    timeout -k 5 "${seconds}" gcloud storage cp --quiet - "${target}"
   else
-    mkdir -p "${target%/*}"
-    timeout "${seconds}" cat >"${target}.part.${host}"
-    mv "${target}.part.${host}" "${target}"
+    # Each step is joined to the next, because `set -e` has no effect where
+    # put_file is called in a condition.
+    # shellcheck disable=SC2016
+    timeout -k 5 "${seconds}" bash -c 'mkdir -p "${1%/*}" && cat >"$2" &&
+      mv "$2" "$1" || { rm -f "$2"; exit 1; }' \
+      bash "${target}" "${target}.part.${host}"
   fi
 }
 
@@ -21,19 +29,19 @@ put_file() {
 get_file() {
   local source="$1" target="$2"
   if [[ "${source}" == gs://* ]]; then
-    timeout 900 gcloud storage cp --quiet "${source}" "${target}"
+    timeout -k 5 900 gcloud storage cp --quiet "${source}" "${target}"
   elif [[ "${target}" == - ]]; then
-    cat "${source}"
+    timeout -k 5 "${file_seconds}" cat "${source}"
   else
-    timeout 900 cp "${source}" "${target}"
+    timeout -k 5 900 cp "${source}" "${target}"
   fi
 }
 
 # Removes a file of the workdir.
 remove_file() {
   if [[ "$1" == gs://* ]]; then
-    timeout 60 gcloud storage rm --quiet "$1"
+    timeout -k 5 "${file_seconds}" gcloud storage rm --quiet "$1"
   else
-    rm -f "$1"
+    timeout -k 5 "${file_seconds}" rm -f "$1"
   fi
 }

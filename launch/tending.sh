@@ -100,13 +100,12 @@ tend() {
       echo "The packages were not kept." &
   fi
   while true; do
-    if ((round % 3 == 0)); then keep_log || echo "The log was not kept."; fi
-    round=$((round + 1))
+    # First, because nothing that goes wrong with the log may keep it from this.
     if [[ "$(worker_number || true)" == 0 ]]; then
       why="$(why_delete "${delete}" "${deadline}")"
       if [[ -n "${why}" ]]; then
         echo "$(date -u +%FT%TZ): ${why}"
-        end_run
+        end_run || echo "The run did not end."
         keep_log || echo "The log was not kept."
         if [[ "${delete}" != never ]]; then
           echo "${why}" | put_file "${logs}/deleted.txt" || true
@@ -114,6 +113,8 @@ tend() {
         fi
       fi
     fi
+    if ((round % 3 == 0)); then keep_log || echo "The log was not kept."; fi
+    round=$((round + 1))
     sleep "${tend_seconds}"
   done
 }

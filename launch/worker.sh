@@ -193,8 +193,10 @@ record() {
 
 end_run() {
   if unit_runs; then
-    # Returns when the trainer has saved and ended, or after TimeoutStopSec.
-    sudo systemctl stop byol.service
+    # Returns when the trainer has saved and ended, or after TimeoutStopSec. A
+    # process that even SIGKILL does not end, as on storage that hangs, would
+    # make it wait for four times as long.
+    sudo timeout 600 systemctl stop byol.service
   fi
 }
 
