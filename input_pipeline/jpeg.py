@@ -3,6 +3,7 @@
 libjpeg-turbo decodes ordinary ones by the fast DCT, which gives the same pixels
 as TensorFlow's default, and so as the authors' code. For a truncated file it
 may return a partly grey image, so this module looks for the file's end itself.
+At 1/8 `jpeg_eighth` gives the pixels of libjpeg-turbo in less time.
 """
 
 import io
@@ -15,7 +16,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from input_pipeline import other_formats
+from input_pipeline import jpeg_eighth, other_formats
 from input_pipeline.image_limits import MAX_PIXELS, ImageError, check_honest
 
 START, _END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -69,21 +70,28 @@ def decode(data: bytes, reduction: Callable[[int, int], int]) -> np.ndarray:
   factor = max(least, reduction(*header.upright))
   if header.channels not in (1, 3):
     return other_formats.decode(data, factor)
+  pixels = jpeg_eighth.decode(data) if factor == 8 else None
+  if pixels is None:
+    pixels = _by_libjpeg(data, header, factor)
+  turn = other_formats.UPRIGHT.get(header.orientation)
+  if turn is not None:
+    pixels = np.array(Image.fromarray(pixels).transpose(turn))
+  return pixels
+
+
+def _by_libjpeg(data: bytes, header: Header, factor: int) -> np.ndarray:
+  """Decodes colours or greys; see `decode`."""
   options = {
     "fastdct": True,
     "min_height": -(-header.height // factor),
     "min_width": -(-header.width // factor),
   }
   try:
-    pixels = simplejpeg.decode_jpeg(data, "RGB", **options)
+    return simplejpeg.decode_jpeg(data, "RGB", **options)
   except ValueError as error:
     if any(words in str(error) for words in _SAMPLES_LOST):
       raise ImageError(f"The JPEG file is damaged: {error}.") from error
-    pixels = simplejpeg.decode_jpeg(data, "RGB", strict=False, **options)
-  turn = other_formats.UPRIGHT.get(header.orientation)
-  if turn is not None:
-    pixels = np.array(Image.fromarray(pixels).transpose(turn))
-  return pixels
+    return simplejpeg.decode_jpeg(data, "RGB", strict=False, **options)
 
 
 def decoded_size(data: bytes) -> tuple[int, int]:
