@@ -160,7 +160,7 @@ CASES = {
     6,
   ),
   "a worker cannot write to the workdir": Case(
-    {"shut": [[1]]},
+    {"shut": [[1]] * 99},
     ("--delete=always",),
     {},
     2,

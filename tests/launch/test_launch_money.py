@@ -1,5 +1,7 @@
 """What costs money: each case ends as it must, and the bill with it."""
 
+import dataclasses
+
 import pytest
 
 from tests.fake_cloud import cases, playing
@@ -11,6 +13,17 @@ QUICKLY = (
   "a fault, and nothing shall stay",
   "JAX sees no chips on a worker",
 )
+
+
+def test_a_case_that_goes_wrong_is_told():
+  case = cases.CASES["a fault, and nothing shall stay"]
+  wrong = playing.Played(0, "", ["create"], case.minutes + 1, "READY")
+  assert len(playing.problems(case, wrong)) == 4
+  done = cases.CASES["maintenance"]
+  right = playing.Played(0, done.sentence, ["create", *done.done], 1, "")
+  assert playing.problems(done, right) == []
+  stays = dataclasses.replace(right, slice="READY")
+  assert playing.problems(done, stays) == ["The slice stays."]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,6 @@ def ssh(cloud, options):
   failing = cloud.next("setup", []) if "setup" in words[2:3] else []
   if "check" in words[2:3]:
     failing = cloud.state["node"]["blind"]
-    cloud.state["shut"] = cloud.next("shut", [])
   if "disk" in words[2:3]:
     failing = cloud.next("mount", [])
   if cloud.plan.get("python"):

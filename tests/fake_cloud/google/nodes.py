@@ -28,6 +28,7 @@ def make_node(cloud, accelerator):
   states = states_of(cloud, "states", ["CREATING"])
   cloud.state["node"] = {"states": [*states, "READY"], "type": accelerator}
   cloud.state["node"]["blind"] = cloud.next("chips", [])
+  cloud.state["node"]["shut"] = cloud.next("shut", [])
   cloud.state["run"] = None
   if NODES.exists():  # new machines have empty disks; the old ones are kept
     NODES.rename(FOLDER / f"node-before-{len(list(FOLDER.glob('node*')))}")

@@ -24,7 +24,7 @@ def answer(cloud, worker, words, failing):
     return 1
   if verb == "start" and worker == 0:
     run = {"polls": 0, "codes": [0] * len(cloud.workers)}
-    if state["node"]["blind"]:
+    if state["node"]["blind"] or state["node"]["shut"]:
       run |= {"codes": [1] * len(cloud.workers), "saves": False}
     else:
       run = cloud.next("runs", run)
@@ -40,7 +40,7 @@ def answer(cloud, worker, words, failing):
   if verb == "check":
     answer = "failed RuntimeError: no TPU" if worker in failing else "ok 8"
     print(f"byol-check {host} {answer}")
-    if worker in state["shut"]:
+    if worker in state["node"]["shut"]:
       print(f"byol-folder {host} cannot write to the workdir {rest[1]}: full")
     if worker == 0:
       print(f"byol-may {host} {cloud.plan.get('may', 'yes')}")
