@@ -38,7 +38,8 @@ def make_node(cloud, accelerator):
 
 def kill_processes(grace):
   """What a machine does that is switched off: SIGTERM, then SIGKILL."""
-  pids = [int(path.read_text()) for path in NODES.glob("*/unit/pid")]
+  units = list(NODES.glob("*/unit"))
+  pids = [int((unit / "pid").read_text()) for unit in units]
   for path in NODES.glob("*/tend.pid"):
     with contextlib.suppress(ProcessLookupError):
       os.killpg(int(path.read_text()), signal.SIGKILL)
@@ -49,12 +50,13 @@ def kill_processes(grace):
         kill = os.kill if signal_number == signal.SIGTERM else os.killpg
         kill(pid, signal_number)
     until = time.monotonic() + grace
-    while time.monotonic() < until and any(map(alive, pids)):
+    while time.monotonic() < until and any(map(goes_on, units)):
       time.sleep(0.05)
 
 
-def alive(pid):
-  return os.path.exists(f"/proc/{pid}")
+def goes_on(unit):
+  """Whether its process runs, or what records the end of it."""
+  return (unit / "state").read_text() in ("active", "deactivating")
 
 
 def check_data_disk(cloud, options):
