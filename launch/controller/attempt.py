@@ -56,6 +56,16 @@ class Attempt:
     self._looks = 0
     self.name = ""
 
+  def refuse_another(self) -> None:
+    """Raises Ended if something runs, which a set-up would disturb."""
+    run, _ = self._read_run()
+    if run.status in ("running", "mixed"):
+      raise Ended(2, self._busy("already runs something"))
+
+  def _busy(self, how: str) -> str:
+    name, stop = self._chosen.name, self._chosen.own_command("stop")
+    return f"{name} {how}; stop it first ({stop}), or give another --name."
+
   def adopt(self) -> bool:
     """Adopts a run that goes on already, or that is done.
 
@@ -70,11 +80,7 @@ class Attempt:
     if run.run_id != chosen.run_id and not self._console.dry_run:
       if done:
         return False
-      raise Ended(
-        2,
-        f"{chosen.name} runs something else; stop it first "
-        f"({chosen.own_command('stop')}), or give another --name.",
-      )
+      raise Ended(2, self._busy("runs something else"))
     if run.status == "mixed":
       # A start was interrupted, or the run is falling apart.
       self._console.say(

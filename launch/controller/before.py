@@ -57,7 +57,11 @@ def _agree(chosen: Settings, console: Console, what: str) -> None:
     return
   if not sys.stdin.isatty():
     raise Ended(2, f"{what}; give --yes to agree.")
-  if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+  try:
+    said = input("Go on? [y/N] ")
+  except EOFError:  # Ctrl-D
+    said = ""
+  if said.strip().lower() not in ("y", "yes"):
     raise Ended(2, "Nothing was created.")
 
 

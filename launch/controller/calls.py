@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from launch.controller.words import quoted
 
 TIMED_OUT = 124  # as of coreutils' timeout
+NOT_STARTED = 126  # as of a shell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +65,14 @@ class Console:
     self.dry_run = dry_run
 
   def say(self, *words: str) -> None:
-    """Tells something on stderr, because stdout has what was asked for."""
+    """Tells something on stderr, because stdout has what was asked for.
+
+    A terminal that is gone must not keep the program from what it has to do.
+    """
     if not self.dry_run:
       now = time.strftime("%H:%M:%S")
-      print(now, *words, file=sys.stderr, flush=True)
+      with contextlib.suppress(OSError):
+        print(now, *words, file=sys.stderr, flush=True)
 
   def show(self, text: str) -> None:
     """Prints what was asked for."""
@@ -88,19 +93,26 @@ class Console:
     Args:
       words: program and arguments.
       seconds: after which it is ended; what it said until then is kept.
+
+    Returns:
+      its answer, also where it could not be started: that says so as an error,
+      because it may pass, as a want of memory does.
     """
     if self.dry_run:
       print(quoted(words), flush=True)
       return Answer()
-    process = subprocess.Popen(
-      words,
-      stdin=subprocess.DEVNULL,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-      errors="replace",
-      start_new_session=True,
-    )
+    try:
+      process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+      )
+    except OSError as error:
+      return Answer(NOT_STARTED, "", f"ERROR: {words[0]}: {error}\n")
     try:
       out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

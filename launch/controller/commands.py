@@ -1,22 +1,20 @@
-"""The commands of launch/tpu_vm.sh, and what Ctrl-C does to them."""
+"""The commands of launch/tpu_vm.sh."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from launch.controller import bill
 from launch.controller.arguments import parse
 from launch.controller.attempt import END_SECONDS
 from launch.controller.calls import Answer, Console
 from launch.controller.cloud import Cloud
-from launch.controller.ending import Ended, Interrupted
+from launch.controller.ending import Ended, answer_signals, end_of, tell
+from launch.controller.keeper import Keeper
 from launch.controller.loop import LOG_SECONDS, Loop
 from launch.controller.settings import Settings, fill_in
 from launch.controller.words import quoted
@@ -39,65 +37,42 @@ def main(program: str, words: Sequence[str]) -> int:
       )
     chosen = fill_in(asked, program, os.environ)
     console = Console(asked.dry_run)
-    return _do(chosen, console)
-  except Ended as end:
-    if end.sentence and end.status == 0:
-      print(end.sentence)
-    elif end.sentence:
-      print(f"tpu_vm.sh: {end.sentence}", file=sys.stderr)
-    return end.status
+    cloud = Cloud(chosen, console)
+    if asked.command == "tensorboard":
+      return _tensorboard(cloud, console)
+  except Ended as refusal:
+    tell(refusal)
+    return refusal.status
   except KeyboardInterrupt:
     return 130
+  keeper = Keeper(chosen, console, cloud)
+  answer_signals()
+  end = end_of(lambda: _do(chosen, console, cloud, keeper))
+  tell(end)
+  # Whatever has happened, a slice of this command is deleted, or named.
+  after = end_of(lambda: keeper.settle(end))
+  tell(after)
+  return end.status or after.status
 
 
-def _do(chosen: Settings, console: Console) -> int:
-  cloud = Cloud(chosen, console)
+def _do(
+  chosen: Settings, console: Console, cloud: Cloud, keeper: Keeper
+) -> None:
   command = chosen.asked.command
-  if command == "tensorboard":
-    return _tensorboard(cloud, console)
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, _interrupt)
-  try:
-    if command == "run":
-      Loop(chosen, console, cloud).control()
-    elif command == "up":
-      Loop(chosen, console, cloud).up()
-    elif command == "status":
-      _status(chosen, console, cloud)
-    elif command == "logs":
-      _logs(chosen, console, cloud)
-    elif command == "stop":
-      _stop(chosen, console, cloud)
-    else:
-      cloud.find_out_whether_queued()
-      return 0 if cloud.delete() else 1
-  except Interrupted as interrupted:
-    _leave(chosen, console, cloud)
-    return interrupted.status
-  return 0
-
-
-def _interrupt(number: int, _: FrameType | None) -> None:
-  for other in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(other, signal.SIG_IGN)
-  raise Interrupted(128 + number)
-
-
-def _leave(chosen: Settings, console: Console, cloud: Cloud) -> None:
-  """What an interrupted program still does."""
-  if chosen.asked.command not in ("run", "up"):
-    return
-  if chosen.asked.delete == "always":
-    console.say("Interrupted, and --delete=always; the workdir stays.")
-    cloud.delete()
-    return
-  console.say(
-    "Interrupted. What was started goes on, and the slice is paid for."
-  )
-  if chosen.asked.command == "run":
-    console.say(f"  to watch it again: {chosen.own_command('run')}")
-  console.say(f"  to stop the run:   {chosen.own_command('stop')}")
-  console.say(f"  to stop paying:    {chosen.own_command('delete')}")
+  if command == "run":
+    Loop(chosen, console, cloud, keeper).control()
+  elif command == "up":
+    Loop(chosen, console, cloud, keeper).up()
+  elif command == "status":
+    _status(chosen, console, cloud)
+  elif command == "logs":
+    _logs(chosen, console, cloud)
+  elif command == "stop":
+    _stop(chosen, console, cloud)
+  else:
+    cloud.find_out_whether_queued()
+    if not cloud.delete():
+      raise Ended(1, "")  # the reason was said
 
 
 def _say_silence(answer: Answer, console: Console) -> None:

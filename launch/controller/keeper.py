@@ -6,7 +6,7 @@ import time
 
 from launch.controller.calls import Console
 from launch.controller.cloud import Cloud
-from launch.controller.ending import Ended
+from launch.controller.ending import Ended, Interrupted
 from launch.controller.settings import Settings
 from launch.controller.states import Slice
 
@@ -21,6 +21,8 @@ class Keeper:
 
   Attributes:
     found: the slice at the last look.
+    owns: whether this command has asked for the slice, or has adopted it, and
+      so answers for what it costs.
     until: seconds of the epoch at which --max-hours are over; None before the
       slice was ready for the first time, or without a limit.
   """
@@ -30,6 +32,8 @@ class Keeper:
     self._console = console
     self._cloud = cloud
     self.found = Slice("", "")
+    self.owns = False
+    self._refused = False
     self.until: float | None = None
 
   def look(self) -> Slice:
@@ -52,8 +56,7 @@ class Keeper:
     before, unknown, failed, since = "", 0, 0, time.monotonic()
     while True:
       if self.overtime:
-        self._console.say("--max-hours are over; the workdir stays.")
-        raise Ended(75, self.settle(in_time=True))
+        raise Ended(75, "--max-hours are over; the workdir stays.", True)
       found = self.look()
       if found.seen != before:
         self._console.say(f"{chosen.name} is {found.seen}.")
@@ -120,11 +123,14 @@ class Keeper:
     say(
       f"Creating {chosen.name}: {chosen.slice} in {chosen.zone}, {chosen.kind}."
     )
+    # Also a creation that fails, or is interrupted, may leave something.
+    owned, self.owns = self.owns, True
+    self.found = Slice("unknown", "UNKNOWN")
     answer = self._cloud.create()
-    if not answer.status or answer.error_matches(
-      "ALREADY_EXISTS|already exists"
-    ):
+    if not answer.status:
       return True, failed
+    if answer.error_matches("ALREADY_EXISTS|already exists"):
+      self.owns = owned
     if answer.error_matches("quota limit|quota.*exceeded|insufficient quota"):
       raise Ended(
         1,
@@ -151,25 +157,52 @@ class Keeper:
       Ended: it stayed.
     """
     if not self._cloud.delete():
+      self._refused = True
       raise Ended(1, "")  # the reason was said
+    self.found = Slice("absent", "ABSENT")
 
-  def settle(self, in_time: bool) -> str:
-    """Deletes the slice if --delete says so, or if it is dead.
+  def settle(self, end: Ended) -> None:
+    """Ends the payment if --delete says so, or says that it goes on.
 
     Args:
-      in_time: whether it ends as it was meant to.
-
-    Returns:
-      what to say about the payment if it stays, "" if it is deleted.
+      end: how the command has ended.
 
     Raises:
-      Ended: it could not be deleted.
+      Ended: the slice could not be deleted.
     """
-    delete = self._chosen.asked.delete
-    if self.found.state == "dead":
-      delete = "always"  # nobody can use it
-    if delete == "always" or (delete == "done" and in_time):
+    asked, name = self._chosen.asked, self._chosen.name
+    if asked.command not in ("run", "up") or self._refused:
+      return
+    if not self.owns:
+      if end.interrupted:
+        there = self.found.state not in ("", "absent")
+        left = f"{name} stays as it was." if there else "Nothing was created."
+        self._console.say(left)
+      return
+    if self.found.state == "unknown":
+      self.look()
+    # What `up` has made is wanted; a slice that is dead nobody can use.
+    made = asked.command == "up" and not end.status
+    if self.found.state == "absent" or made:
+      return
+    in_time = end.in_time and asked.delete == "done"
+    if not (in_time or asked.delete == "always" or self.found.state == "dead"):
+      self._say_that_it_stays(end)
+      return
+    try:
       self.delete()
-      return ""
-    command = self._chosen.own_command("delete")
-    return f"{self._chosen.name} is still paid for; to delete it: {command}"
+    except Interrupted:
+      self._say_that_it_stays(end)
+      raise
+
+  def _say_that_it_stays(self, end: Ended) -> None:
+    chosen, say = self._chosen, self._console.say
+    delete = chosen.own_command("delete")
+    if not end.interrupted:
+      say(f"{chosen.name} is still paid for; to delete it: {delete}")
+      return
+    say("What was started goes on, and the slice is paid for.")
+    if chosen.asked.command == "run":
+      say(f"  to watch it again: {chosen.own_command('run')}")
+    say(f"  to stop the run:   {chosen.own_command('stop')}")
+    say(f"  to stop paying:    {delete}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from launch.controller import attempts, before, disk, room
 from launch.controller.attempt import Attempt
 from launch.controller.attempts import History
@@ -26,13 +24,16 @@ class Loop:
     chosen: what was asked for.
     console: where everything is said and run.
     cloud: the slice.
+    keeper: makes it.
   """
 
-  def __init__(self, chosen: Settings, console: Console, cloud: Cloud) -> None:
+  def __init__(
+    self, chosen: Settings, console: Console, cloud: Cloud, keeper: Keeper
+  ) -> None:
     self._chosen = chosen
     self._console = console
     self._cloud = cloud
-    self._keeper = Keeper(chosen, console, cloud)
+    self._keeper = keeper
     self._shipping = Shipping(chosen, console, cloud)
     self._workdir = Workdir(chosen.workdir, console)
     self._attempt = Attempt(
@@ -51,12 +52,10 @@ class Loop:
     disk.check(self._chosen, self._console)
     self._shipping.pack()
     self._keeper.ensure()
+    self._attempt.refuse_another()
+    self._keeper.owns = True
     if not self._shipping.set_up():
-      raise Ended(
-        1,
-        f"{name} could not be set up; it is still paid for. To delete it: "
-        + delete,
-      )
+      raise Ended(1, f"{name} could not be set up.")
     self._console.say(f"{name} is ready; to delete it: {delete}")
 
   def control(self) -> None:
@@ -75,7 +74,7 @@ class Loop:
       self._keeper.ensure()
       event = self._one_attempt()
       if event == "0":
-        self._finish()
+        self._console.say(f"Done. Results: {self._chosen.workdir}")
         return
       if not event:
         continue
@@ -89,7 +88,9 @@ class Loop:
   def _one_attempt(self) -> str:
     """How it has ended; "" if it did not begin, because the slice was lost."""
     event = ""
-    if self._attempt.adopt():
+    adopted = self._attempt.adopt()
+    self._keeper.owns = True
+    if adopted:
       self._note_progress()
     else:
       event = self._attempt.prepare()
@@ -98,40 +99,21 @@ class Loop:
         event = self._attempt.start()
     if event == attempts.GONE:
       if self._keeper.found.state == "ready":
-        self._close(1, "The workers could not be made to run it.")
+        raise Ended(1, "The workers could not be made to run it.")
       return ""
     return event or self._attempt.watch()
 
   # --- how it ends ------------------------------------------------------------
 
-  def _finish(self) -> None:
-    self._console.say(f"Done. Results: {self._chosen.workdir}")
-    paid = self._keeper.settle(in_time=True)
-    if paid:
-      self._console.say(paid)
-
-  def _close(
-    self, status: int, sentence: str, in_time: bool = False
-  ) -> NoReturn:
-    """Says why it ends, and deletes the slice if --delete says so.
-
-    Args:
-      status: exit status of the program.
-      sentence: the reason.
-      in_time: whether it ends as it was meant to.
-    """
-    self._console.say(sentence)
-    raise Ended(status, self._keeper.settle(in_time))
-
   def _end(self, event: str) -> None:
     """Raises Ended if such an event ends everything."""
     if event == "2":
       self._show_logs()
-      self._close(2, "The config is wrong, see the lines above.")
+      raise Ended(2, "The config is wrong, see the lines above.")
     if event == attempts.UNMOUNTED:
-      self._close(2, "The data disk cannot be used, see the lines above.")
+      raise Ended(2, "The data disk cannot be used, see the lines above.")
     if event == attempts.SHUT:
-      self._close(2, "The folders above must be there for every worker.")
+      raise Ended(2, "The folders above must be there for every worker.")
     if event == attempts.DELETED:
       self._tell_who_deleted()
     if event == attempts.HELD:
@@ -142,13 +124,13 @@ class Loop:
         "deleted.",
       )
     if event == attempts.STOPPED:
-      self._close(
+      raise Ended(
         75, "The run was stopped by `stop`; the same command resumes it."
       )
     if event == attempts.HOURS:
       self._console.say("--max-hours are over; ending the run after a save.")
       self._attempt.halt()
-      self._close(75, "The same command resumes the run.", in_time=True)
+      raise Ended(75, "The same command resumes the run.", in_time=True)
 
   def _tell_who_deleted(self) -> None:
     why = self._workdir.why_deleted(self._attempt.name)
@@ -201,7 +183,7 @@ class Loop:
     sentence = self._sentence(event)
     again = self._history.fruitless
     if following.give_up:
-      self._close(
+      raise Ended(
         1, f"{sentence} {again} attempts in a row brought no newer checkpoint."
       )
     counted = f" (restart {again} of {most})" if again else ""

@@ -66,16 +66,22 @@ class Rig:
     assert result.returncode == status, result.stderr
     return result
 
-  def start(self, *arguments, stderr=subprocess.PIPE):
+  def start(self, *arguments, stdin=None, stderr=subprocess.PIPE, ignored=()):
+    def inherit():
+      # A program answers no signal that was ignored when it started, as SIGINT
+      # is in the background of another shell.
+      signal.signal(signal.SIGINT, signal.SIG_DFL)
+      for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
     process = subprocess.Popen(
       self.command(arguments),
+      stdin=stdin,
       stdout=subprocess.PIPE,
       stderr=stderr,
       text=True,
       env=self.environment,
-      # A shell cannot trap what was ignored when it started, as SIGINT is in
-      # the background of another shell.
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+      preexec_fn=inherit,
     )
     self.started.append(process)
     return process

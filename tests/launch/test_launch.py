@@ -263,14 +263,15 @@ def test_another_run_on_the_slice_is_left_alone(rig):
   rig.wait_for("state", 3)
   process.terminate()
   process.communicate(timeout=60)
-  result = rig.run(*CONTROLLER, "--config.seed=1", status=2)
+  asked = ("--config.seed=1", "--delete=always")
+  result = rig.run(*CONTROLLER, *asked, status=2)
   assert rig.verbs == ["create", *START]
   assert "runs something else" in result.stderr
 
 
 def test_a_slice_of_another_size_is_not_adopted(rig):
   rig.run("up", "byol_digits", "--slice=v3-8")
-  result = rig.run(*CONTROLLER, status=2)
+  result = rig.run(*CONTROLLER, "--delete=always", status=2)
   assert rig.verbs == ["create", *START[:3]]
   assert "byol-digits is a v3-8, not a v3-32" in result.stderr
 
