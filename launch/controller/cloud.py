@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from launch.controller import arguments, disk, slices, states
 from launch.controller.calls import Answer, Console
 from launch.controller.settings import Settings
@@ -29,7 +31,7 @@ class Cloud:
   def __init__(self, settings: Settings, console: Console) -> None:
     self._settings = settings
     self._console = console
-    self._queued = settings.asked.queued
+    self._queued: bool | None = None  # not known yet
     self._created = False
     self._where = (f"--project={settings.project}", f"--zone={settings.zone}")
     inside = "internal-ip" in settings.asked.flags
@@ -47,7 +49,7 @@ class Cloud:
     kind = "queuedResources" if self._queued else "nodes"
     return f"{where}/{kind}/{self._settings.name}"
 
-  def read_queue(self) -> Slice:
+  def _read_queue(self) -> Slice:
     """How the queued resource is; absent if there is none."""
     answer = self._call(
       "queued-resources",
@@ -60,10 +62,19 @@ class Cloud:
     return states.of_queue(answer)
 
   def read_slice(self) -> Slice:
-    """How the slice is now."""
-    if self._queued:
-      found = self.read_queue()
-      if found.state:
+    """How the slice is now.
+
+    The first look finds out whether it was made through a queue, whatever was
+    asked for, because a queue holds on to its slice until it is deleted itself.
+    """
+    if self._queued is not False:
+      found = self._read_queue()
+      if found.state == "absent":
+        self._queued = False
+      elif found.state != "unknown":
+        self._queued = True
+      tells = found.state not in ("", "absent")
+      if tells and (self._queued or self._settings.asked.queued):
         return found
     answer = self._call(
       "tpu-vm",
@@ -73,13 +84,25 @@ class Cloud:
     )
     if self._console.dry_run:
       return Slice("ready" if self._created else "absent", "")
-    found = states.of_node(answer, self._queued, self._settings.asked.spot)
+    queued = self._queued is True
+    found = states.of_node(answer, queued, self._settings.asked.spot)
     self.workers = found.workers or self.workers
+    return found
+
+  def elsewhere(self) -> list[str]:
+    """Other zones with a slice of that name, of those that the config has."""
+    chosen, found = self._settings, []
+    for zone in slices.zones_of(chosen.asked.config):
+      if zone != chosen.zone:
+        there = Cloud(dataclasses.replace(chosen, zone=zone), self._console)
+        if there.read_slice().state not in ("absent", "unknown"):
+          found.append(zone)
     return found
 
   def create(self) -> Answer:
     """Asks for the slice."""
     asked = self._settings.asked
+    self._queued = asked.queued
     # --accelerator-type is always given, because gcloud's default is a v2-8. A
     # queue gets --async: it may take days, and we poll it ourselves.
     type_ = f"--accelerator-type={self._settings.slice}"
@@ -128,11 +151,6 @@ class Cloud:
       + quoted(self._deletion())
     )
     return False
-
-  def find_out_whether_queued(self) -> None:
-    """If it was made through a queue, the queue would hold on to it."""
-    if not self._queued:
-      self._queued = self.read_queue().state not in ("absent", "unknown")
 
   def copy(self, path: str) -> Answer:
     """Copies a file into the home folder of every worker."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
 
-from launch.controller import bill
+from launch.controller import bill, workers
 from launch.controller.arguments import parse
 from launch.controller.attempt import END_SECONDS
 from launch.controller.calls import Answer, Console
@@ -70,13 +71,40 @@ def _do(
   elif command == "stop":
     _stop(chosen, console, cloud)
   else:
-    cloud.find_out_whether_queued()
+    _need_slice(chosen, console, cloud, "nothing was deleted")
     if not cloud.delete():
       raise Ended(1, "")  # the reason was said
 
 
+def _need_slice(
+  chosen: Settings, console: Console, cloud: Cloud, so: str
+) -> None:
+  """Raises Ended if there is no slice, and says where one of that name is."""
+  if cloud.read_slice().state == "absent" and not console.dry_run:
+    sentence = f"There is no slice {chosen.name} in {chosen.zone}; {so}."
+    raise Ended(1, sentence + _elsewhere(chosen, cloud))
+
+
+def _elsewhere(chosen: Settings, cloud: Cloud) -> str:
+  """Sentences that name the command for a slice of that name elsewhere."""
+  sentences = ""
+  for zone in cloud.elsewhere():
+    there = dataclasses.replace(chosen, zone=zone)
+    command = there.own_command(chosen.asked.command)
+    sentences += f" One of that name is in {zone}: {command}"
+  return sentences
+
+
+def _not_set_up(answer: Answer) -> bool:
+  """Whether those workers that answered lack our code."""
+  nothing = not answer.out.strip()
+  return nothing and workers.read(answer, 0).status == "absent"
+
+
 def _say_silence(answer: Answer, console: Console) -> None:
   """Ends the program if no worker answered; names the error if some did not."""
+  if _not_set_up(answer):
+    raise Ended(1, "The workers are not set up yet, so there is no run.")
   if answer.status and not answer.out.strip():
     raise Ended(1, f"The workers do not answer: {answer.last_error}")
   if answer.status:
@@ -85,9 +113,16 @@ def _say_silence(answer: Answer, console: Console) -> None:
 
 def _status(chosen: Settings, console: Console, cloud: Cloud) -> None:
   found = cloud.read_slice()
-  print(f"{chosen.name}: {found.seen}", flush=True)
+  console.show(f"{chosen.name}: {found.seen}")
+  if found.state == "absent" and not console.dry_run:
+    there = _elsewhere(chosen, cloud)
+    if there:
+      raise Ended(1, f"It is not in {chosen.zone}.{there}")
   if found.state == "ready":
     answer = cloud.on_workers("state", seconds=chosen.pace.look_seconds)
+    if _not_set_up(answer):
+      console.show("The workers are not set up yet, so there is no run.")
+      return
     _say_silence(answer, console)
     console.show("\n".join(sorted(answer.out.splitlines())))
     if not re.search(r"^byol-state \S+ (?!absent)", answer.out, re.MULTILINE):
@@ -128,6 +163,7 @@ def _say_goodput(
 
 
 def _logs(chosen: Settings, console: Console, cloud: Cloud) -> None:
+  _need_slice(chosen, console, cloud, "so there are no logs")
   lines = str(chosen.pace.log_lines)
   answer = cloud.on_workers("logs", lines, seconds=LOG_SECONDS)
   _say_silence(answer, console)
@@ -135,11 +171,13 @@ def _logs(chosen: Settings, console: Console, cloud: Cloud) -> None:
 
 
 def _stop(chosen: Settings, console: Console, cloud: Cloud) -> None:
+  _need_slice(chosen, console, cloud, "nothing was stopped")
   console.say(
     f"Ending the run on {chosen.name} after a save; this takes up to five "
     "minutes."
   )
   answer = cloud.on_workers("stop", seconds=END_SECONDS)
+  _say_silence(answer, console)
   if answer.status:
     raise Ended(1, f"Not all workers could be told: {answer.last_error}")
   console.say(

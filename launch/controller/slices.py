@@ -43,6 +43,12 @@ def row_of(config: str, kind: str = "") -> tuple[str, str]:
   return "", ""
 
 
+def zones_of(config: str) -> list[str]:
+  """The zones of all rows of a config in launch/slices.tsv."""
+  rows = [line.split("\t") for line in _TABLE.read_text().splitlines()]
+  return list(dict.fromkeys(row[2] for row in rows if row[0] == config))
+
+
 def is_generation(word: str) -> bool:
   """Whether it names a generation, and no slice of it."""
   return word in _GENERATIONS

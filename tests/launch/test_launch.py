@@ -103,7 +103,7 @@ def test_ssh_that_fails_while_watching_harms_nothing(rig):
 def test_gcloud_that_fails_while_watching_harms_nothing(rig):
   rig.plan(
     runs=[{"polls": 3, "codes": [0, 0]}],
-    describe=["ok"] * 4 + ["token expired"] * 3,
+    describe=["ok"] * 5 + ["token expired"] * 3,
   )
   result = rig.run(*CONTROLLER, BYOL_MAX_TRIES="1")
   assert rig.verbs == ["create", *START]

@@ -81,12 +81,49 @@ def test_hours_of_every_length_are_read(seconds, hours):
   assert bill.hours_of_attempts("goodput unknown") is None
 
 
-def test_delete_finds_out_whether_there_is_a_queue(rig):
-  rig.run(*CONTROLLER, "--queued")
-  rig.run("delete", "byol_digits")
+@pytest.mark.parametrize(
+  ("made", "then", "group"),
+  [
+    (("--queued",), (), "queued-resources"),
+    ((), ("--queued",), "tpu-vm"),
+  ],
+)
+def test_a_slice_is_deleted_as_it_was_made(rig, made, then, group):
+  rig.run("up", *CONTROLLER, *made)
+  rig.run(*CONTROLLER, "--delete=done", *then)
   call = next(call for call in rig.calls if verb_of(call) == "delete")
-  assert call[2] == "queued-resources"
-  assert "--force" in call
+  assert call[2] == group
+  assert ("--force" in call) == (group == "queued-resources")
+  assert rig.cloud["node"] is rig.cloud["queue"] is None
+
+
+@pytest.mark.parametrize("command", ["delete", "status"])
+def test_a_slice_in_another_zone_is_pointed_at(rig, command):
+  rig.run("up", *CONTROLLER, "--slice=v4-8")
+  result = rig.run(command, "byol_digits", status=1)
+  assert rig.verbs == ["create", "scp", "unpack", "setup"]
+  assert "is deleted" not in result.stderr
+  told = re.search("One of that name is in us-central2-b: (.*)", result.stderr)
+  done = subprocess.run(
+    ["bash", "-c", told[1]], env=rig.environment, check=False, timeout=60
+  )
+  assert done.returncode == 0
+  assert command == "status" or rig.verbs[-1] == command
+  assert (rig.cloud["node"] is None) == (command == "delete")
+
+
+@pytest.mark.parametrize("command", ["delete", "stop", "logs"])
+def test_without_a_slice_nothing_is_said_to_be_done(rig, command):
+  result = rig.run(command, "byol_digits", status=1)
+  sentence = "tpu_vm.sh: There is no slice byol-digits in europe-west4-a; "
+  assert result.stderr.startswith(sentence)
+  assert rig.verbs == []
+
+
+def test_before_the_set_up_that_is_said(rig):
+  rig.run("up", *CONTROLLER)  # the fake keeps no code without a run
+  lines = rig.run("status", "byol_digits").stdout.splitlines()
+  assert lines[1] == "The workers are not set up yet, so there is no run."
 
 
 def test_tensorboard_stays_on_localhost(rig):
@@ -277,6 +314,11 @@ def test_a_generation_stands_for_its_row(rig, asked, slice_type, zone):
   words = rig.run("byol_digits", *flags).stdout.split()
   assert f"--accelerator-type={slice_type}" in words
   assert f"--zone={zone}" in words
+
+
+def test_a_dry_run_of_status_prints_commands_only(rig):
+  lines = rig.run("status", "byol_digits", "--dry-run").stdout.splitlines()
+  assert {line.split()[0] for line in lines} == {"gcloud"}
 
 
 def test_a_generation_without_a_row_is_told(rig):

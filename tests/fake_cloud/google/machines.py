@@ -19,7 +19,7 @@ def scp(cloud, options):
   cloud.fail_if_planned("scp")
   *sources, target = options.paths
   name, _, folder = target.partition(":")
-  need_running_node(cloud, name)
+  need_running_node(cloud, name, options.zone)
   assert folder == "", folder
   for worker in pick_workers(cloud, options.worker):
     for source in sources:
@@ -27,7 +27,7 @@ def scp(cloud, options):
 
 
 def ssh(cloud, options):
-  need_running_node(cloud, options.name)
+  need_running_node(cloud, options.name, options.zone)
   cloud.fail_if_planned("ssh")
   words = shlex.split(options.command)
   failing = cloud.next("setup", []) if "setup" in words[2:3] else []
@@ -37,7 +37,7 @@ def ssh(cloud, options):
     failing = cloud.next("mount", [])
   if cloud.plan.get("python"):
     look_for_preemption(cloud, words)
-    need_running_node(cloud, options.name)
+    need_running_node(cloud, options.name, options.zone)
   workers = pick_workers(cloud, options.worker)
   if cloud.plan.get("python"):
     statuses = run_really(cloud, workers, options.command, failing)

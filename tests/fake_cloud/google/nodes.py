@@ -10,6 +10,7 @@ from tests.fake_cloud.google.state import (
   FOLDER,
   NODES,
   CloudError,
+  is_at,
   need_node,
   next_of,
   next_state,
@@ -24,9 +25,13 @@ def states_of(cloud, key, otherwise):
   return states
 
 
-def make_node(cloud, accelerator):
+def make_node(cloud, options):
   states = states_of(cloud, "states", ["CREATING"])
-  cloud.state["node"] = {"states": [*states, "READY"], "type": accelerator}
+  cloud.state["node"] = {
+    "states": [*states, "READY"],
+    "type": options.accelerator_type,
+    "at": [options.name, options.zone],
+  }
   cloud.state["node"]["blind"] = cloud.next("chips", [])
   cloud.state["node"]["shut"] = cloud.next("shut", [])
   cloud.state["run"] = None
@@ -76,13 +81,13 @@ def create(cloud, options):
   cloud.fail_if_planned("create")
   if cloud.state["node"] is not None:
     raise CloudError(f"ALREADY_EXISTS: Resource '{options.name}' exists")
-  make_node(cloud, options.accelerator_type)
+  make_node(cloud, options)
   print(f"Created tpu [{options.name}].", file=sys.stderr)
 
 
 def describe(cloud, options):
   cloud.fail_if_planned("describe")
-  need_node(cloud, options.name)
+  need_node(cloud, options.name, options.zone)
   columns = options.format.removeprefix("value(").removesuffix(")").split(",")
   # As wrappers and update checks of gcloud do.
   print("WARNING: Could not setup log file")
@@ -104,7 +109,7 @@ def describe(cloud, options):
 def delete(cloud, options):
   assert options.quiet, "gcloud would ask"
   cloud.fail_if_planned("delete")
-  need_node(cloud, options.name)
+  need_node(cloud, options.name, options.zone)
   if cloud.plan.get("python"):
     kill_processes(2)
   cloud.state["node"] = None
@@ -115,13 +120,14 @@ def queue_create(cloud, options):
   check_data_disk(cloud, options)
   cloud.fail_if_planned("create")
   states = states_of(cloud, "queue", ["WAITING_FOR_RESOURCES"])
-  cloud.state["queue"] = {"states": [*states, "ACTIVE"]}
-  make_node(cloud, options.accelerator_type)
+  at = [options.name, options.zone]
+  cloud.state["queue"] = {"states": [*states, "ACTIVE"], "at": at}
+  make_node(cloud, options)
 
 
 def queue_describe(cloud, options):
   cloud.fail_if_planned("describe")
-  if cloud.state["queue"] is None:
+  if not is_at(cloud.state["queue"], options.name, options.zone):
     raise CloudError("NOT_FOUND: Resource was not found")
   assert options.format == "value(state.state)", options.format
   print(next_state(cloud.state["queue"]))

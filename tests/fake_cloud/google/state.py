@@ -65,13 +65,18 @@ def node_state(cloud):
   return cloud.state["node"]["states"][0]
 
 
-def need_node(cloud, name):
-  if cloud.state["node"] is None:
+def need_node(cloud, name, zone):
+  if not is_at(cloud.state["node"], name, zone):
     raise CloudError(f"NOT_FOUND: Resource 'nodes/{name}' was not found")
 
 
-def need_running_node(cloud, name):
-  need_node(cloud, name)
+def is_at(thing, name, zone):
+  """Whether it exists, by that name in that zone."""
+  return thing is not None and thing["at"] == [name, zone]
+
+
+def need_running_node(cloud, name, zone):
+  need_node(cloud, name, zone)
   if node_state(cloud) != "READY":
     raise CloudError(f"TPU is in state {node_state(cloud)}, it is unusable")
 
