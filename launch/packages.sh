@@ -13,14 +13,22 @@
 
 python_version=3.12
 
-# setup [WORKDIR]: makes the environment, unless it is there already.
+# setup WORKDIR DELETE SECONDS RESOURCE: makes the environment, unless it is
+# there already. Before that it takes care that the slice is not paid for ever
+# if the controller goes meanwhile.
 setup() {
+  local workdir="${1#-}"
   mkdir -p "${run}"
+  if unit_runs; then
+    echo "A run goes on here, so nothing is changed." | name_lines
+    return
+  fi
+  guard "${workdir}" "$2" "$3" "$4"
   # Waits for an earlier set-up, which may go on although its ssh was lost.
   exec 9>"${home}/setup.lock"
   flock 9
   # A separate script, because `set -e` has no effect inside an `if`.
-  if ! bash "${script}" install "$@" >"${run}/setup.log" 2>&1; then
+  if ! bash "${script}" install "${workdir}" >"${run}/setup.log" 2>&1; then
     tail -n 20 "${run}/setup.log" | name_lines >&2
     die "The set-up failed; the lines above are the end of ${run}/setup.log."
   fi

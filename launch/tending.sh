@@ -1,12 +1,18 @@
 # shellcheck shell=bash
 # Sourced by worker.sh: what a worker does beside the run. It brings its log to
 # the workdir, and worker 0 deletes the slice when nobody needs it any more, so
-# that it costs nothing even if the controller is gone.
+# that it costs nothing even if the controller is gone. Should worker 0 hang,
+# worker 1 does it later. That begins with the set-up, before there is a run.
 #
-# All that it needs to know is in ${run}/tend, written by `start`: WORKDIR,
-# ATTEMPT, DELETE, DEADLINE and RESOURCE, each ended by a NUL. DELETE is never,
-# done or always; DEADLINE is in seconds of the epoch, or -; RESOURCE is the
-# name of the slice in the TPU API, such as projects/P/locations/Z/nodes/N.
+# All that it needs to know is in ${run}/tend: WORKDIR, ATTEMPT, DELETE,
+# DEADLINE and RESOURCE, each ended by a NUL. ATTEMPT is set-up before the first
+# start; DELETE is never, done or always; DEADLINE is in seconds of the epoch,
+# or -; RESOURCE is the name of the slice in the TPU API, such as
+# projects/P/locations/Z/nodes/N.
+#
+# ${run}/used is touched while a run or a set-up goes on, and when the
+# controller prepares a run. A slice that is idle for the grace has nobody who
+# looks after it.
 # shellcheck disable=SC2154
 
 # Google's documentation of VM metadata and of the access tokens in it:
@@ -37,18 +43,41 @@ worker_number() {
   cat "${home}/number"
 }
 
-# Sets what `start` was told about the workdir and the payment.
+# write_tend WORKDIR ATTEMPT DELETE SECONDS RESOURCE; SECONDS are left before
+# the deadline, or -.
+write_tend() {
+  local seconds="$4" deadline=-
+  if [[ "${seconds}" != - ]]; then deadline=$(($(date +%s) + seconds)); fi
+  printf '%s\0' "$1" "$2" "$3" "${deadline}" "$5" >"${run}/tend.part"
+  mv "${run}/tend.part" "${run}/tend"
+}
+
+# Sets what was written there.
 read_tend() {
   local -a words
   mapfile -d '' -t words <"${run}/tend"
-  logs="${words[0]%/}/logs/${words[1]}" delete="${words[2]}"
+  workdir="${words[0]%/}" attempt="${words[1]}" delete="${words[2]}"
   deadline="${words[3]}" resource="${words[4]}"
+  logs="${workdir}/logs/${attempt}"
+}
+
+# guard WORKDIR DELETE SECONDS RESOURCE: begins to tend a slice on which no run
+# goes on. What an earlier run has left still belongs to its own workdir.
+guard() {
+  local workdir attempt logs delete deadline resource
+  if [[ -f "${run}/id" ]]; then
+    read_tend
+  else
+    workdir="$1" attempt=set-up
+  fi
+  write_tend "${workdir}" "${attempt}" "$2" "$3" "$4"
+  start_tending
 }
 
 # Brings the log of this attempt to the workdir. That also shows the controller
 # that this machine is alive when ssh does not reach it.
 keep_log() {
-  local logs delete deadline resource number
+  local workdir attempt logs delete deadline resource number
   read_tend
   number="$(worker_number)"
   if [[ -f "${run}/log" ]]; then
@@ -70,48 +99,77 @@ delete_slice() {
     <<<"Authorization: Bearer ${token}"
 }
 
-# Prints why the slice shall be deleted now: done, ended or hours; nothing while
-# it is needed.
+# Whether a run or a set-up goes on here.
+is_busy() {
+  unit_runs || ! flock -n "${home}/setup.lock" true
+}
+
+# why_delete DELETE DEADLINE LATE: prints why the slice shall be deleted now:
+# done, ended or hours; nothing while it is needed. LATE are the seconds for
+# which another worker may do it first. A run without an exit code has ended,
+# too: its machine went down.
 why_delete() {
-  local delete="$1" deadline="$2" now ended
+  local delete="$1" deadline="$2" late="$3" now used good=""
   now="$(date +%s)"
-  if [[ "${deadline}" != - ]] && ((now >= deadline)); then
+  used="$(stat -c %Y "${run}/used")"
+  if [[ "${deadline}" != - ]] && ((now >= deadline + late)); then
     echo hours
-  elif [[ "${delete}" != never && -f "${run}/exit" ]] && ! unit_runs; then
-    ended="$(stat -c %Y "${run}/exit")"
-    if ((now - ended < grace_seconds)); then return; fi
-    if [[ ! -f "${run}/stopped" && "$(<"${run}/exit")" == 0 ]]; then
-      echo "done"
-    elif [[ "${delete}" == always ]]; then
-      echo ended
-    fi
+    return
   fi
+  if [[ "${delete}" == never ]] || is_busy ||
+    ((now - used < grace_seconds + late)); then
+    return
+  fi
+  if [[ -f "${run}/exit" && ! -f "${run}/stopped" ]]; then
+    good="$(<"${run}/exit")"
+  fi
+  # What is done for worker 1 may have failed for worker 0.
+  if [[ "${delete}" == "done" && ("${good}" != 0 || "${late}" != 0) ]]; then
+    return
+  fi
+  if [[ "${good}" == 0 ]]; then echo "done"; else echo ended; fi
+}
+
+# Ends the run and deletes the slice.
+end_payment() {
+  local why="$1" workdir attempt logs delete deadline resource
+  read_tend
+  echo "$(date -u +%FT%TZ): ${why}"
+  end_run || echo "The run did not end."
+  keep_log || echo "The log was not kept."
+  if [[ "${delete}" == never ]]; then return; fi
+  if [[ -n "${workdir}" ]]; then
+    echo "${why}" | put_file "${logs}/deleted.txt" || true
+  fi
+  delete_slice "${resource}" || echo "The slice could not be deleted."
 }
 
 # The main process of the unit byol-tend, which outlives the run and a reboot.
 tend() {
-  local round=0 why logs delete deadline resource
+  local round=0 number late="" why
+  local workdir attempt logs delete deadline resource
   exec >>"${run}/tend.log" 2>&1
   read_tend
-  if [[ "$(worker_number || true)" == 0 ]]; then
+  number="$(worker_number || true)"
+  case "${number}" in
+    0) late=0 ;;
+    1) late=$((3 * grace_seconds)) ;;
+    *) ;;
+  esac
+  # After a reboot the controller needs time to find out.
+  touch "${run}/used"
+  if [[ "${number}" == 0 && -f "${run}/id" ]]; then
     # Beside the loop, because it takes minutes, and after the run in all that
     # the machine has to give. It ends with this unit.
     nice -n 19 timeout 1800 bash "${script}" pack ||
       echo "The packages were not kept." &
   fi
   while true; do
+    if is_busy; then touch "${run}/used"; fi
     # First, because nothing that goes wrong with the log may keep it from this.
-    if [[ "$(worker_number || true)" == 0 ]]; then
-      why="$(why_delete "${delete}" "${deadline}")"
-      if [[ -n "${why}" ]]; then
-        echo "$(date -u +%FT%TZ): ${why}"
-        end_run || echo "The run did not end."
-        keep_log || echo "The log was not kept."
-        if [[ "${delete}" != never ]]; then
-          echo "${why}" | put_file "${logs}/deleted.txt" || true
-          delete_slice "${resource}" || echo "The slice could not be deleted."
-        fi
-      fi
+    if [[ -n "${late}" ]]; then
+      why="$(why_delete "${delete}" "${deadline}" "${late}")"
+      if [[ -n "${why}" ]]; then end_payment "${why}"; fi
     fi
     if ((round % 3 == 0)); then keep_log || echo "The log was not kept."; fi
     round=$((round + 1))

@@ -4,7 +4,9 @@
 #
 #   bash launch/worker.sh VERB ...
 #
-#   setup [WORKDIR]  brings Python and the packages, see packages.sh
+#   setup WORKDIR DELETE SECONDS RESOURCE
+#                    brings Python and the packages, see packages.sh; WORKDIR is
+#                    - for none, for the rest see start
 #   disk [DIR]       mounts the disk of --data-disk, see data_disk.sh
 #   check PROJECT WORKDIR DATA
 #                    tells whether JAX sees the chips and the folders can be
@@ -76,11 +78,10 @@ unit_runs() {
 # the machine went down without a record; absent, when nothing was started.
 print_state() {
   local status=absent exit_code=- id=- commit=- attempt=- left=-
-  local logs delete deadline resource
+  local workdir logs delete deadline resource
   if [[ -f "${run}/id" ]]; then
     read -r id commit <"${run}/id"
     read_tend
-    attempt="${logs##*/}"
     if [[ "${deadline}" != - ]]; then left=$((deadline - $(date +%s))); fi
     if unit_runs; then
       status=running
@@ -99,12 +100,11 @@ print_state() {
 
 start() {
   local id="$1" attempt="$2" delete="$3" left="$4" resource="$5"
-  local argument workdir="" deadline=-
+  local argument workdir=""
   shift 5
   for argument in "$@"; do
     if [[ "${argument}" == --workdir=* ]]; then workdir="${argument#*=}"; fi
   done
-  if [[ "${left}" != - ]]; then deadline=$(($(date +%s) + left)); fi
   mkdir -p "${run}"
   if unit_runs; then
     # A repeated start, after an ssh that failed on some worker, is no mistake.
@@ -118,8 +118,7 @@ start() {
   sudo systemctl reset-failed byol.service 2>/dev/null || true
   # The log is that of one attempt; those before are in the workdir.
   rm -f "${run}/exit" "${run}/stopped" "${run}/log"
-  printf '%s\0' "${workdir}" "${attempt}" "${delete}" "${deadline}" \
-    "${resource}" >"${run}/tend"
+  write_tend "${workdir}" "${attempt}" "${delete}" "${left}" "${resource}"
   # systemd expands $ and % in a unit's command line, so the trainer's arguments
   # travel in a file. `mv` makes them appear whole.
   printf '%s\0' "$@" >"${run}/arguments.part"
@@ -214,7 +213,7 @@ newest() {
 # Prints where the time of the run went, see `byol goodput`.
 goodput() {
   local -a words
-  if [[ ! -f "${run}/tend" ]]; then die "No run was started here."; fi
+  if [[ ! -f "${run}/id" ]]; then die "No run was started here."; fi
   mapfile -d '' -t words <"${run}/tend"
   cd "${code}"
   exec "${venv}/bin/python" -m byol_flax.main goodput --workdir="${words[0]}"
@@ -228,6 +227,10 @@ tensorboard() {
 
 verb="${1:-}"
 if (($# > 0)); then shift; fi
+case "${verb}" in
+  disk | check) touch "${run}/used" ;; # the controller prepares a run
+  *) ;;
+esac
 case "${verb}" in
   setup | install | disk | check | start | record | newest | goodput | tend | \
     pack | tensorboard | train)

@@ -102,7 +102,7 @@ class Attempt:
     It has ended as GONE also when the workers could not be reached although the
     slice is ready; `Keeper.found` tells.
     """
-    if not self._shipping.set_up():
+    if not self._shipping.set_up(self._keeper.left):
       self._keeper.look()
       return attempts.GONE
     event = self._mount() if disk.name_of(self._chosen) else ""
@@ -117,10 +117,10 @@ class Attempt:
 
   def start(self) -> str:
     """Starts the run; returns as `prepare`."""
-    chosen, until = self._chosen, self._keeper.until
+    chosen = self._chosen
     self._console.say("Starting the run.")
     self.name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    left = "-" if until is None else str(max(0, int(until - time.time())))
+    left = self._keeper.left
     if self._shipping.for_sure(
       *("start", chosen.run_id, self.name, chosen.asked.delete, left),
       *(self._cloud.resource, *chosen.trainer_arguments),

@@ -46,6 +46,13 @@ class Keeper:
     """Whether --max-hours are over."""
     return self.until is not None and time.time() >= self.until
 
+  @property
+  def left(self) -> str:
+    """Whole seconds before --max-hours are over, as workers are told; or -."""
+    if self.until is None:
+      return "-"
+    return str(max(0, int(self.until - time.time())))
+
   def ensure(self) -> None:
     """Creates or adopts the slice and waits until it is ready.
 

@@ -54,7 +54,7 @@ class Loop:
     self._keeper.ensure()
     self._attempt.refuse_another()
     self._keeper.owns = True
-    if not self._shipping.set_up():
+    if not self._shipping.set_up(self._keeper.left):
       raise Ended(1, f"{name} could not be set up.")
     self._console.say(f"{name} is ready; to delete it: {delete}")
 

@@ -53,14 +53,23 @@ class Shipping:
     if answer.status:
       raise Ended(1, f"git archive failed: {answer.last_error}")
 
-  def set_up(self) -> bool:
-    """Brings code and packages to all workers; False if that fails."""
+  def set_up(self, left: str) -> bool:
+    """Brings code and packages to all workers; False if that fails.
+
+    Args:
+      left: see `Keeper.left`.
+    """
     if not self._ship():
       return False
     self._console.say("Setting up all workers.")
+    asked = self._chosen.asked
+    # What `up` makes waits for a run, so that only --max-hours end it.
+    waits = asked.command == "up" and asked.delete == "always"
+    delete = "done" if waits else asked.delete
     # The workdir may have the packages as an archive, see packages.sh.
-    workdir = (self._chosen.workdir,) if self._chosen.workdir else ()
-    answer = self.for_sure("setup", *workdir, seconds=_SET_UP_SECONDS)
+    words = ("setup", self._chosen.workdir or "-", delete, left)
+    resource = self._cloud.resource
+    answer = self.for_sure(*words, resource, seconds=_SET_UP_SECONDS)
     return answer is not None
 
   def _ship(self) -> bool:

@@ -40,6 +40,11 @@ def start_line(rig, run_id, delete="never", seconds="-"):
   return f"{words} --workdir={rig.folder}/run"
 
 
+def setup_line(workdir="-", delete="never", seconds="-"):
+  """What sets a worker up."""
+  return f"setup {workdir} {delete} {seconds} projects/p/locations/z/nodes/n"
+
+
 def state_of(rig, index):
   """(status, code) of one worker."""
   words = on_worker(rig, index, "state").split("byol-state")[1].split()

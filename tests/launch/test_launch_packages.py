@@ -8,6 +8,7 @@ import pytest
 from tests.fake_cloud.rig import CONTROLLER, FAKE, START
 from tests.fake_cloud.workers import (
   on_worker,
+  setup_line,
   start_line,
   start_workers,
   wait_for_state,
@@ -136,7 +137,7 @@ def test_an_archive_is_used_whole_or_not_at_all(rig, kinds):
     (home / "venv/stamp").unlink()
     (home / "venv/left").touch()
     log.unlink(missing_ok=True)
-    on_worker(rig, 0, f"setup {rig.folder}/run")
+    on_worker(rig, 0, setup_line(rig.folder / "run"))
     assert ARCHIVES[how] in set_up_log(rig, 0)
     assert log.exists() == (how != "good"), how
     assert (home / "venv/stamp").exists()

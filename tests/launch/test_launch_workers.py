@@ -12,6 +12,7 @@ import pytest
 from tests.fake_cloud.rig import CONTROLLER, FAKE, git
 from tests.fake_cloud.workers import (
   on_worker,
+  setup_line,
   start_line,
   start_workers,
   state_of,
@@ -68,11 +69,11 @@ def test_packages_are_installed_once_until_they_change(rig):
     "venv",
     "pip",
   ]
-  on_worker(rig, 0, "setup")
+  on_worker(rig, 0, setup_line())
   assert len(log.read_text().splitlines()) == 2
   with open(rig.worker(0) / "byol/current/constraints.txt", "a") as file:
     file.write("more\n")
-  on_worker(rig, 0, "setup")
+  on_worker(rig, 0, setup_line())
   assert len(log.read_text().splitlines()) == 4
 
 
@@ -120,6 +121,7 @@ def test_start_and_stop_may_be_repeated(rig):
   assert state_of(rig, 0) == ("stopped", "75")
   on_worker(rig, 0, start_line(rig, "id2"))
   assert state_of(rig, 0) == ("running", "-")
+  wait_for_trainer(rig)
   on_worker(rig, 0, "halt")
   assert state_of(rig, 0) == ("exited", "75")
 

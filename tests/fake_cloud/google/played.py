@@ -19,6 +19,10 @@ def answer(cloud, worker, words, failing):
     error = "[/usr/bin/ssh] exited with return code [255]."
     print(f"Retrying: SSH command error: {error}", file=sys.stderr)
     return 255
+  if verb == "setup" and len(rest) > 1:  # before, it was told the workdir only
+    assert rest[1] in ("never", "done", "always"), rest
+    assert rest[2] == "-" or int(rest[2]) >= 0, rest
+    assert rest[3].startswith("projects/"), rest
   if verb == "setup" and worker in failing:
     print(f"{host}: no space left on device", file=sys.stderr)
     return 1

@@ -1,0 +1,122 @@
+"""launch/tending.sh: the slice ends its own payment when nobody else does."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.fake_cloud.rig import CONTROLLER
+from tests.fake_cloud.workers import (
+  on_worker,
+  setup_line,
+  start_line,
+  start_workers,
+  wait_for_state,
+  wait_until,
+)
+
+pytest_plugins = ("tests.fake_cloud.fixtures",)
+
+TEND = {"BYOL_TEND_SECONDS": "0.1", "BYOL_GRACE_SECONDS": "1"}
+
+
+def told(rig, attempt):
+  """Why the slice has deleted itself, once it has."""
+  wait_until((rig.folder / "deletions").exists)
+  return (rig.folder / f"run/logs/{attempt}/deleted.txt").read_text().strip()
+
+
+def tend_of(rig, index):
+  """What a worker was told: workdir, attempt, delete, deadline, resource."""
+  text = (rig.worker(index) / "byol/run/tend").read_text()
+  return text.removesuffix("\0").split("\0")
+
+
+def test_a_run_that_left_no_record_has_ended(rig):
+  # Long enough to take the record away.
+  start_workers(rig, {"TRAINER": "exit 1", **TEND, "BYOL_GRACE_SECONDS": "3"})
+  on_worker(rig, 0, start_line(rig, "id1", "always"))
+  wait_for_state(rig, 0, "exited")
+  (rig.worker(0) / "byol/run/exit").unlink()
+  assert told(rig, "20260102-030405") == "ended"
+
+
+@pytest.mark.slow
+def test_worker_1_stands_in_for_worker_0(rig):
+  start_workers(rig, *[{"TRAINER": "wait", **TEND}] * 3)
+  begun = time.monotonic()
+  on_worker(rig, "all", start_line(rig, "id1", "done", "2"))
+  os.killpg(int((rig.worker(0) / "tend.pid").read_text()), signal.SIGSTOP)
+  assert told(rig, "20260102-030405") == "hours"
+  # The hours and three times the grace, less what `date +%s` cuts off.
+  assert time.monotonic() - begun > 4
+  text = (rig.folder / "deletions").read_text()
+  assert text.count("nodes/n\n") == 1
+
+
+@pytest.mark.parametrize(
+  ("delete", "seconds", "why"),
+  [
+    ("done", "1", "hours"),
+    pytest.param("always", "-", "ended", marks=pytest.mark.slow),
+  ],
+)
+def test_a_slice_whose_controller_goes_in_the_set_up_ends(
+  rig, delete, seconds, why
+):
+  start_workers(rig, TEND)
+  on_worker(rig, 0, setup_line(rig.folder / "run", delete, seconds))
+  assert told(rig, "set-up") == why
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delete", ["never", "done"])
+def test_a_slice_that_waits_for_a_run_stays(rig, delete):
+  start_workers(rig, TEND)
+  on_worker(rig, 0, setup_line(rig.folder / "run", delete))
+  time.sleep(3)
+  assert not (rig.folder / "deletions").exists()
+
+
+@pytest.mark.slow
+def test_a_set_up_that_takes_long_is_no_idleness(rig):
+  start_workers(rig, TEND)
+  lock = rig.worker(0) / "byol/setup.lock"
+  begun = time.monotonic()
+  held = subprocess.Popen(["flock", str(lock), "sleep", "4"])
+  on_worker(rig, 0, setup_line(rig.folder / "run", "always"))
+  assert time.monotonic() - begun >= 4
+  assert held.wait() == 0
+  assert not (rig.folder / "deletions").exists()
+  assert told(rig, "set-up") == "ended"
+
+
+def test_what_up_makes_stays_for_its_hours(rig):
+  start_workers(rig, {})
+  resource = "projects/my-project/locations/europe-west4-a/nodes/byol-digits"
+  assert tend_of(rig, 0) == [
+    "gs://bucket/run",
+    "set-up",
+    "never",
+    "-",
+    resource,
+  ]
+  flags = ("--delete=always", "--max-hours=2")
+  rig.run("up", *CONTROLLER, *flags)
+  workdir, attempt, delete, deadline, _ = tend_of(rig, 0)
+  assert (workdir, attempt, delete) == ("gs://bucket/run", "set-up", "done")
+  assert 7000 < int(deadline) - time.time() <= 7200
+
+
+@pytest.mark.slow
+def test_a_set_up_between_two_attempts_keeps_the_log_of_the_first(rig):
+  start_workers(rig, {})
+  on_worker(rig, 0, start_line(rig, "id1"))
+  wait_for_state(rig, 0, "exited")
+  on_worker(rig, 0, setup_line("gs://bucket/other", "always", "60"))
+  workdir, attempt, delete, deadline, _ = tend_of(rig, 0)
+  assert workdir == f"{rig.folder}/run"
+  assert (attempt, delete) == ("20260102-030405", "always")
+  assert 0 < int(deadline) - time.time() <= 60
