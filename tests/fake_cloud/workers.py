@@ -21,7 +21,7 @@ def start_workers(rig, *environment):
 def on_worker(rig, index, line, status=0):
   """What gcloud would bring back from one worker."""
   command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "byol-digits"]
-  command += ["--project=a", "--zone=b", f"--worker={index}"]
+  command += ["--project=a", "--zone=europe-west4-a", f"--worker={index}"]
   result = subprocess.run(
     [*command, f"--command=bash byol/current/launch/worker.sh {line}"],
     capture_output=True,

@@ -167,7 +167,8 @@ def have_three_mishaps(rig):
   assert newest(saved) == 56  # 2.5 times 1,437 images in batches of 64
   columns = "state,acceleratorType,health,networkEndpoints.len()"
   describe = ["gcloud", "compute", "tpus", "tpu-vm", "describe", "byol-digits"]
-  describe += ["--project=p", "--zone=z", f"--format=value({columns})"]
+  describe += ["--project=p", "--zone=europe-west4-a"]
+  describe += [f"--format=value({columns})"]
   gone = subprocess.run(
     describe, env=rig.environment, capture_output=True, text=True, check=False
   )
