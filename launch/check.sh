@@ -3,7 +3,8 @@
 # shellcheck disable=SC2154
 
 # libtpu gives the devices to one process. So this ends a trainer of ours that
-# outlived its unit, and refuses to go on if another program holds them.
+# outlived its unit, and a check whose ssh was lost. If another program holds
+# them, it prints which and fails.
 free_devices() {
   local pattern pid command
   local -a files=() pids=()
@@ -13,11 +14,17 @@ free_devices() {
   if ((${#files[@]} == 0)); then return; fi
   mapfile -t pids < <(sudo lsof -t "${files[@]}" 2>/dev/null | sort -u)
   for pid in "${pids[@]}"; do
-    command="$(ps -o args= -p "${pid}" || true)"
+    command="$(ps -o args= -p "${pid}" | tr '\n' ' ' || true)"
     case "${command}" in
       "") ;; # it has ended since
-      *byol_flax.main*) sudo kill -KILL "${pid}" ;;
-      *) die "Process ${pid} (${command}) holds the TPU; end it first." ;;
+      *byol_flax.main* | *byol-check*)
+        # Another controller may have started a run meanwhile.
+        if ! unit_runs; then sudo kill -KILL "${pid}" || true; fi
+        ;;
+      *)
+        echo "Process ${pid} (${command% }) holds the TPU; end it first."
+        return 1
+        ;;
     esac
   done
   sudo rm -f /tmp/libtpu_lockfile
@@ -42,15 +49,37 @@ check_folders() {
   fi
 }
 
-# Prints what check_folders does, and `byol-check HOST ok DEVICES` if JAX sees
-# the chips of this worker, else `byol-check HOST failed REASON`; on worker 0
-# also `byol-may HOST ANSWER`: yes, no or unknown, whether its service account
-# may delete the slice. All workers must be asked at once: those of one slice
-# wait for each other at the start.
+# Prints what check_folders does, and how the TPU of this worker is:
+#
+#   byol-check HOST ok DEVICES     JAX sees its chips
+#   byol-check HOST failed REASON  JAX does not
+#   byol-check HOST held REASON    another program or a run holds them
+#
+# On worker 0 also `byol-may HOST ANSWER`: yes, no or unknown, whether its
+# service account may delete the slice. All workers must be asked at once: those
+# of one slice wait for each other at the start.
 check() {
-  local project="$1" workdir="$2" data="$3" text status=0 allowed
+  local project="$1" workdir="$2" data="$3" said
   check_folders "${workdir}" "${data}"
-  free_devices
+  said="$(check_chips)"
+  printf 'byol-check %s %s\n' "${host}" "${said}"
+  if [[ "$(worker_number || true)" != 0 ]]; then return; fi
+  printf 'byol-may %s %s\n' "${host}" "$(ask_permission "${project}")"
+}
+
+# Prints the words of `byol-check` after the host.
+check_chips() {
+  local text status=0 running="held A run that goes on already holds the TPU."
+  # Another controller may have started it; nothing shall disturb it.
+  if unit_runs; then
+    echo "${running}"
+    return
+  fi
+  if ! text="$(free_devices)"; then
+    echo "held ${text}"
+    return
+  fi
+  # The last word tells free_devices what this is.
   text="$(timeout -k 10 "${BYOL_CHECK_SECONDS:-300}" "${venv}/bin/python" -c '
 import os
 
@@ -60,25 +89,34 @@ devices = jax.local_devices()
 if devices[0].platform == "cpu" and os.environ.get("JAX_PLATFORMS") != "cpu":
   raise SystemExit("JAX sees no TPU, only the processor.")
 print(len(devices))
-' 2>&1)" || status=$?
+' byol-check 2>&1)" || status=$?
   text="$(tail -n 1 <<<"${text}")"
   case "${status}" in
+    0)
+      echo "ok ${text}"
+      return
+      ;;
     124) text="JAX did not start in time." ;;
     137) text="JAX was killed before it had started." ;;
     *) ;;
   esac
-  if ((status)); then
-    printf 'byol-check %s failed %s\n' "${host}" "${text:-without a word}"
+  if unit_runs; then
+    echo "${running}" # it has begun meanwhile
   else
-    printf 'byol-check %s ok %s\n' "${host}" "${text}"
+    echo "failed ${text:-without a word}"
   fi
-  if [[ "$(worker_number || true)" != 0 ]]; then return; fi
-  allowed=unknown
-  if text="$(may_delete "${project}")"; then
-    allowed=no
-    if [[ "${text}" == *tpu.nodes.delete* ]]; then allowed=yes; fi
+}
+
+# Prints yes, no or unknown.
+ask_permission() {
+  local text
+  if ! text="$(may_delete "$1")"; then
+    echo unknown
+  elif [[ "${text}" == *tpu.nodes.delete* ]]; then
+    echo yes
+  else
+    echo no
   fi
-  printf 'byol-may %s %s\n' "${host}" "${allowed}"
 }
 
 # Asks with the worker's own account (REST reference of the Resource Manager v1,

@@ -17,7 +17,8 @@
 #                    before the deadline, or -
 #   state            prints one line, see print_state
 #   logs N           prints the last N lines of this worker's log
-#   stop             ends the run after a save, and no controller resumes it
+#   stop             ends the run after a save, and no controller resumes it,
+#                    also when it comes before the start
 #   halt             ends the run after a save; the controller decides
 #   train ARG...     runs the trainer in the foreground (launch/local.sh)
 #   tensorboard DIR PORT  serves DIR on this machine's localhost only
@@ -30,7 +31,9 @@
 # device files of the TPU, a pattern per word.
 set -euo pipefail
 
-code="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# The folder of this commit, also when it was called through `current`: a run
+# keeps the commit that it was started from.
+code="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 script="${code}/launch/worker.sh"
 home="${BYOL_HOME:-${HOME}/byol}"
 run="${home}/run"
@@ -74,24 +77,26 @@ unit_runs() {
 
 # Prints `byol-state HOST STATUS CODE ID COMMIT ATTEMPT SECONDS`, "-" for what
 # is not known; SECONDS are left before the deadline.
-# STATUS: running; exited, by itself or by halt; stopped, by stop; lost, when
-# the machine went down without a record; absent, when nothing was started.
+# STATUS: running; exited, by itself or by halt; stopped, by stop, perhaps
+# before there was a run; lost, when the machine went down without a record;
+# absent, when nothing was started.
 print_state() {
   local status=absent exit_code=- id=- commit=- attempt=- left=-
   local workdir logs delete deadline resource
   if [[ -f "${run}/id" ]]; then
+    status=lost
     read -r id commit <"${run}/id"
     read_tend
     if [[ "${deadline}" != - ]]; then left=$((deadline - $(date +%s))); fi
-    if unit_runs; then
-      status=running
-    elif [[ -f "${run}/exit" ]]; then
-      status=exited
-      if [[ -f "${run}/stopped" ]]; then status=stopped; fi
-      exit_code="$(<"${run}/exit")"
-    else
-      status=lost
-    fi
+  fi
+  if unit_runs; then
+    status=running
+  elif [[ -f "${run}/exit" ]]; then
+    status=exited
+    exit_code="$(<"${run}/exit")"
+  fi
+  if [[ -f "${run}/stopped" && "${status}" != running ]]; then
+    status=stopped
   fi
   # One short write, which the pipe that all workers share does not tear.
   printf 'byol-state %s %s %s %s %s %s %s\n' "${host}" "${status}" \
@@ -100,7 +105,7 @@ print_state() {
 
 start() {
   local id="$1" attempt="$2" delete="$3" left="$4" resource="$5"
-  local argument workdir=""
+  local argument workdir="" held
   shift 5
   for argument in "$@"; do
     if [[ "${argument}" == --workdir=* ]]; then workdir="${argument#*=}"; fi
@@ -113,7 +118,10 @@ start() {
     fi
     die "Another run is going on here; stop it first."
   fi
-  free_devices
+  # A stop since the check of this attempt is for it; an older one has been
+  # answered by whoever starts the run again.
+  if [[ "${run}/stopped" -nt "${run}/used" ]]; then return; fi
+  held="$(free_devices)" || die "${held}"
   # An ended unit keeps its name until it is reset.
   sudo systemctl reset-failed byol.service 2>/dev/null || true
   # The log is that of one attempt; those before are in the workdir.
@@ -246,7 +254,8 @@ case "${verb}" in
     fi
     ;;
   stop)
-    if [[ -f "${run}/id" ]]; then touch "${run}/stopped"; fi
+    mkdir -p "${run}"
+    touch "${run}/stopped"
     end_run
     ;;
   halt) end_run ;;

@@ -67,7 +67,7 @@ def wait_for_trainer(rig):
     path.exists()
     and unit.exists()
     and unit.read_text()
-    and str(rig.trainer_calls(0)[-1]["pid"]) == unit.read_text()
+    and [str(x["pid"]) for x in rig.trainer_calls(0)][-1:] == [unit.read_text()]
   ):
     assert time.monotonic() < until
     time.sleep(0.05)

@@ -1,8 +1,10 @@
 """launch/worker.sh, run in bash on fake workers."""
 
+import contextlib
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -108,7 +110,6 @@ def test_a_killed_trainer_is_told_from_one_that_saved(rig):
 
 def test_start_and_stop_may_be_repeated(rig):
   start_workers(rig, {"TRAINER": "wait"})
-  on_worker(rig, 0, "stop")
   assert state_of(rig, 0) == ("absent", "-")
   on_worker(rig, 0, start_line(rig, "id1"))
   wait_for_trainer(rig)
@@ -119,11 +120,46 @@ def test_start_and_stop_may_be_repeated(rig):
   on_worker(rig, 0, "stop")
   on_worker(rig, 0, "stop")
   assert state_of(rig, 0) == ("stopped", "75")
+  on_worker(rig, 0, "check p gs://bucket/run -")
   on_worker(rig, 0, start_line(rig, "id2"))
   assert state_of(rig, 0) == ("running", "-")
   wait_for_trainer(rig)
   on_worker(rig, 0, "halt")
   assert state_of(rig, 0) == ("exited", "75")
+
+
+def test_a_stop_is_not_undone_by_a_start_that_was_on_its_way(rig):
+  start_workers(rig, {"TRAINER": "wait"})
+  on_worker(rig, 0, "check p gs://bucket/run -")
+  on_worker(rig, 0, "stop")  # before there was a run
+  assert state_of(rig, 0) == ("stopped", "-")
+  on_worker(rig, 0, start_line(rig, "id1"))
+  assert state_of(rig, 0) == ("stopped", "-")
+  assert not (rig.worker(0) / "trainer.jsonl").exists()
+  on_worker(rig, 0, "check p gs://bucket/run -")  # of another command
+  on_worker(rig, 0, start_line(rig, "id1"))
+  assert state_of(rig, 0) == ("running", "-")
+
+
+def test_a_set_up_changes_nothing_under_a_run(rig):
+  start_workers(rig, {"TRAINER": "wait"})
+  home = rig.worker(0) / "byol"
+  on_worker(rig, 0, start_line(rig, "id1"))
+  wait_for_trainer(rig)
+  before = (home / "run/tend").read_text()
+  # As `up` of a commit with other packages.
+  commit = (home / "current/COMMIT").read_text()
+  shutil.copytree(home / "current", home / "code-other")
+  (home / "code-other/constraints.txt").write_text("others\n")
+  (home / "current").unlink()
+  (home / "current").symlink_to("code-other")
+  (home / "venv/mine").touch()
+  text = on_worker(rig, 0, setup_line("gs://bucket/other", "always", "1"))
+  assert "A run goes on here, so nothing is changed." in text
+  assert (home / "venv/mine").exists()
+  assert (home / "run/tend").read_text() == before
+  unit = (home / "byol-tend.service").read_text()
+  assert f"ExecStart=/bin/bash {home}/code-{commit}/launch/worker.sh" in unit
 
 
 def test_a_machine_that_went_down_lost_its_run(rig):
@@ -134,23 +170,48 @@ def test_a_machine_that_went_down_lost_its_run(rig):
   assert state_of(rig, 0) == ("lost", "-")
 
 
+@contextlib.contextmanager
+def holder(rig, name):
+  """A process that holds the TPU of worker 0."""
+  with subprocess.Popen(["bash", "-c", f"exec -a {name} sleep 60"]) as other:
+    time.sleep(0.2)
+    (rig.worker(0) / "holders").write_text(f"{other.pid}\n")
+    yield other
+    other.kill()
+
+
 def test_the_tpu_is_taken_from_our_own_leftovers_only(rig):
   devices = rig.folder / "accel0"
   devices.touch()
   start_workers(rig, {"BYOL_DEVICES": f"{rig.folder}/accel* /none*"})
-  holders = rig.worker(0) / "holders"
-  for name, status in (("byol_flax.main", 0), ("notebook", 1)):
-    with subprocess.Popen(["bash", "-c", f"exec -a {name} sleep 60"]) as other:
-      time.sleep(0.2)
-      holders.write_text(f"{other.pid}\n")
-      text = on_worker(rig, 0, start_line(rig, "id1"), status=status)
-      if status:
-        assert f"Process {other.pid} (notebook 60) holds the TPU" in text
-        assert other.poll() is None
-        other.kill()
-      assert other.wait() == -signal.SIGKILL
-    if not status:
-      wait_for_state(rig, 0, "exited")
+  check = "check p gs://bucket/run -"
+  with holder(rig, "byol_flax.main") as other:
+    on_worker(rig, 0, start_line(rig, "id1"))
+    assert other.wait() == -signal.SIGKILL
+  wait_for_state(rig, 0, "exited")
+  with holder(rig, "byol-check") as other:
+    assert "byol-check t1v-n-fake-w-0 ok 4\n" in on_worker(rig, 0, check)
+    assert other.wait() == -signal.SIGKILL
+  with holder(rig, "notebook") as other:
+    told = f"Process {other.pid} (notebook 60) holds the TPU; end it first.\n"
+    assert told in on_worker(rig, 0, start_line(rig, "id1"), status=1)
+    text = on_worker(rig, 0, check)
+    assert f"byol-check t1v-n-fake-w-0 held {told}" in text
+    assert other.poll() is None
+
+
+def test_a_check_leaves_a_run_alone(rig):
+  devices = rig.folder / "accel0"
+  devices.touch()
+  start_workers(rig, {"BYOL_DEVICES": str(devices), "TRAINER": "wait"})
+  on_worker(rig, 0, start_line(rig, "id1"))
+  wait_for_trainer(rig)
+  pid = rig.trainer_calls(0)[-1]["pid"]
+  (rig.worker(0) / "holders").write_text(f"{pid}\n")
+  text = on_worker(rig, 0, "check p gs://bucket/run -")
+  said = "held A run that goes on already holds the TPU.\n"
+  assert f"byol-check t1v-n-fake-w-0 {said}" in text
+  assert state_of(rig, 0) == ("running", "-")
 
 
 def test_logs_and_states_name_the_worker(rig):
