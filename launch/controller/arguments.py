@@ -17,7 +17,7 @@ _LABEL = "[a-z][a-z0-9_-]*=[a-z0-9_-]*"
 # Options with a value: the value's pattern and how a person would say it.
 _VALUES: Mapping[str, tuple[str, str]] = {
   "workdir": (".+", ""),
-  "data": (".+", ""),
+  "data": ("(gs://.|/).*", "gs://BUCKET/FOLDER or an absolute path"),
   "data-disk": ("[a-z][-a-z0-9]*", "the name of a disk"),
   "stage": ("/.+", "an absolute path on each worker, such as /dev/shm/byol"),
   "slice": (".+", ""),
@@ -58,6 +58,7 @@ CREATE_VALUES = [
 ]
 CREATE_FLAGS = ("reserved", "internal-ips")
 STAGE_DIR = "--config.loader.stage_dir="
+DATA_DIR = "--config.loader.data_dir="
 # Where every worker mounts the disk of --data-disk, see data_disk.sh.
 DISK_FOLDER = "/mnt/disks/data"
 
@@ -136,22 +137,34 @@ def parse(program: str, words: Sequence[str]) -> Arguments:
       positional.append(word)
   if {"spot", "reserved"} <= asked.flags:
     raise Ended(2, "A reserved slice is not preempted; leave out --spot.")
-  set_too = [x for x in asked.overrides if x.startswith(STAGE_DIR)]
-  if "stage" in asked.values and set_too:
-    raise Ended(2, f"--stage sets what {set_too[0]} sets; leave out one.")
-  data = asked.values.get("data", DISK_FOLDER)
-  if "data-disk" in asked.values and not f"{data}/".startswith(
-    f"{DISK_FOLDER}/"
-  ):
-    raise Ended(
-      2, f"With --data-disk --data is a folder below {DISK_FOLDER}, not {data}."
-    )
+  _settle_data(asked)
   if positional and positional[0] in COMMANDS:
     asked.command = positional.pop(0)
   if len(positional) > 1:
     raise Ended(2, f"One CONFIG is needed, given are: {' '.join(positional)}.")
   _read_config(asked, positional[0] if positional else "")
   return asked
+
+
+def _settle_data(asked: Arguments) -> None:
+  """Fills in where the images are, and refuses what contradicts itself."""
+  values = asked.values
+  for name, key in (("stage", STAGE_DIR), ("data", DATA_DIR)):
+    set_too = [x for x in asked.overrides if x.startswith(key)]
+    if name in values and set_too:
+      raise Ended(2, f"--{name} sets what {set_too[0]} sets; leave out one.")
+  for name in ("data", "workdir"):
+    if name in values:
+      values[name] = values[name].rstrip("/")
+      if not values[name]:
+        raise Ended(2, f"--{name} is a folder below /, not / itself.")
+  if "data-disk" not in values:
+    return
+  data = values.setdefault("data", DISK_FOLDER)
+  if not f"{data}/".startswith(f"{DISK_FOLDER}/"):
+    raise Ended(
+      2, f"With --data-disk --data is a folder below {DISK_FOLDER}, not {data}."
+    )
 
 
 def _checked(name: str, value: str) -> str:

@@ -18,6 +18,15 @@ _ASK_ABOVE = 100.0
 _MULTI_REGIONS = {"US": "us-", "EU": "europe-", "ASIA": "asia-"}
 
 
+def say_unchecked(chosen: Settings, console: Console) -> None:
+  """Says so if the config could not be read, see `Settings.dataset`."""
+  if not chosen.dataset[0]:
+    console.say(
+      "The config was not checked, because that needs the environment of `make "
+      "demo` beside launch/, at the commit that runs. The workers check it."
+    )
+
+
 def check_money(chosen: Settings, console: Console) -> None:
   """Says what it costs, and asks if that is much.
 
@@ -132,18 +141,21 @@ def _check_bucket(chosen: Settings, console: Console, bucket: str) -> None:
     return
   if answer.error_matches("not found|404"):
     raise Ended(2, f"There is no bucket {bucket}: {answer.last_error}")
-  lines = answer.out.split()
+  # gcloud prints notices, too, and not always on stderr.
+  lines = re.findall("^[A-Z]+[A-Z0-9-]*$", answer.out, re.MULTILINE)
   if answer.status or not lines:
     # To use a bucket one need not be allowed to ask where it is.
     console.say(f"Where {bucket} is cannot be found out: {answer.last_error}")
     return
-  if not is_near(lines[-1], chosen.zone) and "yes" not in chosen.asked.flags:
-    raise Ended(
-      2,
-      f"{bucket} is in {lines[-1]}, the slice in {chosen.zone}: reading from "
-      "there is slow and costs money; make a bucket in that region, or give "
-      "--yes.",
-    )
+  if is_near(lines[-1], chosen.zone):
+    return
+  far = (
+    f"{bucket} is in {lines[-1]}, the slice in {chosen.zone}: reading from "
+    "there is slow and costs money"
+  )
+  if "yes" not in chosen.asked.flags:
+    raise Ended(2, f"{far}; make a bucket in that region, or give --yes.")
+  console.say(f"{far}.")
 
 
 def is_near(location: str, zone: str) -> bool:

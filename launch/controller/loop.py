@@ -48,6 +48,7 @@ class Loop:
       Ended: that cannot be done.
     """
     name, delete = self._chosen.name, self._chosen.own_command("delete")
+    before.say_unchecked(self._chosen, self._console)
     before.check_money(self._chosen, self._console)
     disk.check(self._chosen, self._console)
     self._shipping.pack()
@@ -64,6 +65,7 @@ class Loop:
     Raises:
       Ended: it cannot go on, or shall not.
     """
+    before.say_unchecked(self._chosen, self._console)
     before.check_money(self._chosen, self._console)
     before.check_deletion(self._chosen, self._console)
     disk.check(self._chosen, self._console)

@@ -48,8 +48,11 @@ def may_delete(chosen: Settings, console: Console) -> tuple[str, str]:
 
 
 def judge(policy: str, account: str) -> str:
-  """Reads lines of a role, a tab and a member; see `may_delete`."""
-  answer = "no"
+  """Reads lines of a role, a tab and a member; see `may_delete`.
+
+  A policy without a line is none that one could read.
+  """
+  answer = "no" if "\t" in policy else "unknown"
   for line in policy.splitlines():
     role, _, member = line.strip().partition("\t")
     if not member:

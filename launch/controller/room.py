@@ -32,10 +32,7 @@ def check(chosen: Settings, console: Console) -> None:
     return
   name, split = chosen.dataset
   if not name:
-    console.say(
-      f"How much is copied to {stage} is not known here: that needs the "
-      "environment of `make demo` beside launch/, at the commit that runs."
-    )
+    console.say(f"How much is copied to {stage} is not known without it.")
     return
   # TFDS's names: NAME/CONFIG:VERSION, of which the last two may be absent.
   folder = f"{data.rstrip('/')}/{name.replace(':', '/')}"
@@ -93,7 +90,8 @@ def bytes_of(listing: str, split: str) -> int:
     fields = line.split(maxsplit=2)
     folder, _, file = fields[-1].rpartition("/") if fields else ("", "", "")
     version = folder.rpartition("/")[2]
-    if shard.fullmatch(file) and re.fullmatch(r"\d+\.\d+\.\d+", version):
+    known = re.fullmatch(r"\d+\.\d+\.\d+", version) and fields[0].isdigit()
+    if known and shard.fullmatch(file):
       key = tuple(map(int, version.split(".")))
       sizes[key] = sizes.get(key, 0) + int(fields[0])
   return sizes[max(sizes)] if sizes else 0

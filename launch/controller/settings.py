@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 
 from launch.controller import slices
-from launch.controller.arguments import STAGE_DIR, Arguments
+from launch.controller.arguments import DATA_DIR, STAGE_DIR, Arguments
 from launch.controller.ending import Ended
 from launch.controller.words import quoted
 
@@ -21,6 +21,7 @@ _CHECK_CONFIG = """
 import sys
 
 from byol_flax.commands import config_file
+from input_pipeline import paths
 from input_pipeline.errors import UsageError
 
 devices = int(sys.argv[1])
@@ -34,7 +35,11 @@ if config.batch_size % devices:
     f"A batch of {config.batch_size} images does not divide by the {devices} "
     "devices of the slice; give another --slice or --config.batch_size."
   )
-print(config.data.name, config.data.split, sep="\\n")
+name = config.data.name
+kind = name.partition(":")[0]
+if config.loader.data_dir is None and kind not in (*paths.FOLDERS, "digits"):
+  sys.exit(f"A new slice does not have {name}; say by --data where it is.")
+print(name, config.data.split, sep="\\n")
 """
 
 
@@ -211,7 +216,7 @@ def fill_in(
     f"--workdir={workdir}",
   ]
   if "data" in values:
-    trainer_arguments.append(f"--config.loader.data_dir={values['data']}")
+    trainer_arguments.append(DATA_DIR + values["data"])
   if "stage" in values:
     trainer_arguments.append(STAGE_DIR + values["stage"])
   trainer_arguments += asked.overrides

@@ -132,7 +132,7 @@ OTHER = "serviceAccount:byol@p.iam.gserviceaccount.com"
   [
     ([("roles/tpu.editor", ACCOUNT)], "yes"),
     ([("organizations/1/roles/a", ACCOUNT), ("roles/owner", ACCOUNT)], "yes"),
-    ([], "no"),
+    ([], "unknown"),
     ([("roles/storage.admin", ACCOUNT), ("roles/owner", "user:a@b.c")], "no"),
     ([("roles/tpu.admin", OTHER), ("projects/p/roles/a", OTHER)], "no"),
     ([("projects/p/roles/a", ACCOUNT)], "unknown"),
@@ -184,6 +184,8 @@ def test_shards_of_the_newest_version_are_counted():
     *listing("train", "5.10.0", 1_000),
     *listing("validation", "5.10.0", 10**9),
     "  83  2026-01-01T00:00:00Z  gs://bucket/tfds/imagenet2012/5.10.0/features.json",
+    "12.5GiB  2026-01-01T00:00:00Z  "
+    "gs://bucket/tfds/imagenet2012/5.10.0/a-train.array_record-00000-of-00003",
     "TOTAL: 10 objects, 2000002118 bytes (1.86GiB)",
   ]
   text = "\n".join(lines)
@@ -237,6 +239,9 @@ def test_images_that_cannot_fit_are_told_before_anything_is_created(
     "memory of a v5litepod-16 host, has 96.0 GB." in result.stderr
   )
   assert rig.verbs == []
+  without = [word for word in words if "--data" not in word]
+  told = rig.run(*without, status=2).stderr
+  assert "A new slice does not have imagenet2012; say by --data where " in told
   # Refused by the config itself, where our Python is.
   result = rig.run(*words, "--config.batch_size=40", status=2)
   assert "A batch of 40 images does not divide by the 16 " in result.stderr
@@ -300,12 +305,43 @@ def test_options_of_the_slice_reach_gcloud(rig, queue):
       ("--stage=/a", "--config.loader.stage_dir=/b"),
       "--stage sets what --config.loader.stage_dir=/b sets; leave out one.",
     ),
+    (
+      ("--data=/a", "--config.loader.data_dir=/b"),
+      "--data sets what --config.loader.data_dir=/b sets; leave out one.",
+    ),
+    (("--data=tfds",), "--data takes gs://BUCKET/FOLDER or an absolute path, "),
+    (("--workdir=/",), "--workdir is a folder below /, not / itself."),
   ],
 )
 def test_a_wrong_option_is_told_in_a_sentence(rig, words, sentence):
   result = rig.run(*RUN, *words, status=2)
   assert result.stderr.startswith(f"tpu_vm.sh: {sentence}")
   assert rig.calls == []
+
+
+def test_a_data_disk_is_where_the_data_are(rig):
+  rig.plan(disks={"images": ["READY", "pd-balanced", ""]})
+  rig.run(*RUN, "--data-disk=images", "--price=0.01", "--yes")
+  start = next(call for call in rig.calls if verb_of(call) == "start")
+  words = shlex.split(option(start, "--command"))
+  assert "--config.loader.data_dir=/mnt/disks/data" in words
+
+
+def test_a_slash_after_a_folder_changes_nothing(rig):
+  slashes = (f"{WORKDIR}/", "--data=gs://bucket/tfds/")
+  rig.run(*RUN[:-1], *slashes, "--price=0.01", "--yes")
+  asked = [call for call in rig.calls if call[:2] == ["storage", "ls"]]
+  assert ["storage", "ls", "gs://bucket/tfds/"] in asked
+  start = next(call for call in rig.calls if verb_of(call) == "start")
+  words = shlex.split(option(start, "--command"))
+  assert {WORKDIR, "--config.loader.data_dir=gs://bucket/tfds"} < set(words)
+
+
+def test_a_far_bucket_is_named_although_one_agreed(rig):
+  rig.plan(location="US-CENTRAL1\nTo take a survey, run: gcloud survey")
+  errors = rig.run(*RUN, "--price=0.1", "--yes").stderr
+  assert "gs://bucket is in US-CENTRAL1, the slice in europe-west4-a" in errors
+  assert "The config was not checked" in errors
 
 
 def test_where_images_are_staged_reaches_every_worker_whole(rig):
