@@ -36,6 +36,8 @@ class Attempt:
 
   Attributes:
     name: of the folder of its logs; "" before the first.
+    prepared: whether the workers were ready to start before, so that what they
+      cannot do now they could do then.
   """
 
   def __init__(
@@ -55,6 +57,8 @@ class Attempt:
     self._workdir = workdir
     self._looks = 0
     self.name = ""
+    self.prepared = False
+    self._stopped: bool | None = None  # when it was last looked at
 
   def refuse_another(self) -> None:
     """Raises Ended if something runs, which a set-up would disturb."""
@@ -67,13 +71,15 @@ class Attempt:
     return f"{name} {how}; stop it first ({stop}), or give another --name."
 
   def adopt(self) -> bool:
-    """Adopts a run that goes on already, or that is done.
+    """Adopts a run that goes on already, that is done, or was stopped since.
 
     Raises:
       Ended: the slice runs something else.
     """
     chosen = self._chosen
     run, _ = self._read_run()
+    if self._was_stopped(run):
+      return True
     done = run.status == "exited" and outcome_of(run.codes) == "0"
     if run.status not in ("running", "mixed") and not done:
       return False
@@ -96,29 +102,51 @@ class Attempt:
     )
     return True
 
-  def prepare(self) -> str:
-    """Sets up all workers; returns "", or how the attempt has ended already.
+  def _was_stopped(self, run: Run) -> bool:
+    """Whether `stop` came since this program has looked for the first time.
 
-    It has ended as GONE also when the workers could not be reached although the
-    slice is ready; `Keeper.found` tells.
+    What was stopped before is resumed.
     """
-    if not self._shipping.set_up(self._keeper.left):
-      self._keeper.look()
-      return attempts.GONE
+    if run.status == "unreachable":
+      return False
+    before, self._stopped = self._stopped, run.status == "stopped"
+    return self._stopped and before is False
+
+  def prepare(self) -> str:
+    """Sets up all workers; returns "", or how the attempt has ended already."""
+    if not self._shipping.set_up():
+      return self._unbegun()
     event = self._mount() if disk.name_of(self._chosen) else ""
+    event = event or self._check()
     if event:
       return event
+    self.prepared = True
+    # Setting up takes minutes, in which somebody may have thought better of it.
+    run, _ = self._read_run()
+    return attempts.STOPPED if self._was_stopped(run) else ""
+
+  def _unbegun(self) -> str:
+    return attempts.unbegun(self._keeper.look().state)
+
+  def _check(self) -> str:
+    """Looks whether all workers can run it; returns as `prepare`."""
     self._console.say("Looking whether JAX sees the chips of every worker.")
     chosen = self._chosen
     data = chosen.asked.values.get("data", "-")
     words = ("check", chosen.project, chosen.workdir, data)
-    answer = self._cloud.on_workers(*words, seconds=_CHECK_SECONDS)
-    return self._report_check(answer)
+    answer = self._shipping.for_sure(
+      *words, seconds=_CHECK_SECONDS, enough=self._all_are_checked
+    )
+    return self._unbegun() if answer is None else self._report_check(answer)
+
+  def _all_are_checked(self, answer: Answer) -> bool:
+    return not workers.read_check(answer, self._cloud.workers).missing
 
   def start(self) -> str:
     """Starts the run; returns as `prepare`."""
     chosen = self._chosen
     self._console.say("Starting the run.")
+    self._stopped = False
     self.name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     left = self._keeper.left
     if self._shipping.for_sure(
@@ -127,8 +155,7 @@ class Attempt:
       seconds=_START_SECONDS,
     ):
       return ""
-    self._keeper.look()
-    return attempts.GONE
+    return self._unbegun()
 
   def _mount(self) -> str:
     """Mounts the data disk on all workers; returns as `prepare`.
@@ -140,8 +167,7 @@ class Attempt:
     data = self._chosen.asked.values.get("data", DISK_FOLDER)
     answer = self._shipping.for_sure("disk", data, seconds=_DISK_SECONDS)
     if answer is None:
-      self._keeper.look()
-      return attempts.GONE
+      return self._unbegun()
     failures = disk.failures(answer)
     for sentence in failures:
       self._console.say(f"A worker cannot read the disk. {sentence}")
@@ -157,8 +183,13 @@ class Attempt:
       say(f"{sentence}.")
     if check.shut:
       return attempts.SHUT
+    for sentence in check.busy:
+      say(sentence)
     for sentence in check.blind:
       say(f"JAX does not see the chips of a worker. {sentence}")
+    # The others wait in vain for a worker whose chips are taken.
+    if check.busy:
+      return attempts.BUSY
     if check.blind or chosen.asked.delete == "never":
       return attempts.BLIND if check.blind else ""
     if check.may_delete != "yes":

@@ -12,6 +12,9 @@ GONE = "gone"  # the slice is dead
 STUCK = "stuck"  # the slice does not leave a state in which nothing runs
 SILENT = "silent"  # a worker does not answer any more
 BLIND = "blind"  # JAX does not see the chips of a worker
+BUSY = "busy"  # a program that is not ours holds the chips of a worker
+UNREADY = "unready"  # the slice is not ready any more, and may be again
+UNREACHED = "unreached"  # it is ready, and its workers cannot be used
 UNMOUNTED = "unmounted"  # a worker cannot mount the disk
 SHUT = "shut"  # a worker cannot use a folder of the run
 DELETED = "deleted"  # the slice does not exist, and not by us
@@ -19,15 +22,31 @@ HELD = "held"  # somebody stopped the slice
 STOPPED = "stopped"  # somebody stopped the run
 HOURS = "hours"  # --max-hours are over
 
-_NO_FAULT = ("75", GONE)
+# Before the run began, by the state of the slice.
+_UNBEGUN = {
+  "dead": GONE,
+  "absent": DELETED,
+  "held": HELD,
+  "ready": UNREACHED,
+}
+_NO_FAULT = ("75", GONE, BUSY, UNREADY)
 _BY_THE_SLICE = (STUCK, SILENT, BLIND)
-_ENDS = (UNMOUNTED, SHUT, DELETED, HELD, STOPPED, HOURS)
-_WORDS = (GONE, *_BY_THE_SLICE, *_ENDS)
+_ENDS = (UNREACHED, UNMOUNTED, SHUT, DELETED, HELD, STOPPED, HOURS)
+_WORDS = (GONE, BUSY, UNREADY, *_BY_THE_SLICE, *_ENDS)
 
 
 def is_outcome(event: str) -> bool:
   """Whether the workers said so, by their exit codes."""
   return event not in _WORDS
+
+
+def unbegun(slice_: str) -> str:
+  """How an attempt has ended whose workers could not be set up or started.
+
+  Args:
+    slice_: its state after that, see `states.Slice`.
+  """
+  return _UNBEGUN.get(slice_, UNREADY)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,6 @@ _SSH = (
   *("-o", "ServerAliveCountMax=4"),
 )
 _DELETE_SECONDS = 900
-_COPY_SECONDS = 900
 
 
 class Cloud:
@@ -152,11 +151,11 @@ class Cloud:
     )
     return False
 
-  def copy(self, path: str) -> Answer:
+  def copy(self, path: str, seconds: float) -> Answer:
     """Copies a file into the home folder of every worker."""
     words = (*_TPUS, "tpu-vm", "scp", path, f"{self._settings.name}:")
     flags = (*self._where, *self._inside, "--quiet", "--worker=all")
-    return self._console.run((*words, *flags), _COPY_SECONDS)
+    return self._console.run((*words, *flags), seconds)
 
   def shell(self, line: str, seconds: float, worker: str = "all") -> Answer:
     """Runs a line of shell on every worker at once, or on one."""

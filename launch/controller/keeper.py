@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from launch.controller import attempts
 from launch.controller.calls import Console
 from launch.controller.cloud import Cloud
 from launch.controller.ending import Ended, Interrupted
@@ -34,6 +35,7 @@ class Keeper:
     self.found = Slice("", "")
     self.owns = False
     self._refused = False
+    self._was_ready = False  # since it was made
     self.until: float | None = None
 
   def look(self) -> Slice:
@@ -53,8 +55,23 @@ class Keeper:
       return "-"
     return str(max(0, int(self.until - time.time())))
 
-  def ensure(self) -> None:
+  def within(self, seconds: float) -> float:
+    """How much of some seconds lies within --max-hours.
+
+    Raises:
+      Ended: nothing, because the hours are over.
+    """
+    if self.overtime:
+      raise Ended(75, "--max-hours are over; the workdir stays.", in_time=True)
+    if self.until is None:
+      return seconds
+    return min(seconds, self.until - time.time())
+
+  def ensure(self) -> str:
     """Creates or adopts the slice and waits until it is ready.
+
+    Returns:
+      "", or `attempts.DELETED` if it was ready before, and somebody deleted it.
 
     Raises:
       Ended: it is another slice than wanted, or cannot be had.
@@ -62,8 +79,7 @@ class Keeper:
     chosen, pace = self._chosen, self._chosen.pace
     before, unknown, failed, since = "", 0, 0, time.monotonic()
     while True:
-      if self.overtime:
-        raise Ended(75, "--max-hours are over; the workdir stays.", True)
+      self.within(0)
       found = self.look()
       if found.seen != before:
         self._console.say(f"{chosen.name} is {found.seen}.")
@@ -71,8 +87,10 @@ class Keeper:
       before = found.seen
       if found.state == "ready":
         self._adopt(found)
-        return
+        return ""
       if found.state == "absent":
+        if self._was_ready:
+          return attempts.DELETED
         comes, failed = self._try_to_create(failed)
         if not comes:
           self._console.pause(pace.retry_seconds)
@@ -116,6 +134,7 @@ class Keeper:
         f"{chosen.name} is a {found.type}, not a {chosen.slice}; give "
         f"--slice={found.type}, or another --name.",
       )
+    self._was_ready = True
     hours = chosen.asked.number("max-hours")
     if hours is not None and self.until is None:
       self.until = time.time() + 3600 * hours
@@ -137,7 +156,7 @@ class Keeper:
     if not answer.status:
       return True, failed
     if answer.error_matches("ALREADY_EXISTS|already exists"):
-      self.owns = owned
+      self.owns = owned  # the next look tells what there is
     if answer.error_matches("quota limit|quota.*exceeded|insufficient quota"):
       raise Ended(
         1,
@@ -167,6 +186,7 @@ class Keeper:
       self._refused = True
       raise Ended(1, "")  # the reason was said
     self.found = Slice("absent", "ABSENT")
+    self._was_ready = False
 
   def settle(self, end: Ended) -> None:
     """Ends the payment if --delete says so, or says that it goes on.

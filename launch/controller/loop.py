@@ -34,7 +34,7 @@ class Loop:
     self._console = console
     self._cloud = cloud
     self._keeper = keeper
-    self._shipping = Shipping(chosen, console, cloud)
+    self._shipping = Shipping(chosen, console, cloud, keeper)
     self._workdir = Workdir(chosen.workdir, console)
     self._attempt = Attempt(
       chosen, console, cloud, self._keeper, self._shipping, self._workdir
@@ -55,7 +55,7 @@ class Loop:
     self._keeper.ensure()
     self._attempt.refuse_another()
     self._keeper.owns = True
-    if not self._shipping.set_up(self._keeper.left):
+    if not self._shipping.set_up():
       raise Ended(1, f"{name} could not be set up.")
     self._console.say(f"{name} is ready; to delete it: {delete}")
 
@@ -73,13 +73,10 @@ class Loop:
     before.check_places(self._chosen, self._console, self._shipping.note)
     room.check(self._chosen, self._console)
     while True:
-      self._keeper.ensure()
-      event = self._one_attempt()
+      event = self._keeper.ensure() or self._one_attempt()
       if event == "0":
         self._console.say(f"Done. Results: {self._chosen.workdir}")
         return
-      if not event:
-        continue
       self._end(event)
       following = self._count(event)
       if following.remake:
@@ -88,7 +85,7 @@ class Loop:
         self._console.pause(self._chosen.pace.retry_seconds)
 
   def _one_attempt(self) -> str:
-    """How it has ended; "" if it did not begin, because the slice was lost."""
+    """How it has ended, perhaps before it began."""
     event = ""
     adopted = self._attempt.adopt()
     self._keeper.owns = True
@@ -99,10 +96,6 @@ class Loop:
       if not event:
         self._note_progress()
         event = self._attempt.start()
-    if event == attempts.GONE:
-      if self._keeper.found.state == "ready":
-        raise Ended(1, "The workers could not be made to run it.")
-      return ""
     return event or self._attempt.watch()
 
   # --- how it ends ------------------------------------------------------------
@@ -112,9 +105,12 @@ class Loop:
     if event == "2":
       self._show_logs()
       raise Ended(2, "The config is wrong, see the lines above.")
-    if event == attempts.UNMOUNTED:
+    if event == attempts.UNREACHED:
+      raise Ended(1, "The workers could not be made to run it.")
+    # What went well before is not asked wrongly; it may pass, as faults do.
+    if event == attempts.UNMOUNTED and not self._attempt.prepared:
       raise Ended(2, "The data disk cannot be used, see the lines above.")
-    if event == attempts.SHUT:
+    if event == attempts.SHUT and not self._attempt.prepared:
       raise Ended(2, "The folders above must be there for every worker.")
     if event == attempts.DELETED:
       self._tell_who_deleted()
@@ -202,6 +198,10 @@ class Loop:
       attempts.STUCK: f"{name} stays {seen}.",
       attempts.SILENT: "A worker does not answer any more, and the run stands.",
       attempts.BLIND: "The TPU did not start.",
+      attempts.BUSY: "Another program holds the TPU, see the lines above.",
+      attempts.UNREADY: f"{name} is {seen}.",
+      attempts.UNMOUNTED: "A worker cannot read the data disk any more.",
+      attempts.SHUT: "A worker cannot use its folders any more.",
     }
     return sentences.get(event, f"The run ended with {in_words(event)}.")
 

@@ -100,28 +100,36 @@ class Check:
 
   Attributes:
     shut: a sentence for each folder that a worker cannot use.
-    blind: a sentence for each worker on which JAX sees no chips.
+    busy: a sentence for each worker whose chips a program holds that is not
+      ours.
+    blind: a sentence for each other worker on which JAX sees no chips.
+    missing: how many workers gave no answer.
     may_delete: yes, no or unknown.
   """
 
   shut: tuple[str, ...]
+  busy: tuple[str, ...]
   blind: tuple[str, ...]
+  missing: int
   may_delete: str
 
 
 def read_check(answer: Answer, expected: int) -> Check:
   """Reads the lines of `worker.sh check`, see check in check.sh."""
-  shut, blind, seen, may_delete = [], [], 0, "unknown"
+  shut: list[str] = []
+  busy: list[str] = []
+  blind: list[str] = []
+  seen, may_delete = 0, "unknown"
   for line in answer.out.splitlines():
     words = line.split(maxsplit=3)
     if words[:1] == ["byol-check"] and len(words) > 3:
       seen += 1
       if words[2] != "ok":
-        blind.append(f"{words[1]}: {words[3]}")
+        taken = " holds the TPU" in words[3]
+        (busy if taken else blind).append(f"{words[1]}: {words[3]}")
     elif words[:1] == ["byol-folder"]:
       shut.append(" ".join(words[1:]))
     elif words[:1] == ["byol-may"] and len(words) > 2:
       may_delete = words[2]
-  if seen < max(expected, 1):
-    blind.append(f"{max(expected, 1) - seen} gave no answer")
-  return Check(tuple(shut), tuple(blind), may_delete)
+  missing = max(0, max(expected, 1) - seen)
+  return Check(tuple(shut), tuple(busy), tuple(blind), missing, may_delete)

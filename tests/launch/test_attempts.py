@@ -4,16 +4,22 @@ import pytest
 
 from launch.controller.attempts import (
   BLIND,
+  BUSY,
   GONE,
+  SHUT,
   SILENT,
+  UNMOUNTED,
+  UNREADY,
   History,
   Limits,
   Look,
   Watch,
   after,
   judge,
+  unbegun,
 )
-from launch.controller.workers import Run
+from launch.controller.calls import Answer
+from launch.controller.workers import Run, read_check
 
 LIMITS = Limits(straggler=600, silent=600, stuck=3600, between_looks=360)
 RUNNING = Run("running", answered=("w-0", "w-1"))
@@ -108,6 +114,21 @@ def test_one_look(slice_, run, overtime, event):
 
 
 @pytest.mark.parametrize(
+  ("slice_", "event"),
+  [
+    ("dead", "gone"),
+    ("absent", "deleted"),
+    ("held", "held"),
+    ("ready", "unreached"),
+    ("waiting", "unready"),
+    ("unknown", "unready"),
+  ],
+)
+def test_an_attempt_that_cannot_begin(slice_, event):
+  assert unbegun(slice_) == event
+
+
+@pytest.mark.parametrize(
   ("ends", "restarts", "words"),
   [
     # However an attempt ended, three without a newer checkpoint are enough.
@@ -119,6 +140,9 @@ def test_one_look(slice_, run, overtime, event):
     ([("1", 1), ("75", 1), ("1", 5), ("75", 5), ("75", 5)], 1, ". . new . end"),
     ([("137", 0), ("134", 0)], 3, ". new"),
     ([("lost", 1), ("lost", 2)], 3, ". new"),
+    ([(UNMOUNTED, 0), (SHUT, 0)], 3, ". new"),
+    # No new slice cures these.
+    ([(BUSY, 0), (BUSY, 0), (UNREADY, 0)], 2, ". . end"),
     # A checkpoint that an unreadable workdir hides is no progress yet.
     ([("75", None), ("75", 7), ("75", None), ("75", 7)], 1, ". . . end"),
     ([(SILENT, 1), (BLIND, 2)], 0, "new new"),
@@ -133,3 +157,20 @@ def test_what_follows_an_attempt(ends, restarts, words):
     remake = "new" if following.remake else "."
     said.append("end" if following.give_up else remake)
   assert " ".join(said) == words
+
+
+@pytest.mark.parametrize(
+  ("lines", "expected", "counts"),
+  [
+    (["w-0 ok 4", "w-1 ok 4"], 2, (0, 0, 0)),
+    # An ssh that failed says nothing about the chips.
+    (["w-0 ok 4"], 3, (0, 0, 2)),
+    ([], 0, (0, 0, 1)),
+    (["w-0 failed JAX did not start in time.", "w-1 ok 4"], 2, (0, 1, 0)),
+    (["w-0 failed Process 7 (a b) holds the TPU; end it."], 1, (1, 0, 0)),
+  ],
+)
+def test_one_check(lines, expected, counts):
+  text = "\n".join(f"byol-check {line}" for line in lines)
+  check = read_check(Answer(out=text), expected)
+  assert (len(check.busy), len(check.blind), check.missing) == counts

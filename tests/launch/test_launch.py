@@ -90,7 +90,7 @@ def test_ssh_that_fails_three_times_is_tried_again(rig):
 
 
 def test_ssh_that_fails_while_watching_harms_nothing(rig):
-  before_the_watch = 5  # state, unpack, setup, check, start
+  before_the_watch = 6  # state, unpack, setup, check, state, start
   rig.plan(
     runs=[{"polls": 1, "codes": [0, 0]}],
     ssh=["ok"] * before_the_watch + ["Connection timed out"] * 3,
@@ -98,6 +98,12 @@ def test_ssh_that_fails_while_watching_harms_nothing(rig):
   result = rig.run(*CONTROLLER, BYOL_MAX_TRIES="1", BYOL_MAX_RESTARTS="0")
   assert rig.verbs == ["create", *START]
   assert result.stderr.count("Connection timed out") == 3
+
+
+def test_a_check_without_an_answer_is_repeated(rig):
+  rig.plan(ssh=["ok"] * 3 + ["Connection refused"])
+  rig.run(*CONTROLLER, BYOL_MAX_RESTARTS="0")
+  assert rig.verbs == ["create", *START[:3], "check", *START[3:]]
 
 
 def test_gcloud_that_fails_while_watching_harms_nothing(rig):
@@ -255,6 +261,32 @@ def test_a_slice_deleted_by_somebody_is_not_made_anew(rig):
   assert process.returncode == 1, errors
   assert rig.verbs == ["create", *START, "delete"]
   assert "was deleted by somebody else" in errors
+
+
+def test_a_slice_deleted_in_its_set_up_is_not_made_anew(rig):
+  rig.plan(setup=[[1]] * 999)
+  process = rig.start(*CONTROLLER, "--delete=always")
+  rig.wait_for("setup", 1)
+  rig.run("delete", "byol_digits")
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 1, errors
+  assert rig.verbs.count("create") == rig.verbs.count("delete") == 1
+  assert "was deleted by somebody else" in errors
+
+
+@pytest.mark.slow
+def test_stop_between_two_attempts_ends_the_controller(rig):
+  rig.plan(runs=[{"polls": 0, "codes": [75, 75]}, {"polls": 999}])
+  rig.environment["BYOL_RETRY_SECONDS"] = "4"
+  process = rig.start(*CONTROLLER)
+  while "Resuming" not in process.stderr.readline():
+    assert process.poll() is None
+  rig.run("stop", "byol_digits")
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 75, errors
+  assert rig.verbs == ["create", *START, "stop"]
+  rig.start(*CONTROLLER)  # is meant to resume it
+  rig.wait_for("start", 2)
 
 
 def test_another_run_on_the_slice_is_left_alone(rig):

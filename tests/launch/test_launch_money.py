@@ -12,6 +12,9 @@ QUICKLY = (
   "a worker freezes, and the run stands",
   "a fault, and nothing shall stay",
   "JAX sees no chips on a worker",
+  "another program has held the chips of a worker",
+  "the slice is lost again and again in the set-up",
+  "a node exists that nobody sees",
 )
 
 

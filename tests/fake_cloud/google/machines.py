@@ -33,6 +33,7 @@ def ssh(cloud, options):
   failing = cloud.next("setup", []) if "setup" in words[2:3] else []
   if "check" in words[2:3]:
     failing = cloud.state["node"]["blind"]
+    cloud.state["busy"] = cloud.next("busy", [])
   if "disk" in words[2:3]:
     failing = cloud.next("mount", [])
   if cloud.plan.get("python"):
