@@ -116,6 +116,19 @@ def test_a_disk_that_a_worker_cannot_mount_ends_it(rig, delete, last):
   assert rig.verbs[-1] == last
 
 
+def test_a_disk_that_was_mounted_before_is_tried_again(rig):
+  preempted = {"polls": 0, "codes": [75, 75]}
+  rig.plan(
+    disks={"images": BALANCED}, mount=[[], [1]], runs=[preempted], states=[]
+  )
+  result = rig.run(*RUN)
+  assert rig.verbs.count("create") == 1
+  assert rig.verbs.count("start") == 2
+  assert "A worker cannot read the data disk any more. Resuming" in (
+    result.stderr
+  )
+
+
 def test_the_command_that_resumes_has_the_disk(rig):
   rig.plan(disks={"images": BALANCED}, runs=[{"polls": 999}])
   process = rig.start(*RUN)
