@@ -66,11 +66,10 @@ def _agree(chosen: Settings, console: Console, what: str) -> None:
     return
   if not sys.stdin.isatty():
     raise Ended(2, f"{what}; give --yes to agree.")
-  try:
-    said = input("Go on? [y/N] ")
-  except EOFError:  # Ctrl-D
-    said = ""
-  if said.strip().lower() not in ("y", "yes"):
+  # Not by input(), which loses an exception of a signal handler while it writes
+  # its question (builtin_input of CPython clears what a flush raises).
+  print("Go on? [y/N] ", end="", flush=True)
+  if sys.stdin.readline().strip().lower() not in ("y", "yes"):
     raise Ended(2, "Nothing was created.")
 
 

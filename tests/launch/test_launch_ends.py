@@ -58,7 +58,8 @@ def test_a_question_without_an_answer_deletes_no_slice(rig, typed):
     os.write(terminal, typed)
   else:
     # The first one may come just before the read that it is to interrupt.
-    while process.poll() is None:
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
       process.send_signal(typed)
       time.sleep(0.1)
   _, errors = process.communicate(timeout=60)
