@@ -30,23 +30,66 @@ free_devices() {
   sudo rm -f /tmp/libtpu_lockfile
 }
 
+# Prints the disk or the server that holds a folder.
+source_of() {
+  timeout 60 df --output=source "$1" | tail -n 1
+}
+
+# Whether a folder is in the memory or on the boot disk of this machine.
+is_own() {
+  local source root own
+  source="$(source_of "$1")"
+  root="$(source_of /)"
+  own="$(source_of "${HOME}")"
+  case "${source}" in
+    "${root}" | "${own}" | tmpfs) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+# say_folder SENTENCE: prints a line for the controller about a folder.
+say_folder() {
+  printf 'byol-folder %s %s\n' "${host}" "${1//$'\n'/ }"
+}
+
 # Prints `byol-folder HOST SENTENCE` if this worker cannot write to the workdir,
-# and the same if it cannot read the data. What lies in a bucket was tried by
-# the controller; the rest only workers can see. Network storage may hang.
+# or if that would go with the slice, and the same if it cannot read the data.
+# What lies in a bucket was tried by the controller; the rest only workers can
+# see. Network storage may hang.
 check_folders() {
   local workdir="$1" data="$2" text
   # shellcheck disable=SC2016
-  if [[ "${workdir}" == /* ]] && ! text="$(timeout 60 bash -c \
-    'mkdir -p "$1" && : >"$1/.check.$2" && rm "$1/.check.$2"' \
-    bash "${workdir}" "${host}" 2>&1)"; then
-    printf 'byol-folder %s cannot write to the workdir %s: %s\n' "${host}" \
-      "${workdir}" "${text:-no answer within 60 s}"
+  if [[ "${workdir}" == /* ]]; then
+    if ! text="$(timeout 60 bash -c \
+      'mkdir -p "$1" && : >"$1/.check.$2" && rm "$1/.check.$2"' \
+      bash "${workdir}" "${host}" 2>&1)"; then
+      text="${text:-no answer within 60 s}"
+      say_folder "cannot write to the workdir ${workdir}: ${text}"
+    elif is_own "${workdir}"; then
+      text="which are deleted with the slice"
+      say_folder "has ${workdir} in its own memory or on its own disk, ${text}"
+    fi
   fi
   if [[ "${data}" == /* ]] &&
     ! text="$(timeout 60 ls -A "${data}" 2>&1 >/dev/null)"; then
-    printf 'byol-folder %s cannot read the data in %s: %s\n' "${host}" \
-      "${data}" "${text:-no answer within 60 s}"
+    text="${text:-no answer within 60 s}"
+    say_folder "cannot read the data in ${data}: ${text}"
   fi
+}
+
+# Worker 0 leaves this file in a workdir that is a folder, and the others look
+# for it; start takes it away.
+token=.check.worker-0
+
+# Prints `byol-folder HOST SENTENCE` if this worker does not see the file of
+# worker 0, so that each would have a workdir of its own. It is called when JAX
+# has started, for which all workers have waited for each other. To look for it
+# sooner could make network storage remember that it is not there.
+check_sharing() {
+  # shellcheck disable=SC2016
+  timeout -k 5 "${file_seconds}" bash -c \
+    'until [[ -e "$1" ]]; do sleep 1; done' bash "$1/${token}" ||
+    say_folder "does not see what worker 0 has written to $1"
 }
 
 # Prints what check_folders does, and how the TPU of this worker is:
@@ -59,12 +102,22 @@ check_folders() {
 # service account may delete the slice. All workers must be asked at once: those
 # of one slice wait for each other at the start.
 check() {
-  local project="$1" workdir="$2" data="$3" said
-  check_folders "${workdir}" "${data}"
+  local project="$1" workdir="$2" data="$3" said number folders
+  number="$(worker_number || true)"
+  folders="$(check_folders "${workdir}" "${data}")"
+  if [[ -n "${folders}" ]]; then
+    printf '%s\n' "${folders}"
+  elif [[ "${number}" == 0 && "${workdir}" == /* ]]; then
+    : | put_file "${workdir}/${token}" ||
+      say_folder "cannot write to the workdir ${workdir}: no answer"
+  fi
   said="$(check_chips)"
   printf 'byol-check %s %s\n' "${host}" "${said}"
-  if [[ "$(worker_number || true)" != 0 ]]; then return; fi
-  printf 'byol-may %s %s\n' "${host}" "$(ask_permission "${project}")"
+  if [[ "${number}" == 0 ]]; then
+    printf 'byol-may %s %s\n' "${host}" "$(ask_permission "${project}")"
+  elif [[ "${said}" == ok* && "${workdir}" == /* && -z "${folders}" ]]; then
+    check_sharing "${workdir}"
+  fi
 }
 
 # Prints the words of `byol-check` after the host.

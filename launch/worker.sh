@@ -121,6 +121,9 @@ start() {
   # A stop since the check of this attempt is for it; an older one has been
   # answered by whoever starts the run again.
   if [[ "${run}/stopped" -nt "${run}/used" ]]; then return; fi
+  if [[ "${workdir}" == /* ]]; then
+    remove_file "${workdir}/${token}" || echo "${token} stays." >&2
+  fi
   held="$(free_devices)" || die "${held}"
   # An ended unit keeps its name until it is reset.
   sudo systemctl reset-failed byol.service 2>/dev/null || true

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pathlib
-import shlex
 import shutil
 import signal
 import subprocess
@@ -318,25 +317,6 @@ def test_a_worker_without_chips_says_so(rig):
   assert "byol-folder" not in text
   assert "byol-check t1v-n-fake-w-1 failed no TPU\n" in text
   assert text.count("byol-may t1v-n-fake-w-0 yes\n") == 1
-
-
-def test_a_worker_says_which_folder_it_cannot_use(rig):
-  start_workers(rig, {})
-  file, run = rig.folder / "file", rig.folder / "a run"
-  file.touch()
-  quoted = shlex.quote(str(run))
-  assert "byol-folder" not in on_worker(
-    rig, 0, f"check p {quoted} {run.parent}"
-  )
-  assert list(run.iterdir()) == []
-  text = on_worker(rig, 0, f"check p {file}/run {rig.folder}/data")
-  lines = [x for x in text.splitlines() if x.startswith("byol-folder ")]
-  assert len(lines) == 2
-  host = "byol-folder t1v-n-fake-w-0 cannot"
-  assert lines[0].startswith(f"{host} write to the workdir {file}/run: ")
-  assert "Not a directory" in lines[0]
-  assert lines[1].startswith(f"{host} read the data in {rig.folder}/data: ")
-  assert "byol-check t1v-n-fake-w-0 ok 4\n" in text
 
 
 def test_the_newest_checkpoint_is_the_largest_number(rig):
