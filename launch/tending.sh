@@ -71,6 +71,7 @@ guard() {
     workdir="$1" attempt=set-up
   fi
   write_tend "${workdir}" "${attempt}" "$2" "$3" "$4"
+  touch "${run}/preparing" # until start
   start_tending
 }
 
@@ -158,7 +159,7 @@ tend() {
   esac
   # After a reboot the controller needs time to find out.
   touch "${run}/used"
-  if [[ "${number}" == 0 && -f "${run}/id" ]]; then
+  if [[ "${number}" == 0 && ! -f "${run}/preparing" ]]; then
     # Beside the loop, because it takes minutes, and after the run in all that
     # the machine has to give. It ends with this unit.
     nice -n 19 timeout 1800 bash "${script}" pack ||

@@ -128,7 +128,7 @@ start() {
   # An ended unit keeps its name until it is reset.
   sudo systemctl reset-failed byol.service 2>/dev/null || true
   # The log is that of one attempt; those before are in the workdir.
-  rm -f "${run}/exit" "${run}/stopped" "${run}/log"
+  rm -f "${run}/exit" "${run}/stopped" "${run}/log" "${run}/preparing"
   write_tend "${workdir}" "${attempt}" "${delete}" "${left}" "${resource}"
   # systemd expands $ and % in a unit's command line, so the trainer's arguments
   # travel in a file. `mv` makes them appear whole.
