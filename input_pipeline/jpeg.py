@@ -91,7 +91,12 @@ def _by_libjpeg(data: bytes, header: Header, factor: int) -> np.ndarray:
   except ValueError as error:
     if any(words in str(error) for words in _SAMPLES_LOST):
       raise ImageError(f"The JPEG file is damaged: {error}.") from error
-    return simplejpeg.decode_jpeg(data, "RGB", strict=False, **options)
+  # Where libjpeg gave up, simplejpeg would now return memory that nobody has
+  # written to. Pillow raises OSError then, and for nothing else here.
+  with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+    image.draft(None, (-(-header.width // 8), -(-header.height // 8)))
+    image.load()
+  return simplejpeg.decode_jpeg(data, "RGB", strict=False, **options)
 
 
 def decoded_size(data: bytes) -> tuple[int, int]:

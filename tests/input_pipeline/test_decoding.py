@@ -101,6 +101,13 @@ def test_a_scan_cut_short_is_an_error_even_with_its_end_marker(progressive):
     decode_image(data[: len(data) // 2] + b"\xff\xd9")
 
 
+@pytest.mark.parametrize("marker", [b"\xff\x8b", b"\xff\xa3"])
+def test_what_libjpeg_gives_up_on_is_an_error(marker):
+  before, _, after = jpeg(NOISE, progressive=True).rpartition(b"\xff\xda")
+  with pytest.raises(ImageError):
+    decode_image(before + marker + after)
+
+
 def test_bytes_before_the_end_marker_do_no_harm():
   data = jpeg(NOISE, quality=95)
   extended = data[:-2] + 9 * b"\x55" + data[-2:]
