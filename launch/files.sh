@@ -37,6 +37,15 @@ get_file() {
   fi
 }
 
+# Whether the workdir has a file.
+has_file() {
+  if [[ "$1" == gs://* ]]; then
+    timeout -k 5 "${file_seconds}" gcloud storage ls "$1" >/dev/null 2>&1
+  else
+    timeout -k 5 "${file_seconds}" test -f "$1"
+  fi
+}
+
 # Removes a file of the workdir.
 remove_file() {
   if [[ "$1" == gs://* ]]; then

@@ -12,6 +12,8 @@
 # shellcheck disable=SC2154
 
 python_version=3.12
+# The ssh of a set-up gets 1800 s, see shipping.py.
+install_seconds="${BYOL_INSTALL_SECONDS:-1500}"
 
 # setup WORKDIR DELETE SECONDS RESOURCE: makes the environment, unless it is
 # there already. Before that it takes care that the slice is not paid for ever
@@ -24,11 +26,14 @@ setup() {
     return
   fi
   guard "${workdir}" "$2" "$3" "$4"
-  # Waits for an earlier set-up, which may go on although its ssh was lost.
+  # Waits for an earlier set-up, which may go on although its ssh was lost, but
+  # not for one that hangs: the next try of the controller shall find it ended.
   exec 9>"${home}/setup.lock"
-  flock 9
+  flock -w "$((install_seconds + 60))" 9 ||
+    die "An earlier set-up still goes on."
   # A separate script, because `set -e` has no effect inside an `if`.
-  if ! bash "${script}" install "${workdir}" >"${run}/setup.log" 2>&1; then
+  if ! timeout -k 10 "${install_seconds}" bash "${script}" install \
+    "${workdir}" >"${run}/setup.log" 2>&1; then
     tail -n 20 "${run}/setup.log" | name_lines >&2
     die "The set-up failed; the lines above are the end of ${run}/setup.log."
   fi
@@ -89,9 +94,10 @@ install_packages() {
 
 # Makes the environment from an archive. If that cannot be, it says why, leaves
 # no environment, and takes the checksum of a bad archive away, so that worker 0
-# writes another one. It is called in a condition, where `set -e` has no effect.
+# writes another one. What may be the fault of this machine, such as a full
+# disk, leaves it. It is called in a condition, where `set -e` has no effect.
 unpack() {
-  local archive="$1" file="${home}/unpacked.tar.gz" wanted why=""
+  local archive="$1" file="${home}/unpacked.tar.gz" wanted why="" bad=""
   if ! wanted="$(get_file "${archive}.sha256" -)"; then
     echo "There is no archive ${archive}, or it is not complete."
     return 1
@@ -99,11 +105,12 @@ unpack() {
   if ! get_file "${archive}" "${file}"; then
     why="it could not be read"
   elif [[ "$(sha256sum <"${file}")" != "${wanted}" ]]; then
-    why="its checksum does not agree"
+    why="its checksum does not agree" bad=yes
   elif ! tar -xzf "${file}" -C "${home}"; then
     why="it could not be unpacked"
+    gzip -tq "${file}" || bad=yes
   elif ! timeout 120 "${venv}/bin/python" -c "import jax"; then
-    why="its Python does not import jax"
+    why="its Python does not import jax" bad=yes
   fi
   rm -f "${file}"
   if [[ -z "${why}" ]]; then
@@ -112,7 +119,7 @@ unpack() {
   fi
   remove_environment
   echo "The archive ${archive} is not used: ${why}. Installing instead."
-  if [[ "$(worker_number || true)" == 0 ]]; then
+  if [[ -n "${bad}" && "$(worker_number || true)" == 0 ]]; then
     remove_file "${archive}.sha256" || true
   fi
   return 1
@@ -126,7 +133,7 @@ pack() {
   mapfile -d '' -t words <"${run}/tend"
   key="$(environment_key)"
   archive="${words[0]%/}/environments/${key}.tar.gz"
-  if get_file "${archive}.sha256" - >/dev/null 2>&1; then return; fi
+  if has_file "${archive}.sha256" && has_file "${archive}"; then return; fi
   has_environment "${key}"
   trap 'rm -f "${home}/packed.tar.gz"' EXIT
   # Status 1 says that a file changed meanwhile: the run's first imports add

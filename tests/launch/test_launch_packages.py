@@ -2,6 +2,7 @@
 
 import hashlib
 import tarfile
+import time
 
 import pytest
 
@@ -21,6 +22,16 @@ pytest_plugins = ("tests.fake_cloud.fixtures",)
 def kept(folder):
   """The checksums in a workdir; each is written after its archive."""
   return sorted((folder / "environments").glob("*.tar.gz.sha256"))
+
+
+def is_whole(folder):
+  """Whether a workdir has one archive, of the checksum beside it."""
+  for checksum in kept(folder):
+    archive = checksum.with_suffix("")
+    found = archive.read_bytes() if archive.exists() else b""
+    if hashlib.sha256(found).hexdigest() in checksum.read_text():
+      return True
+  return False
 
 
 def text_of(path):
@@ -129,7 +140,7 @@ def test_an_archive_is_used_whole_or_not_at_all(rig, kinds):
   for how in kinds:
     # After each start worker 0 leaves a good one in the place of a bad one.
     on_worker(rig, 0, start_line(rig, how))
-    wait_until(lambda: kept(rig.folder / "run"))
+    wait_until(lambda: is_whole(rig.folder / "run"))
     wait_for_state(rig, 0, "exited")
     (archive,) = folder.glob("*.tar.gz")
     make_bad(archive, how)
@@ -143,7 +154,23 @@ def test_an_archive_is_used_whole_or_not_at_all(rig, kinds):
     assert (home / "venv/stamp").exists()
     assert not (home / "venv/left").exists()
     assert not list(home.glob("*.tar.gz"))
-    assert bool(kept(rig.folder / "run")) == (how == "good")
+    # What was not read may be whole for others.
+    left = how in ("good", "missing")
+    assert bool(kept(rig.folder / "run")) == left
+
+
+@pytest.mark.slow
+def test_a_set_up_that_hangs_ends_and_another_can_begin(rig):
+  start_workers(rig, {"BYOL_INSTALL_SECONDS": "4"})
+  home = rig.worker(0)
+  (home / "byol/venv/stamp").unlink()
+  (home / "hang").touch()
+  begun = time.monotonic()
+  assert "The set-up failed" in on_worker(rig, 0, setup_line(), status=1)
+  assert time.monotonic() - begun < 30
+  (home / "hang").unlink()
+  on_worker(rig, 0, setup_line())
+  assert (home / "byol/venv/stamp").exists()
 
 
 def test_no_archive_is_made_of_an_environment_that_is_not_whole(rig):
