@@ -101,11 +101,11 @@ def test_a_scan_cut_short_is_an_error_even_with_its_end_marker(progressive):
     decode_image(data[: len(data) // 2] + b"\xff\xd9")
 
 
-@pytest.mark.parametrize("marker", [b"\xff\x8b", b"\xff\xa3"])
-def test_what_libjpeg_gives_up_on_is_an_error(marker):
-  before, _, after = jpeg(NOISE, progressive=True).rpartition(b"\xff\xda")
+def test_what_libjpeg_gives_up_on_is_an_error():
+  """It leaves the pixels unwritten, and simplejpeg says so only if strict."""
+  before, _, after = jpeg(NOISE, progressive=True).rpartition(b"\xff\x00")
   with pytest.raises(ImageError):
-    decode_image(before + marker + after)
+    decode_image(before + b"\xff\x8b" + after)
 
 
 def test_bytes_before_the_end_marker_do_no_harm():
