@@ -26,7 +26,7 @@ _VALUES: Mapping[str, tuple[str, str]] = {
   "name": (".+", ""),
   "commit": (".+", ""),
   "delete": ("never|done|always", "never, done or always"),
-  "max-hours": (_NUMBER, "a number of hours"),
+  "max-hours": (rf"(?=.*[1-9]){_NUMBER}", "a number of hours above 0"),
   "max-restarts": ("[0-9]+", "a whole number"),
   "price": (_NUMBER, "US dollars for a device-hour"),
   "service-account": (r"[^@\s,]+@[^@\s,]+", "the e-mail address of one"),
@@ -196,8 +196,9 @@ def _read_config(asked: Arguments, text: str) -> None:
   if name.endswith(".py"):
     name = name[: -len(".py")]
   asked.config = name
-  if name or asked.values.get("name"):
+  if name:
     return
   if asked.command in ("run", "up"):
     raise Ended(2, "A CONFIG is needed, such as byol_r50x1.")
-  raise Ended(2, "A CONFIG or --name=NAME is needed.")
+  if not asked.values.get("name"):
+    raise Ended(2, "A CONFIG or --name=NAME is needed.")

@@ -92,7 +92,7 @@ def _check_state(chosen: Settings, status: str, type_: str, mode: str) -> None:
     raise Ended(
       2,
       f"The disk {name} is a {type_}; {chosen.slice} takes only types that "
-      f"begin with {takes}",
+      f"begin with {takes}.",
     )
   # Another mode lets one machine have it; other types know no modes.
   if type_.startswith("hyperdisk-") and mode != "READ_ONLY_MANY":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 import re
@@ -74,20 +75,24 @@ def read_pace(environment: Mapping[str, str]) -> Pace:
   """Reads the variables that `--help` names.
 
   Raises:
-    Ended: one of them is no number.
+    Ended: one of them is no number, or too small.
   """
 
-  def number(name: str, default: float) -> float:
+  def number(name: str, default: float, least: float = 0) -> float:
     text = environment.get(name) or str(default)
     try:
-      return float(text)
+      value = float(text)
     except ValueError:
-      raise Ended(2, f"{name} is a number, not {text!r}.") from None
+      value = math.nan
+    # A nan is not at least anything.
+    if not least <= value < math.inf:
+      raise Ended(2, f"{name} is a number from {least:g}, not {text!r}.")
+    return value
 
   return Pace(
     poll_seconds=number("BYOL_POLL_SECONDS", 60),
     retry_seconds=number("BYOL_RETRY_SECONDS", 60),
-    max_tries=int(number("BYOL_MAX_TRIES", 5)),
+    max_tries=int(number("BYOL_MAX_TRIES", 5, least=1)),
     max_restarts=int(number("BYOL_MAX_RESTARTS", 2)),
     straggler_seconds=number("BYOL_STRAGGLER_SECONDS", 600),
     silent_seconds=number("BYOL_SILENT_SECONDS", 600),

@@ -57,7 +57,8 @@ def is_generation(word: str) -> bool:
 def generation(slice_: str) -> str:
   """The part before the dash; "" for a slice that is not known."""
   name, _, number = slice_.partition("-")
-  return name if name in _GENERATIONS and number.isdigit() else ""
+  known = name in _GENERATIONS and re.fullmatch("[1-9][0-9]*", number)
+  return name if known else ""
 
 
 def runtime_version(slice_: str) -> str:

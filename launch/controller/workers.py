@@ -100,8 +100,7 @@ class Check:
 
   Attributes:
     shut: a sentence for each folder that a worker cannot use.
-    busy: a sentence for each worker whose chips a program holds that is not
-      ours.
+    busy: a sentence for each worker whose chips another program or a run holds.
     blind: a sentence for each other worker on which JAX sees no chips.
     missing: how many workers gave no answer.
     may_delete: yes, no or unknown.
@@ -124,9 +123,9 @@ def read_check(answer: Answer, expected: int) -> Check:
     words = line.split(maxsplit=3)
     if words[:1] == ["byol-check"] and len(words) > 3:
       seen += 1
-      if words[2] != "ok":
-        taken = " holds the TPU" in words[3]
-        (busy if taken else blind).append(f"{words[1]}: {words[3]}")
+      sentences = {"held": busy, "failed": blind}.get(words[2])
+      if sentences is not None:
+        sentences.append(f"{words[1]}: {words[3]}")
     elif words[:1] == ["byol-folder"]:
       shut.append(" ".join(words[1:]))
     elif words[:1] == ["byol-may"] and len(words) > 2:

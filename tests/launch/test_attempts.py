@@ -167,7 +167,7 @@ def test_what_follows_an_attempt(ends, restarts, words):
     (["w-0 ok 4"], 3, (0, 0, 2)),
     ([], 0, (0, 0, 1)),
     (["w-0 failed JAX did not start in time.", "w-1 ok 4"], 2, (0, 1, 0)),
-    (["w-0 failed Process 7 (a b) holds the TPU; end it."], 1, (1, 0, 0)),
+    (["w-0 held Process 7 (a b) holds the TPU; end it."], 1, (1, 0, 0)),
   ],
 )
 def test_one_check(lines, expected, counts):

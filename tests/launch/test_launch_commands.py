@@ -152,6 +152,24 @@ def test_tensorboard_stays_on_localhost(rig):
     (["evaluate", WORKDIR, "--zone=a"], {}, "A slice is needed: "),
     (["byol_r50x1", WORKDIR, "--slice=gpu"], {}, "gpu is no slice that "),
     ([], {}, "A CONFIG is needed"),
+    (["run", "--name=foo", WORKDIR], {}, "A CONFIG is needed"),
+    (["byol_digits", WORKDIR, "--slice=v4-²"], {}, "v4-² is no slice that "),
+    (["byol_digits", WORKDIR, "--slice=v4-0"], {}, "v4-0 is no slice that "),
+    (
+      ["byol_digits", WORKDIR, "--max-hours=0.0"],
+      {},
+      "--max-hours takes a number of hours above 0, not 0.0.",
+    ),
+    *(
+      (["byol_digits", WORKDIR], {name: text}, f"{name} is a number from ")
+      for name, text in [
+        ("BYOL_POLL_SECONDS", "-1"),
+        ("BYOL_RETRY_SECONDS", "nan"),
+        ("BYOL_LOOK_SECONDS", "inf"),
+        ("BYOL_MAX_TRIES", "0"),
+        ("BYOL_MAX_RESTARTS", "a"),
+      ]
+    ),
     (["byol_r5"], {}, "There is no config file configs/byol_r5.py."),
     (["byol_r50x1", WORKDIR, "--sopt"], {}, "There is no option --sopt"),
     (["byol_r50x1", WORKDIR, "--restart"], {}, "There is no option --restart"),

@@ -44,7 +44,7 @@ def answer(cloud, worker, words, failing):
   if verb == "check":
     answer = "failed RuntimeError: no TPU" if worker in failing else "ok 8"
     if worker in state["busy"]:
-      answer = "failed Process 7 (notebook) holds the TPU; end it first."
+      answer = "held Process 7 (notebook) holds the TPU; end it first."
     print(f"byol-check {host} {answer}")
     if worker in state["node"]["shut"]:
       print(f"byol-folder {host} cannot write to the workdir {rest[1]}: full")
