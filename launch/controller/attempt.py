@@ -193,7 +193,7 @@ class Attempt:
     if check.blind or chosen.asked.delete == "never":
       return attempts.BLIND if check.blind else ""
     if check.may_delete != "yes":
-      account = chosen.asked.values.get("service-account", "")
+      account = permission.account_of(chosen, self._console)
       sure = "may not" if check.may_delete == "no" else "perhaps may not"
       say(
         f"The slice {sure} delete itself, so only this program ends the "

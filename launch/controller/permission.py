@@ -30,21 +30,28 @@ def may_delete(chosen: Settings, console: Console) -> tuple[str, str]:
   Returns:
     yes, no or unknown; and the e-mail address of the account, "" if unknown.
   """
-  project = chosen.project
-  account = chosen.asked.values.get("service-account", "")
-  if not account:
-    # Google's page of service accounts: a VM without one of its own has this.
-    words = ("projects", "describe", project, "--format=value(projectNumber)")
-    answer = console.run(("gcloud", *words), _SECONDS)
-    number = (answer.out.split() or [""])[-1]
-    if number.isdigit():
-      account = f"{number}-compute@developer.gserviceaccount.com"
+  project, account = chosen.project, account_of(chosen, console)
   flags = ("--flatten=bindings[].members", f"--format={_POLICY_FORMAT}")
   policy = ("gcloud", "projects", "get-iam-policy", project, *flags)
   answer = console.run(policy, _SECONDS)
   if answer.status or not account:
     return "unknown", account
   return judge(answer.out, account), account
+
+
+def account_of(chosen: Settings, console: Console) -> str:
+  """The e-mail address of the account of the slice, "" if unknown."""
+  account = chosen.asked.values.get("service-account", "")
+  if account:
+    return account
+  # Google's page of service accounts: a VM without one of its own has this.
+  words = ("projects", "describe", chosen.project)
+  flags = ("--format=value(projectNumber)",)
+  answer = console.run(("gcloud", *words, *flags), _SECONDS)
+  number = (answer.out.split() or [""])[-1]
+  if not number.isdigit():
+    return ""
+  return f"{number}-compute@developer.gserviceaccount.com"
 
 
 def judge(policy: str, account: str) -> str:

@@ -297,7 +297,10 @@ def test_options_of_the_slice_reach_gcloud(rig, queue):
     (("--network=a;b",), "--network takes the name of a network, not a;b."),
     (("--reserved", "--spot"), "A reserved slice is not preempted; leave out"),
     (("--delete=soon",), "--delete takes never, done or always, not soon."),
-    (("--max-hours=two",), "--max-hours takes a number of hours, not two."),
+    (
+      ("--max-hours=two",),
+      "--max-hours takes a number of hours above 0, not two.",
+    ),
     (("--max-restarts=1.5",), "--max-restarts takes a whole number, not 1.5."),
     (("--price=",), "--price needs a value."),
     (("--stage=shm",), "--stage takes an absolute path on each worker, "),

@@ -110,3 +110,11 @@ def test_a_slice_on_which_something_runs_is_not_set_up(rig):
   result = rig.run("up", *ALWAYS, status=2)
   assert rig.verbs == ["create", *START]
   assert "byol-digits already runs something; stop it first" in result.stderr
+
+
+def test_the_command_that_lets_a_slice_delete_itself_names_its_account(rig):
+  rig.plan(may="no")
+  result = rig.run(*ALWAYS)
+  assert "The slice may not delete itself" in result.stderr
+  number = "--member=serviceAccount:1234567890-compute@developer."
+  assert number in result.stderr
