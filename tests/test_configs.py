@@ -79,6 +79,7 @@ def test_steps_of_the_base_run():  # paper.md §3.3
     assert built.total_steps == steps
 
 
+@pytest.mark.slow
 def test_dtype_float64_is_that_of_everything():
   config = byol_digits.get_config()
   config.dtype = "float64"
@@ -99,6 +100,7 @@ def test_dtype_float64_is_that_of_everything():
     built_here()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient_dtype", ["params", "activations"])
 def test_gradients_have_the_type_that_is_asked_for(gradient_dtype):
   config = byol_digits.get_config()

@@ -125,6 +125,7 @@ def test_bad_config_files_are_told(tmp_path):
     config_file.load_config([f"--config={ROOT}/configs/byol.py:epochs=7"])
 
 
+@pytest.mark.slow
 def test_unknown_flags_are_told():
   result = byol("train", DIGITS, "--workdir=x", "--wrokdir=y")
   assert result.returncode == 2
@@ -187,6 +188,7 @@ def test_a_config_of_the_other_kind_is_told(tmp_path):
   assert "`byol evaluate` got the other" in mistake("evaluate", DIGITS, workdir)
 
 
+@pytest.mark.slow
 def test_a_suite_without_an_encoder_is_told(tmp_path):
   workdir = f"--workdir={tmp_path}"
   assert "A suite is for" in mistake("evaluate", "--suite=paper:knn", workdir)
@@ -205,6 +207,7 @@ def test_an_empty_workdir_is_not_this_folder():
   assert "--workdir is ''" in mistake("train", DIGITS, "--workdir=")
 
 
+@pytest.mark.slow
 def test_evaluating_nothing_is_told(tmp_path):
   evaluate = f"--config={ROOT}/configs/evaluate.py"
   text = mistake("evaluate", evaluate, f"--workdir={tmp_path}")

@@ -101,12 +101,14 @@ def test_it_learns_four_frames(tmp_path):
   assert true[0].shape == guess[0].shape == (456, 608)
 
 
+@pytest.mark.slow
 def test_the_decoder_needs_a_map_of_a_thirty_second(tmp_path):
   setting = setting_of(tmp_path, architecture="resnet8")
   with pytest.raises(UsageError, match="output stride of 32"):
     depth_network.make_module(setting)
 
 
+@pytest.mark.slow
 def test_depths_that_are_not_finite_are_no_result(tmp_path):
   """As after a last update that diverged."""
   name = dense_data.depth_folder(tmp_path / "frames", train=1, test=1)

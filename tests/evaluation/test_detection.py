@@ -122,6 +122,7 @@ def test_rectangles_are_found(rectangles, tmp_path):
   assert detection.run(again) == found
 
 
+@pytest.mark.slow
 def test_folder_without_boxes_is_refused(tmp_path):
   voc_folders.write_text(tmp_path, "classes.txt", "cat\n")
   for split in ("train", "test"):

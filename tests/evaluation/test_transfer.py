@@ -111,6 +111,7 @@ def test_it_goes_on_after_preemptions_with_what_it_kept(on_eight, tmp_path):
   assert transfer.run(last) == whole
 
 
+@pytest.mark.slow
 def test_kept_features_of_other_images_are_not_used(on_eight, tmp_path):
   whole, _, workdir = on_eight
   kept = dict(np.load(workdir / "features-test.npz"))

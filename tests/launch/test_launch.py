@@ -75,6 +75,7 @@ def test_a_run_preempted_twice_is_made_anew_twice(rig):
   assert "byol-digits is PREEMPTED; making it anew" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_save_before_a_preemption_is_no_fault(rig):
   codes = [[75, 75], [75, 143], [0, 75], [75, 0]]
   rig.plan(runs=[{"polls": 0, "codes": pair} for pair in codes])
@@ -131,6 +132,7 @@ def test_a_set_up_that_keeps_failing_ends_with_the_worker_named(rig):
   assert "still paid for; to delete it:" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_crash_is_restarted_a_few_times_with_all_logs(rig):
   rig.plan(runs=[{"polls": 1, "codes": [134, 1], "saves": False}] * 9)
   result = rig.run(*CONTROLLER, status=1)
@@ -252,6 +254,7 @@ def test_stop_in_another_terminal_ends_the_controller_too(rig):
   assert "still paid for" in errors
 
 
+@pytest.mark.slow
 def test_a_slice_deleted_by_somebody_is_not_made_anew(rig):
   rig.plan(runs=[{"polls": 999}])
   process = rig.start(*CONTROLLER)
@@ -314,6 +317,7 @@ def test_a_run_that_is_done_is_not_started_again(rig):
   assert rig.verbs == ["create", *START, "delete"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_half_started_is_started_whole(rig):
   rig.plan(runs=[{"polls": 0, "codes": ["running", 75]}])
   process = rig.start(*CONTROLLER)

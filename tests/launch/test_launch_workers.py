@@ -107,6 +107,7 @@ def test_a_killed_trainer_is_told_from_one_that_saved(rig):
     assert wait_for_state(rig, 0, "exited") == code
 
 
+@pytest.mark.slow
 def test_start_and_stop_may_be_repeated(rig):
   start_workers(rig, {"TRAINER": "wait"})
   assert state_of(rig, 0) == ("absent", "-")

@@ -108,6 +108,7 @@ DECODER = 28_581_376 + 7_147_264 + 1_787_776 + 447_424 + 2_098_176 + 2_048 + 577
 ENCODER = 23_508_032  # paper.md §2.1: 25.557 million without the classifier
 
 
+@pytest.mark.slow
 def test_shapes_and_parameters_of_resnet50():
   """Laina et al. give 63.6 million parameters for this network."""
   module = depth.Fcrn(

@@ -105,6 +105,7 @@ def test_the_dilated_group_against_plain_convolutions(variables):
   np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_groups_of_images_have_their_own_statistics(variables):
   x = images(4, 32, 32)
   once = functools.partial(

@@ -24,6 +24,7 @@ HEAD = 4_718_592 + 512 + 589_824 + 512 + 5_376 + 21
 ENCODER = 23_508_032  # that of pooled features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("dilated", "sizes"),
   # paper.md §7.1; before them the stem has 257, and 129 after the pooling.

@@ -49,6 +49,7 @@ def test_segmentation_tries_five_rates_and_tests_five_seeds(mesh):
   assert (looks, shown["classes"].shape) == (4 * 5 * 91, (16, 513, 513))
 
 
+@pytest.mark.slow
 def test_detection_is_asked_about_on_its_largest_canvas(mesh):
   opened = encoder.without_weights(settings.small_config(), mesh)
   config = detection.get_config()
@@ -63,6 +64,7 @@ def test_detection_is_asked_about_on_its_largest_canvas(mesh):
   assert shown["scale"].shape == (16, 2)
 
 
+@pytest.mark.slow
 def test_depth_needs_no_data(mesh):
   of_encoder = byol.get_config("architecture=resnet18")
   opened = encoder.without_weights(of_encoder, mesh)

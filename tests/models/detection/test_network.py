@@ -193,6 +193,7 @@ def test_eight_devices_find_the_losses_and_gradients_of_one():
     assert "while" not in line, line
 
 
+@pytest.mark.slow
 def test_groups_of_images_have_their_own_statistics():
   variables, batch = small_variables(), small_batch()
   halves = [{n: x[i : i + 4] for n, x in batch.items()} for i in (0, 4)]
@@ -234,6 +235,7 @@ def test_frozen_averages_stay_and_those_of_the_head_move():
   assert np.mean(moved) > 0.8
 
 
+@pytest.mark.slow
 def test_detections_are_within_their_images():
   found = jax.jit(functools.partial(small_detector().apply, method="detect"))(
     small_variables(), small_batch()["image"], small_batch()["size"]
