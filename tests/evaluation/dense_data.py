@@ -6,7 +6,9 @@ from PIL import Image
 
 from byol_flax.evaluation import encoder
 from configs import byol
+from tests.input_pipeline import voc_folders
 
+COLOURS = {"blue": (20, 60, 230), "red": (230, 60, 20)}
 SHAPES = ("background", "square", "disc", "stripe")
 
 
@@ -57,6 +59,40 @@ def _shapes(rng, size):
     mask[drawn > 0] = kind
     mask[edge > 0] = 255
   return image, mask
+
+
+def rectangles_folder(folder, split, count, seed):
+  """Images of one or two coloured rectangles on a grey ground.
+
+  A detector sees them at half their size, so a test notices if boxes are not
+  taken back to pixels of the files.
+  """
+  rng = np.random.default_rng(seed)
+  names = []
+  for i in range(count):
+    # Two of three are landscapes.
+    height, width = (64, 72) if i % 3 else (72, 64)
+    image = (
+      rng.integers(90, 160, (height, width, 1)).astype(np.uint8).repeat(3, 2)
+    )
+    things = []
+    for _ in range(rng.integers(1, 3)):
+      h, w = rng.integers(14, 30, 2)
+      y, x = rng.integers(0, height - h), rng.integers(0, width - w)
+      name = rng.choice(list(COLOURS))
+      image[y : y + h, x : x + w] = COLOURS[name]
+      box = (2 * x + 1, 2 * y + 1, 2 * (x + w), 2 * (y + h))
+      things.append(voc_folders.thing(box, name))
+    names.append(f"{split}{i}")
+    image = image.repeat(2, 0).repeat(2, 1)
+    voc_folders.write_bytes(
+      folder,
+      f"JPEGImages/{names[-1]}.jpg",
+      voc_folders.jpeg(image.astype(np.uint8)),
+    )
+    xml = voc_folders.annotation(*things, size=image.shape[:2])
+    voc_folders.write_boxes(folder, names[-1], xml)
+  voc_folders.write_list(folder, "Main", split, names)
 
 
 def depth_folder(folder, *, train, test):

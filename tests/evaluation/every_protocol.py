@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from byol_flax.models import resnet
 from tests import trainers
+from tests.evaluation import dense_data
 
 # A config file of the encoder: the smallest network that digits have.
 _ENCODER = """
@@ -23,6 +25,23 @@ def get_config(arg=None):
   config.dtype = {dtype!r}
   return config
 """
+# One with the groups and strides that dense tasks build on.
+_DENSE_ENCODER = """
+from configs import byol
+
+def get_config(arg=None):
+  config = byol.get_config()
+  config.model.encoder.update(architecture={architecture!r}, width=1)
+  config.augment.size = 33
+  config.dtype = {dtype!r}
+  return config
+"""
+_DENSE_ARCHITECTURE = resnet.Architecture(
+  bottleneck=False,
+  blocks=(1, 1, 1, 1),
+  channels=(4, 8, 16, 32),
+  stem_channels=4,
+)
 _SPLITS = (
   "--config.train_split=train[:60%]",
   "--config.valid_split=train[60%:]",
@@ -78,6 +97,45 @@ _FLAGS = {
     "--config.warmup_epochs=0.2",
   ),
 }
+_DENSE = {
+  "segmentation": (
+    *_SAVES,
+    "--config.train_split=train",
+    "--config.test_split=test",
+    "--config.held_out=8",
+    "--config.evaluate_every_steps=3",
+    "--config.steps=9",
+    "--config.learning_rates=(0.1,0.01)",
+    "--config.seeds=(0,1)",
+    "--config.crop_size=33",
+  ),
+  "detection": (
+    *_SAVES,
+    "--config.train_split=train",
+    "--config.test_split=test",
+    "--config.steps=9",
+    "--config.seeds=(0,1)",
+    "--config.short_edges=(64,)",
+    "--config.test_edge=64",
+    "--config.longest_edge=72",
+    "--config.buckets=1",
+    "--config.anchors.sizes=(16,28)",
+    "--config.anchors.ratios=(0.6,1.7)",
+    "--config.rpn.batch=64",
+    "--config.rpn.train_before=200",
+    "--config.rpn.train_after=50",
+    "--config.rpn.test_before=200",
+    "--config.rpn.test_after=50",
+    "--config.roi.batch=32",
+    "--config.roi.pool_size=6",
+  ),
+  "depth": (
+    *_SAVES,
+    "--config.steps=9",
+    "--config.seeds=(0,1)",
+    "--config.evaluate_every_steps=3",
+  ),
+}
 _SUITE = (
   "--suite=paper:knn,transfer_pets,linear_released,semi_supervised_10",
   "--config.knn.batch_size=48",
@@ -92,7 +150,7 @@ _SUITE = (
   "--config.semi_supervised_10.report_every_steps=1",
   "--config.semi_supervised_10.checkpoint.every_steps=4",
 )
-NAMES = (*_FLAGS, "suite")
+NAMES = (*_FLAGS, *_DENSE, "suite")
 
 # Time and place of an evaluation; all other fields are what it found.
 _NOT_FOUND = ("seconds", "wall_time", "code_version", "devices")
@@ -100,6 +158,8 @@ _NOT_FOUND = ("seconds", "wall_time", "code_version", "devices")
 
 def flags(name: str, folder: pathlib.Path, dtype: str) -> list[str]:
   """The command of a protocol; its encoder's config is put into `folder`."""
+  if name in _DENSE:
+    return _dense_flags(name, folder, dtype)
   encoder = folder / f"{dtype}.py"
   encoder.write_text(_ENCODER.format(dtype=dtype))
   of_encoder = f"--encoder=random:{encoder}"
@@ -117,6 +177,36 @@ def flags(name: str, folder: pathlib.Path, dtype: str) -> list[str]:
     *_FLAGS[name],
     of_encoder,
   ]
+
+
+def _dense_flags(name: str, folder: pathlib.Path, dtype: str) -> list[str]:
+  encoder = folder / f"dense_{dtype}.py"
+  architecture = resnet.name_of(_DENSE_ARCHITECTURE)
+  text = _DENSE_ENCODER.format(architecture=architecture, dtype=dtype)
+  encoder.write_text(text)
+  images = folder / f"images_{name}"
+  if not images.exists():
+    _write_images(name, images)
+  layout = "depth" if name == "depth" else "voc"
+  return [
+    f"--config={trainers.ROOT}/configs/{name}.py",
+    f"--config.data_name={layout}:{images}",
+    "--config.num_workers=0",
+    "--config.batch_size=8",
+    "--config.evaluation_batch_size=8",
+    *_DENSE[name],
+    f"--encoder=random:{encoder}",
+  ]
+
+
+def _write_images(name: str, images: pathlib.Path) -> None:
+  if name == "segmentation":
+    dense_data.shapes_folder(images, train=24, test=9)
+  elif name == "detection":
+    dense_data.rectangles_folder(images, "train", 24, seed=0)
+    dense_data.rectangles_folder(images, "test", 9, seed=1)
+  else:
+    dense_data.depth_folder(images, train=16, test=9)
 
 
 def found(workdir: pathlib.Path) -> dict[str, object]:

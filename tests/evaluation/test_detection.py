@@ -14,51 +14,15 @@ from byol_flax.models import resnet
 from configs import detection as detection_config
 from input_pipeline import dense_sources, whole_files
 from input_pipeline.errors import UsageError
-from tests.evaluation import settings
+from tests.evaluation import dense_data, settings
 from tests.input_pipeline import voc_folders
-
-COLOURS = {"blue": (20, 60, 230), "red": (230, 60, 20)}
-
-
-def write_rectangles(root, split, count, seed):
-  """Images of one or two coloured rectangles on a grey ground.
-
-  A detector sees them at half their size, so a test notices if boxes are not
-  taken back to pixels of the files.
-  """
-  rng = np.random.default_rng(seed)
-  names = []
-  for i in range(count):
-    # Two of three are landscapes.
-    height, width = (64, 72) if i % 3 else (72, 64)
-    image = (
-      rng.integers(90, 160, (height, width, 1)).astype(np.uint8).repeat(3, 2)
-    )
-    things = []
-    for _ in range(rng.integers(1, 3)):
-      h, w = rng.integers(14, 30, 2)
-      y, x = rng.integers(0, height - h), rng.integers(0, width - w)
-      name = rng.choice(list(COLOURS))
-      image[y : y + h, x : x + w] = COLOURS[name]
-      box = (2 * x + 1, 2 * y + 1, 2 * (x + w), 2 * (y + h))
-      things.append(voc_folders.thing(box, name))
-    names.append(f"{split}{i}")
-    image = image.repeat(2, 0).repeat(2, 1)
-    voc_folders.write_bytes(
-      root,
-      f"JPEGImages/{names[-1]}.jpg",
-      voc_folders.jpeg(image.astype(np.uint8)),
-    )
-    xml = voc_folders.annotation(*things, size=image.shape[:2])
-    voc_folders.write_boxes(root, names[-1], xml)
-  voc_folders.write_list(root, "Main", split, names)
 
 
 @pytest.fixture(scope="module")
 def rectangles(tmp_path_factory):
   root = tmp_path_factory.mktemp("rectangles")
-  write_rectangles(root, "train", 48, seed=0)
-  write_rectangles(root, "test", 17, seed=1)
+  dense_data.rectangles_folder(root, "train", 48, seed=0)
+  dense_data.rectangles_folder(root, "test", 17, seed=1)
   return root
 
 
