@@ -97,7 +97,7 @@ _FLAGS = {
     "--config.warmup_epochs=0.2",
   ),
 }
-_DENSE = {
+DENSE = {
   "segmentation": (
     *_SAVES,
     "--config.train_split=train",
@@ -150,7 +150,7 @@ _SUITE = (
   "--config.semi_supervised_10.report_every_steps=1",
   "--config.semi_supervised_10.checkpoint.every_steps=4",
 )
-NAMES = (*_FLAGS, *_DENSE, "suite")
+NAMES = (*_FLAGS, *DENSE, "suite")
 
 # Time and place of an evaluation; all other fields are what it found.
 _NOT_FOUND = ("seconds", "wall_time", "code_version", "devices")
@@ -158,7 +158,7 @@ _NOT_FOUND = ("seconds", "wall_time", "code_version", "devices")
 
 def flags(name: str, folder: pathlib.Path, dtype: str) -> list[str]:
   """The command of a protocol; its encoder's config is put into `folder`."""
-  if name in _DENSE:
+  if name in DENSE:
     return _dense_flags(name, folder, dtype)
   encoder = folder / f"{dtype}.py"
   encoder.write_text(_ENCODER.format(dtype=dtype))
@@ -194,7 +194,7 @@ def _dense_flags(name: str, folder: pathlib.Path, dtype: str) -> list[str]:
     "--config.num_workers=0",
     "--config.batch_size=8",
     "--config.evaluation_batch_size=8",
-    *_DENSE[name],
+    *DENSE[name],
     f"--encoder=random:{encoder}",
   ]
 
