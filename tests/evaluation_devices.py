@@ -34,6 +34,7 @@ TOPOLOGIES = ("1x1", "1x8", "2x2")  # processes x devices of each
 MISSED, STARTS = "Gloo context initialization failed", 3
 # What a field's place looks like, and its kind; the first that fits counts.
 KINDS = (
+  (r"mean.depth", "mean depth"),
   (r"\.npz/guess", "share of images"),
   (r"\.npz/similarity", "similarity"),
   (r"\.npz/", "feature"),
@@ -47,6 +48,7 @@ BOUNDS = {
     "loss": 1e-9,
     "feature": 1e-9,
     "similarity": 1e-6,  # kNN's bank is float32 in any case
+    "mean depth": 1e-5,  # so are sums of a batch's depths
   },
   "float32": {
     "share of images": 0.01,

@@ -131,6 +131,7 @@ DENSE = {
   ),
   "depth": (
     *_SAVES,
+    "--config.learning_rate=0.005",  # the paper's diverges on so few images
     "--config.steps=9",
     "--config.seeds=(0,1)",
     "--config.evaluate_every_steps=3",
