@@ -112,7 +112,10 @@ for ((i = 0; i < processes; i++)); do
     "--config=configs/${config}.py${argument}" "--workdir=${workdir}" \
     "--coordinator=127.0.0.1:${port}" "--process-count=${processes}" \
     "--process-index=${i}" "${overrides[@]}" \
-    </dev/null > >(trap '' INT TERM HUP; number_lines "${i}") 2>&1 &
+    </dev/null > >(
+      trap '' INT TERM HUP
+      number_lines "${i}"
+    ) 2>&1 &
   pids+=("$!")
 done
 
