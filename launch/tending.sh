@@ -75,6 +75,15 @@ guard() {
   start_tending
 }
 
+# retend DELETE SECONDS: goes on as a controller wants it that has adopted the
+# run.
+retend() {
+  local workdir attempt logs delete deadline resource
+  read_tend
+  write_tend "${workdir}" "${attempt}" "$1" "$2" "${resource}"
+  start_tending
+}
+
 # Brings the log of this attempt to the workdir. That also shows the controller
 # that this machine is alive when ssh does not reach it.
 keep_log() {

@@ -24,6 +24,7 @@
 #   tensorboard DIR PORT  serves DIR on this machine's localhost only
 #   newest DIR       prints the newest checkpoint of that workdir
 #   goodput          prints where the time of the run went
+#   retend DELETE SECONDS  changes what start was told of the payment
 #   install, exec, record, tend, pack  are parts of setup and start
 #
 # Environment: BYOL_HOME (default ~/byol) holds code, packages and the files of
@@ -244,7 +245,7 @@ case "${verb}" in
 esac
 case "${verb}" in
   setup | install | disk | check | start | record | newest | goodput | tend | \
-    pack | tensorboard | train)
+    retend | pack | tensorboard | train)
     "${verb}" "$@"
     ;;
   exec) exec_trainer ;;

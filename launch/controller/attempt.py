@@ -86,6 +86,7 @@ class Attempt:
     if run.run_id != chosen.run_id and not self._console.dry_run:
       if done:
         return False
+      self._keeper.owns = False  # what others run there is theirs to end
       raise Ended(2, self._busy("runs something else"))
     if run.status == "mixed":
       # A start was interrupted, or the run is falling apart.
@@ -100,7 +101,20 @@ class Attempt:
     self._console.say(
       f"Watching the run that was started from commit {run.commit}."
     )
+    if not done:
+      self._agree_on_the_end()
     return True
+
+  def _agree_on_the_end(self) -> None:
+    """Tells the workers when this command wants the slice deleted."""
+    seconds = self._chosen.pace.look_seconds
+    words = ("retend", self._chosen.asked.delete, self._keeper.left)
+    answer = self._cloud.on_workers(*words, seconds=seconds)
+    if answer.status:
+      self._console.say(
+        "Not all workers were told of --delete and --max-hours, so they keep "
+        f"to those of the start: {answer.last_error}"
+      )
 
   def _was_stopped(self, run: Run) -> bool:
     """Whether `stop` came since this program has looked for the first time.

@@ -240,7 +240,7 @@ def test_an_interrupted_controller_leaves_the_run_alive(
   assert f"Watching the run that was started from commit {commit}" in (
     result.stderr
   )
-  assert rig.verbs == ["create", *START, "delete"]
+  assert rig.verbs == ["create", *START, "retend", "delete"]
 
 
 def test_stop_in_another_terminal_ends_the_controller_too(rig):

@@ -43,6 +43,17 @@ def test_a_run_that_left_no_record_has_ended(rig):
   assert told(rig, "20260102-030405") == "ended"
 
 
+def test_a_controller_that_comes_back_may_change_its_mind(rig):
+  start_workers(rig, {"TRAINER": "wait", **TEND})
+  on_worker(rig, 0, start_line(rig, "id1", "never"))
+  before = tend_of(rig, 0)
+  on_worker(rig, 0, "retend done 1")
+  after = tend_of(rig, 0)
+  assert after[:3] == [*before[:2], "done"]
+  assert after[4] == before[4]
+  assert told(rig, "20260102-030405") == "hours"
+
+
 @pytest.mark.slow
 def test_worker_1_stands_in_for_worker_0(rig):
   start_workers(rig, *[{"TRAINER": "wait", **TEND}] * 3)

@@ -71,6 +71,10 @@ def answer(cloud, worker, words, failing):
     if state["run"] and verb == "stop":
       codes = [75] * len(cloud.workers)
       state["run"].update(stopped=True, polls=0, codes=codes)
+  if verb == "retend":
+    assert rest[0] in ("never", "done", "always"), rest
+    assert rest[1] == "-" or int(rest[1]) >= 0, rest
+    return 0
   assert verb in ("setup", "start", "logs", "stop", "halt"), verb
   return 0
 
