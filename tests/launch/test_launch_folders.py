@@ -65,8 +65,10 @@ def test_a_run_whose_results_would_go_with_the_slice_ends(rig):
   assert not (rig.worker(0) / "trainer.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_workdir_must_be_one_for_all_workers(rig):
-  start_workers(rig, *[{"BYOL_FILE_SECONDS": "1"}] * 2)
+  # So long the last check waits; the first must not take longer.
+  start_workers(rig, *[{"BYOL_FILE_SECONDS": "8"}] * 2)
   text = on_worker(rig, "all", f"check p {rig.folder}/run -")
   assert "byol-folder" not in text
   token = rig.folder / "run/.check.worker-0"

@@ -32,10 +32,12 @@ pytest_plugins = ("tests.fake_cloud.fixtures",)
 def test_awkward_arguments_reach_the_trainer_whole(rig, awkward):
   rig.plan(workers=2, python=str(FAKE / "trainer"))
   folder = f"{rig.folder}/{awkward}"
+  data = rig.folder / f"data {awkward}"
+  data.mkdir()
   override = f"--config.data.name=folder:/{awkward}"
   rig.run(
     *("byol_r50x1:epochs=100", "--slice=v3-32", "--name=my-run"),
-    *("--workdir", folder, "--data", awkward, override),
+    *("--workdir", folder, "--data", str(data), override),
     *("--delete=never", "--yes"),
   )
   for worker in (0, 1):
@@ -44,7 +46,7 @@ def test_awkward_arguments_reach_the_trainer_whole(rig, awkward):
       *("-m", "byol_flax.main", "train"),
       "--config=configs/byol_r50x1.py:epochs=100",
       f"--workdir={folder}",
-      f"--config.loader.data_dir={awkward}",
+      f"--config.loader.data_dir={data}",
       override,
     ]
     cache = call["environment"]["JAX_COMPILATION_CACHE_DIR"]
