@@ -70,6 +70,7 @@ def test_all_published_encoders_have_a_config():
     assert f" {millions}M parameters" in (CONFIGS / f"{name}.py").read_text()
 
 
+@pytest.mark.slow
 def test_steps_of_the_base_run():  # paper.md §3.3
   for epochs, steps in ((40, 12_511), (100, 31_278), (300, 93_835)):
     config = byol.get_config(f"epochs={epochs}")

@@ -174,6 +174,7 @@ def test_mistakes_are_told_before_anything_compiles(name, tmp_path):
   assert not list(workdir.glob("checkpoints/*"))
 
 
+@pytest.mark.slow
 def test_a_workdir_that_cannot_be_made_is_told(tmp_path):
   (tmp_path / "file").write_text("")
   assert "cannot be written" in mistake(
@@ -203,6 +204,7 @@ def test_what_preflight_does_not_do_is_told():
     assert told in mistake(*asked, *flags)
 
 
+@pytest.mark.slow
 def test_an_empty_workdir_is_not_this_folder():
   assert "--workdir is ''" in mistake("train", DIGITS, "--workdir=")
 

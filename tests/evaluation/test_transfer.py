@@ -210,6 +210,7 @@ def test_mistakes_are_told_before_anything_is_computed(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_features_that_are_no_numbers_are_told(on_eight, tmp_path):
   _, _, workdir = on_eight
   kept = dict(np.load(workdir / "features-train.npz"))

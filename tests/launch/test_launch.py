@@ -10,6 +10,8 @@ import pytest
 from tests.fake_cloud.rig import CONTROLLER, START, git, verb_of
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
+# Each test starts dozens of programs.
+pytestmark = pytest.mark.slow
 
 NO_CAPACITY = 'There is no more capacity in the zone "europe-west4-a"'
 
@@ -60,7 +62,6 @@ def test_a_creation_that_fails_otherwise_is_tried_a_few_times(rig):
   assert "internal error" in result.stderr
 
 
-@pytest.mark.slow
 def test_a_run_preempted_twice_is_made_anew_twice(rig):
   rig.plan(
     runs=[
@@ -75,7 +76,6 @@ def test_a_run_preempted_twice_is_made_anew_twice(rig):
   assert "byol-digits is PREEMPTED; making it anew" in result.stderr
 
 
-@pytest.mark.slow
 def test_a_save_before_a_preemption_is_no_fault(rig):
   codes = [[75, 75], [75, 143], [0, 75], [75, 0]]
   rig.plan(runs=[{"polls": 0, "codes": pair} for pair in codes])
@@ -132,7 +132,6 @@ def test_a_set_up_that_keeps_failing_ends_with_the_worker_named(rig):
   assert "still paid for; to delete it:" in result.stderr
 
 
-@pytest.mark.slow
 def test_a_crash_is_restarted_a_few_times_with_all_logs(rig):
   rig.plan(runs=[{"polls": 1, "codes": [134, 1], "saves": False}] * 9)
   result = rig.run(*CONTROLLER, status=1)
@@ -152,7 +151,6 @@ def test_a_wrong_config_is_never_restarted(rig):
   assert "the end of the log of worker 1" in result.stderr
 
 
-@pytest.mark.slow
 def test_a_worker_that_hangs_when_others_have_ended_is_ended(rig):
   rig.plan(runs=[{"polls": 0, "codes": [134, "running"]}])
   result = rig.run(*CONTROLLER, BYOL_STRAGGLER_SECONDS="1")
@@ -180,7 +178,6 @@ def test_a_delete_that_stays_refused_says_that_money_is_spent(rig):
   assert len(rig.verbs) == 9
 
 
-@pytest.mark.slow
 def test_a_queue_is_waited_for_and_made_anew_when_suspended(rig):
   rig.plan(
     queue=["ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING"],
@@ -254,7 +251,6 @@ def test_stop_in_another_terminal_ends_the_controller_too(rig):
   assert "still paid for" in errors
 
 
-@pytest.mark.slow
 def test_a_slice_deleted_by_somebody_is_not_made_anew(rig):
   rig.plan(runs=[{"polls": 999}])
   process = rig.start(*CONTROLLER)
@@ -277,7 +273,6 @@ def test_a_slice_deleted_in_its_set_up_is_not_made_anew(rig):
   assert "was deleted by somebody else" in errors
 
 
-@pytest.mark.slow
 def test_stop_between_two_attempts_ends_the_controller(rig):
   rig.plan(runs=[{"polls": 0, "codes": [75, 75]}, {"polls": 999}])
   rig.environment["BYOL_RETRY_SECONDS"] = "4"
@@ -317,7 +312,6 @@ def test_a_run_that_is_done_is_not_started_again(rig):
   assert rig.verbs == ["create", *START, "delete"]
 
 
-@pytest.mark.slow
 def test_a_run_that_was_half_started_is_started_whole(rig):
   rig.plan(runs=[{"polls": 0, "codes": ["running", 75]}])
   process = rig.start(*CONTROLLER)

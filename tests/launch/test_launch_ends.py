@@ -12,6 +12,8 @@ from launch.controller.ending import Ended, Interrupted, end_of
 from tests.fake_cloud.rig import START, WORKDIR
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
+# Each test starts dozens of programs.
+pytestmark = pytest.mark.slow
 
 ALWAYS = ("byol_digits", "--slice=v3-32", WORKDIR, "--yes", "--delete=always")
 

@@ -17,6 +17,8 @@ from tests.fake_cloud.workers import (
 )
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
+# Each test starts dozens of programs.
+pytestmark = pytest.mark.slow
 
 
 def kept(folder):
@@ -43,7 +45,6 @@ def set_up_log(rig, index):
   return (rig.worker(index) / "byol/run/setup.log").read_text()
 
 
-@pytest.mark.slow
 def test_a_new_slice_needs_no_registry(rig):
   gone = rig.folder / "gone"
   rig.plan(
@@ -159,7 +160,6 @@ def test_an_archive_is_used_whole_or_not_at_all(rig, kinds):
     assert bool(kept(rig.folder / "run")) == left
 
 
-@pytest.mark.slow
 def test_a_set_up_that_hangs_ends_and_another_can_begin(rig):
   start_workers(rig, {"BYOL_INSTALL_SECONDS": "4"})
   home = rig.worker(0)

@@ -18,6 +18,8 @@ from tests.fake_cloud.workers import (
 )
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
+# Each test starts dozens of programs.
+pytestmark = pytest.mark.slow
 
 TEND = {"BYOL_TEND_SECONDS": "0.1", "BYOL_GRACE_SECONDS": "1"}
 
@@ -54,7 +56,6 @@ def test_a_controller_that_comes_back_may_change_its_mind(rig):
   assert told(rig, "20260102-030405") == "hours"
 
 
-@pytest.mark.slow
 def test_worker_1_stands_in_for_worker_0(rig):
   start_workers(rig, *[{"TRAINER": "wait", **TEND}] * 3)
   begun = time.monotonic()
@@ -82,7 +83,6 @@ def test_a_slice_whose_controller_goes_in_the_set_up_ends(
   assert told(rig, "set-up") == why
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("delete", ["never", "done"])
 def test_a_slice_that_waits_for_a_run_stays(rig, delete):
   start_workers(rig, TEND)
@@ -91,7 +91,6 @@ def test_a_slice_that_waits_for_a_run_stays(rig, delete):
   assert not (rig.folder / "deletions").exists()
 
 
-@pytest.mark.slow
 def test_a_set_up_that_takes_long_is_no_idleness(rig):
   start_workers(rig, TEND)
   lock = rig.worker(0) / "byol/setup.lock"
@@ -121,7 +120,6 @@ def test_what_up_makes_stays_for_its_hours(rig):
   assert 7000 < int(deadline) - time.time() <= 7200
 
 
-@pytest.mark.slow
 def test_a_set_up_between_two_attempts_keeps_the_log_of_the_first(rig):
   start_workers(rig, {})
   on_worker(rig, 0, start_line(rig, "id1"))

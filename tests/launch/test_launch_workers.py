@@ -23,9 +23,10 @@ from tests.fake_cloud.workers import (
 )
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
+# Each test starts dozens of programs.
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   "awkward", ["a b", "it's", '"$HOME" %n `id`', "a\\nb;*"]
 )
@@ -88,7 +89,6 @@ def test_a_set_up_that_failed_is_begun_again(rig):
   assert [len(rig.trainer_calls(i)) for i in (0, 1)] == [1, 1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 1, 2, 75, 134])
 def test_the_exit_code_survives(rig, code):
   start_workers(rig, {"TRAINER": f"exit {code}"})
@@ -109,7 +109,6 @@ def test_a_killed_trainer_is_told_from_one_that_saved(rig):
     assert wait_for_state(rig, 0, "exited") == code
 
 
-@pytest.mark.slow
 def test_start_and_stop_may_be_repeated(rig):
   start_workers(rig, {"TRAINER": "wait"})
   assert state_of(rig, 0) == ("absent", "-")
@@ -250,7 +249,6 @@ def test_the_log_of_an_attempt_is_in_the_workdir_before_its_exit_code(rig):
   assert words[-2:] == ["20260102-030405", "-"]
 
 
-@pytest.mark.slow
 def test_the_log_is_kept_in_a_bucket_while_the_run_goes_on(rig):
   start_workers(rig, {"TRAINER": "wait", "BYOL_TEND_SECONDS": "0.1"})
   line = start_line(rig, "id1").replace(f"{rig.folder}/run", "gs://bucket/run")
@@ -285,7 +283,6 @@ def test_worker_0_deletes_the_slice(rig, trainer, delete, seconds, why):
     assert (rig.worker(0) / "byol/run/exit").read_text() == "75"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   ("trainer", "delete"), [("exit 1", "done"), ("exit 0", "never")]
 )
@@ -297,7 +294,6 @@ def test_worker_0_leaves_a_slice_that_is_needed(rig, trainer, delete):
   assert not (rig.folder / "deletions").exists()
 
 
-@pytest.mark.slow
 def test_a_queue_is_deleted_with_its_node(rig):
   start_workers(rig, {"TRAINER": "exit 0", **TEND})
   line = start_line(rig, "id1", "done").replace("/nodes/", "/queuedResources/")

@@ -45,6 +45,7 @@ def maps_of(module, variables, x, **options):
   )
 
 
+@pytest.mark.slow
 def test_a_representation_is_the_mean_of_the_last_map(variables):
   x = images(3, 2, 40, 56)
   maps = maps_of(make(), variables, x)
@@ -54,6 +55,7 @@ def test_a_representation_is_the_mean_of_the_last_map(variables):
   np.testing.assert_array_equal(y, jnp.mean(maps[-1], axis=(2, 3)))
 
 
+@pytest.mark.slow
 def test_groups_follow_each_other(variables):
   x = images(2, 1, 33, 47)
   whole = maps_of(make(), variables, x)

@@ -136,6 +136,7 @@ def test_at_the_optimal_predictor_the_gradient_is_that_of_the_variance():
   assert not any(np.any(x) for x in jax.tree.leaves(of_online["predictor"]))
 
 
+@pytest.mark.slow
 def test_the_loss_of_simclr_is_its_authors():
   """google-research/simclr, objective.py: add_contrastive_loss, in NumPy."""
   online, target, images, _ = case()

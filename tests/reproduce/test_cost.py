@@ -85,6 +85,7 @@ def test_mistakes_are_told_in_a_sentence(tmp_path, flags, message):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_a_slice_a_dry_run_lists_the_rows():
   result = forks.byol("reproduce", "16", "--dry-run", "--seeds=2")
   assert result.returncode == 0, result.stderr

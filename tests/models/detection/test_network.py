@@ -215,6 +215,7 @@ def test_groups_of_images_have_their_own_statistics():
   assert np.abs(logits(1, batch) - apart).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_frozen_averages_stay_and_those_of_the_head_move():
   @jax.jit
   def averages(batch):
@@ -284,6 +285,7 @@ def test_padding_of_a_canvas_yields_no_proposals_and_no_targets():
     np.testing.assert_allclose(padded, own, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_true_boxes_are_proposals_and_padding_is_not():
   true = jnp.asarray(made.boxes(3, seed=3, empty=0))
   label = jnp.array([4, -1, 2])
