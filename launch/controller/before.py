@@ -117,7 +117,7 @@ def check_places(
     if answer.status:
       raise Ended(2, f"The data in {data} cannot be read: {answer.last_error}")
   if chosen.workdir.startswith("gs://"):
-    target = f"{chosen.workdir.rstrip('/')}/logs/commit.txt"
+    target = f"{chosen.workdir}/logs/commit.txt"
     words = ("gcloud", "storage", "cp", "--quiet", str(note), target)
     answer = console.run(words, _SECONDS)
     if answer.status:

@@ -177,7 +177,7 @@ class Cloud:
     It listens on that machine's localhost, and ssh carries it to ours. With -t
     it ends with the ssh.
     """
-    folder = f"{self._settings.workdir.rstrip('/')}/tensorboard"
+    folder = f"{self._settings.workdir}/tensorboard"
     line = worker_line("tensorboard", folder, str(port))
     words = (*_TPUS, "tpu-vm", "ssh", self._settings.name, *self._where)
     flags = (*self._inside, "--quiet", "--worker=0", f"--command={line}")

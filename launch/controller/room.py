@@ -32,10 +32,13 @@ def check(chosen: Settings, console: Console) -> None:
     return
   name, split = chosen.dataset
   if not name:
-    console.say(f"How much is copied to {stage} is not known without it.")
+    console.say(
+      f"How much is copied to {stage} is not known, because the config was not "
+      "checked."
+    )
     return
   # TFDS's names: NAME/CONFIG:VERSION, of which the last two may be absent.
-  folder = f"{data.rstrip('/')}/{name.replace(':', '/')}"
+  folder = f"{data}/{name.replace(':', '/')}"
   words = ("gcloud", "storage", "ls", "--long", f"{folder}/**")
   answer = console.run(words, _SECONDS)
   if console.dry_run:
@@ -43,7 +46,7 @@ def check(chosen: Settings, console: Console) -> None:
   wanted = bytes_of(answer.out, split) if "[" not in split else 0
   room, where = room_of(stage, chosen.slice)
   if answer.status or not wanted:
-    why = answer.last_error or f"not every file is of {split}"
+    why = answer.last_error or f"no shard there is named after {split}"
     console.say(
       f"How much of {folder} is copied to {stage} is not known: {why}"
     )

@@ -19,12 +19,12 @@ class Workdir:
   """The folder of the run.
 
   Args:
-    path: gs://BUCKET/FOLDER or an absolute path.
+    path: gs://BUCKET/FOLDER or an absolute path, without a slash at the end.
     console: what programs are run by.
   """
 
   def __init__(self, path: str, console: Console) -> None:
-    self.path = path.rstrip("/")
+    self.path = path
     self._console = console
     self.remote = self.path.startswith("gs://")
 
