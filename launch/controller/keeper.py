@@ -56,10 +56,10 @@ class Keeper:
     return str(max(0, int(self.until - time.time())))
 
   def within(self, seconds: float) -> float:
-    """How much of some seconds lies within --max-hours.
+    """Returns `seconds`, or those that --max-hours leave if they are fewer.
 
     Raises:
-      Ended: nothing, because the hours are over.
+      Ended: the hours are over.
     """
     if self.overtime:
       raise Ended(75, "--max-hours are over; the workdir stays.", in_time=True)

@@ -21,7 +21,7 @@ def may_delete(chosen: Settings, console: Console) -> tuple[str, str]:
 
   The answer is "no" only where no role can hide the permission: roles of one's
   own and groups can. It does not know what a folder or an organization grants,
-  so worker 0 asks again with its own account, see tending.sh.
+  so worker 0 asks again with its own account, see check.sh.
 
   Args:
     chosen: what was asked for.
