@@ -73,6 +73,13 @@ def wait_for_trainer(rig):
     time.sleep(0.05)
 
 
+def wait_for_deletion(rig):
+  """Until a worker has deleted the slice; returns what it asked for."""
+  path = rig.folder / "deletions"
+  wait_until(lambda: path.exists() and path.read_text().endswith("\n"))
+  return path.read_text()
+
+
 def wait_until(found):
   until = time.monotonic() + 30
   while not found():
