@@ -223,6 +223,12 @@ def state_of(workdir, step):
   return found
 
 
+def by_path(tree):
+  """The arrays of a tree as `state_of` gives those of a checkpoint."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
 def largest_difference(a, b):
   """Of two states as `state_of` gives them, relative to each array's largest.
 

@@ -12,11 +12,14 @@ COLOURS = {"blue": (20, 60, 230), "red": (230, 60, 20)}
 SHAPES = ("background", "square", "disc", "stripe")
 
 
-def encoder_of(mesh, architecture, *, stem="imagenet", size=33):
+def encoder_of(
+  mesh, architecture, *, stem="imagenet", size=33, dtype="float32"
+):
   """Untrained, as --encoder=random:CONFIG gives it."""
   config = byol.get_config()
   config.model.encoder.update(architecture=architecture, stem=stem, width=1)
   config.augment.size = size
+  config.dtype = dtype
   return encoder.open_encoder("random:x", mesh, read_config=lambda path: config)
 
 
