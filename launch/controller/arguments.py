@@ -34,7 +34,10 @@ _VALUES: Mapping[str, tuple[str, str]] = {
   "subnetwork": (r"[\w./-]+", "the name of a subnetwork"),
   "labels": (f"{_LABEL}(,{_LABEL})*", "KEY=VALUE,... in small letters"),
   "tags": (r"[a-z][a-z0-9-]*(,[a-z][a-z0-9-]*)*", "TAG,TAG,..."),
-  "metadata": (r"[\w-]+=[^,]*(,[\w-]+=[^,]*)*", "KEY=VALUE,..."),
+  "metadata": (
+    r"\^[^^]+\^[\w-]+=.*|[\w-]+=[^,]*(,[\w-]+=[^,]*)*",
+    "KEY=VALUE,...",
+  ),
 }
 _FLAGS = [
   "spot",
@@ -47,15 +50,8 @@ _FLAGS = [
   "dry-run",
   "delete-when-done",
 ]
-# What `gcloud compute tpus ... create` gets as it is.
-CREATE_VALUES = [
-  "service-account",
-  "network",
-  "subnetwork",
-  "labels",
-  "tags",
-  "metadata",
-]
+# What `gcloud compute tpus ... create` gets as it is; for metadata see guard.py
+CREATE_VALUES = ["service-account", "network", "subnetwork", "labels", "tags"]
 CREATE_FLAGS = ("reserved", "internal-ips")
 STAGE_DIR = "--config.loader.stage_dir="
 DATA_DIR = "--config.loader.data_dir="

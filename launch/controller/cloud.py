@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from launch.controller import arguments, disk, slices, states
+from launch.controller import arguments, disk, guard, slices, states
 from launch.controller.calls import Answer, Console
 from launch.controller.settings import Settings
 from launch.controller.states import Slice
@@ -111,6 +111,7 @@ class Cloud:
       more += [f"--{name}"] if name in asked.flags else []
     for name in arguments.CREATE_VALUES:
       more += [f"--{name}={asked.values[name]}"] if name in asked.values else []
+    more += guard.flags(self._settings, self.resource)
     more += disk.flags(self._settings)
     if self._queued:
       named = (f"--node-id={self._settings.name}", type_)

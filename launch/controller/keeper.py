@@ -24,6 +24,7 @@ class Keeper:
     found: the slice at the last look.
     owns: whether this command has asked for the slice, or has adopted it, and
       so answers for what it costs.
+    tended: whether a set-up was begun on it, from which on worker 0 guards it.
     until: seconds of the epoch at which --max-hours are over; None before the
       slice was ready for the first time, or without a limit.
   """
@@ -34,8 +35,10 @@ class Keeper:
     self._cloud = cloud
     self.found = Slice("", "")
     self.owns = False
+    self.tended = False
     self._refused = False
-    self._was_ready = False  # since it was made
+    # Since it was made: whether it is there until somebody deletes it.
+    self._existed = False
     self.until: float | None = None
 
   def look(self) -> Slice:
@@ -71,7 +74,7 @@ class Keeper:
     """Creates or adopts the slice and waits until it is ready.
 
     Returns:
-      "", or `attempts.DELETED` if it was ready before, and somebody deleted it.
+      "", or `attempts.DELETED` if it was there before, and somebody deleted it.
 
     Raises:
       Ended: it is another slice than wanted, or cannot be had.
@@ -85,11 +88,13 @@ class Keeper:
         self._console.say(f"{chosen.name} is {found.seen}.")
         since = time.monotonic()
       before = found.seen
+      # Google keeps even a request that has failed.
+      self._existed = self._existed or found.state == "queued"
       if found.state == "ready":
         self._adopt(found)
         return ""
       if found.state == "absent":
-        if self._was_ready:
+        if self._existed:
           return attempts.DELETED
         comes, failed = self._try_to_create(failed)
         if not comes:
@@ -134,7 +139,7 @@ class Keeper:
         f"{chosen.name} is a {found.type}, not a {chosen.slice}; give "
         f"--slice={found.type}, or another --name.",
       )
-    self._was_ready = True
+    self._existed = True
     hours = chosen.asked.number("max-hours")
     if hours is not None and self.until is None:
       self.until = time.time() + 3600 * hours
@@ -154,6 +159,8 @@ class Keeper:
     self.found = Slice("unknown", "UNKNOWN")
     answer = self._cloud.create()
     if not answer.status:
+      # gcloud waits for a slice; a request may show a moment later.
+      self._existed = not chosen.asked.queued
       return True, failed
     if answer.error_matches("ALREADY_EXISTS|already exists"):
       self.owns = owned  # the next look tells what there is
@@ -186,7 +193,7 @@ class Keeper:
       self._refused = True
       raise Ended(1, "")  # the reason was said
     self.found = Slice("absent", "ABSENT")
-    self._was_ready = False
+    self._existed = self.tended = False
 
   def settle(self, end: Ended) -> None:
     """Ends the payment if --delete says so, or says that it goes on.

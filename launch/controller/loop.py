@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launch.controller import attempts, before, disk, room
+from launch.controller import attempts, before, disk, guard, room
 from launch.controller.attempt import Attempt
 from launch.controller.attempts import History
 from launch.controller.calls import TIMED_OUT, Console
@@ -50,9 +50,11 @@ class Loop:
     name, delete = self._chosen.name, self._chosen.own_command("delete")
     before.say_unchecked(self._chosen, self._console)
     before.check_money(self._chosen, self._console)
+    guard.say_if_left_out(self._chosen, self._console)
     disk.check(self._chosen, self._console)
     self._shipping.pack()
-    self._keeper.ensure()
+    if self._keeper.ensure():
+      self._tell_who_deleted()
     self._attempt.refuse_another()
     self._keeper.owns = True
     if not self._shipping.set_up():
@@ -68,6 +70,7 @@ class Loop:
     before.say_unchecked(self._chosen, self._console)
     before.check_money(self._chosen, self._console)
     before.check_deletion(self._chosen, self._console)
+    guard.say_if_left_out(self._chosen, self._console)
     disk.check(self._chosen, self._console)
     self._shipping.pack()
     before.check_places(self._chosen, self._console, self._shipping.note)
@@ -90,6 +93,7 @@ class Loop:
     adopted = self._attempt.adopt()
     self._keeper.owns = True
     if adopted:
+      self._keeper.tended = True
       self._note_progress()
     else:
       event = self._attempt.prepare()
@@ -131,8 +135,9 @@ class Loop:
       raise Ended(75, "The same command resumes the run.", in_time=True)
 
   def _tell_who_deleted(self) -> None:
-    why = self._workdir.why_deleted(self._attempt.name)
-    resumes = "the same command resumes the run."
+    attempt, up = self._attempt.name, self._chosen.asked.command == "up"
+    why = self._workdir.why_deleted(attempt) if attempt else ""
+    resumes = f"the same command {'makes it' if up else 'resumes the run'}."
     if why == "done":
       self._console.say(
         "Done, and the slice has deleted itself. Results: "
@@ -142,10 +147,18 @@ class Loop:
     if why:
       over = "--max-hours are over" if why == "hours" else "The run had ended"
       raise Ended(75, f"{over}, and the slice has deleted itself; {resumes}")
+    name = self._chosen.name
+    if guard.is_given(self._chosen) and not self._keeper.tended:
+      # As when this machine slept; nothing tells which of the two it was.
+      raise Ended(
+        1,
+        f"{name} is gone: it deleted itself, because nobody had set it up for "
+        f"{guard.MINUTES} minutes, or somebody else deleted it; the same "
+        "command makes it anew.",
+      )
     raise Ended(
       1,
-      f"{self._chosen.name} was deleted by somebody else, so it is not made "
-      f"anew; {resumes}",
+      f"{name} was deleted by somebody else, so it is not made anew; {resumes}",
     )
 
   # --- what follows -----------------------------------------------------------

@@ -75,6 +75,7 @@ class Shipping:
     delete = "done" if waits else asked.delete
     # The workdir may have the packages as an archive, see packages.sh.
     words = ("setup", self._chosen.workdir or "-", delete)
+    self._keeper.tended = True
     left, resource = self._keeper.left, self._cloud.resource
     answer = self.for_sure(*words, left, resource, seconds=_SET_UP_SECONDS)
     return answer is not None

@@ -20,6 +20,7 @@ class Case:
     done: what it must have done after "create"; None if that is not looked at.
     sentence: what it must say.
     minutes: the most slice-minutes that may be paid for.
+    killed: whether the launcher is killed when it has said its sentence.
   """
 
   plan: Mapping[str, Any]
@@ -29,6 +30,7 @@ class Case:
   done: Sequence[str] | None
   sentence: str
   minutes: int
+  killed: bool = False
 
 
 SPOT = ("byol_digits", "--slice=v3-32", WORKDIR, "--yes")
@@ -37,6 +39,7 @@ STUCK = {"polls": 0, "saves": False}
 LONG = 200
 ANEW = ["delete", "create", *START]
 LOGS = [*START, "logs"]
+KILLED = -9  # by SIGKILL
 
 CASES = {
   "a worker freezes, and the run stands": Case(
@@ -238,6 +241,35 @@ CASES = {
     None,
     None,
     "byol-digits stays CREATING; making it anew.",
+    0,
+  ),
+  "the laptop is gone while the slice waits in the queue": Case(
+    {"queue": ["WAITING_FOR_RESOURCES"] * LONG},
+    ("--queued",),
+    {},
+    KILLED,
+    [],
+    "byol-digits is WAITING_FOR_RESOURCES.",
+    30,
+    killed=True,
+  ),
+  "the laptop is gone while the slice is made": Case(
+    {"states": ["CREATING"] * 20},
+    (),
+    {},
+    KILLED,
+    [],
+    "byol-digits is CREATING.",
+    30,
+    killed=True,
+  ),
+  "a queue is deleted by somebody else": Case(
+    {"queue": ["WAITING_FOR_RESOURCES", "gone"]},
+    ("--queued",),
+    {},
+    1,
+    [],
+    "byol-digits is gone: it deleted itself, because nobody had set it up for",
     0,
   ),
   "a Spot slice is stopped": Case(

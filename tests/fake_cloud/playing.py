@@ -2,10 +2,11 @@
 
 import dataclasses
 import re
+import subprocess
 import time
 from collections.abc import Sequence
 
-from tests.fake_cloud.cases import SPOT, Case
+from tests.fake_cloud.cases import KILLED, SPOT, Case
 from tests.fake_cloud.rig import Rig, verb_of
 
 NO_END = 60  # looks after which a case has no end
@@ -33,9 +34,12 @@ class Played:
   @property
   def outcome(self) -> str:
     """Says it in a few words."""
+    stays = ", slice stays" if self.slice else ""
     if self.status is None:
       return "no end"
-    return f"ends with {self.status}" + (", slice stays" if self.slice else "")
+    if self.status == KILLED:
+      return f"is killed{stays}"
+    return f"ends with {self.status}{stays}"
 
   @property
   def bill(self) -> str:
@@ -53,7 +57,8 @@ def play(
     case: what happens.
     arguments: of the launcher.
     goes_on: whether to end it when it has said its sentence; otherwise it has
-      the time of `NO_END` looks.
+      the time of `NO_END` looks. What the cloud does after a launcher was
+      killed is looked at as often.
   """
   rig.plan(**case.plan)
   errors = rig.folder / "errors"
@@ -61,17 +66,33 @@ def play(
     process = rig.start(*arguments, stderr=file)
   until = time.monotonic() + _SECONDS
   while process.poll() is None and time.monotonic() < until:
-    if goes_on and case.sentence in errors.read_text():
+    if (goes_on or case.killed) and case.sentence in errors.read_text():
       break
     if [verb_of(call) for call in rig.calls].count("describe") > NO_END:
       break
     time.sleep(0.05)
+  if case.killed:
+    process.kill()
+    process.wait()
+    look_on(rig)
   status = process.poll()
   process.terminate()
   process.wait()
   said, cloud = errors.read_text(), rig.cloud
   left = cloud["node"]["states"][0] if cloud["node"] else ""
   return Played(status, said, rig.verbs, cloud["minutes"], left)
+
+
+def look_on(rig: Rig) -> None:
+  """Looks at the slice once a minute, as nobody does, until it is gone."""
+  words = ["gcloud", "compute", "tpus", "tpu-vm", "describe", "byol-digits"]
+  words += ["--project=my-project", "--zone=europe-west4-a"]
+  words.append("--format=value(state)")
+  for _ in range(NO_END):
+    if subprocess.run(
+      words, env=rig.environment, capture_output=True, check=False
+    ).returncode:
+      break
 
 
 def play_now(rig: Rig, case: Case) -> Played:
@@ -94,10 +115,7 @@ def problems(case: Case, played: Played) -> list[str]:
   if played.minutes > case.minutes:
     found.append(f"{played.minutes} minutes are more than {case.minutes}.")
   deletes = case.done is not None and case.done[-1:] == ["delete"]
-  if (
-    played.slice
-    and case.status == 0
-    and (deletes or "deleted" in str(case.plan))
-  ):
+  gone = deletes or "deleted" in str(case.plan)
+  if played.slice and (case.killed or (case.status == 0 and gone)):
     found.append("The slice stays.")
   return found

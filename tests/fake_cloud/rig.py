@@ -91,9 +91,10 @@ class Rig:
     for process in self.started:
       process.kill()
       process.communicate()
-    for path in self.folder.glob("node*/*/tend.pid"):
-      with contextlib.suppress(ProcessLookupError):
-        os.killpg(int(path.read_text()), signal.SIGKILL)
+    for name in ("tend", "guard"):
+      for path in self.folder.glob(f"node*/*/{name}.pid"):
+        with contextlib.suppress(ProcessLookupError):
+          os.killpg(int(path.read_text()), signal.SIGKILL)
     for path in self.folder.glob("node*/*/unit"):
       if (path / "state").read_text() == "active":
         with contextlib.suppress(ProcessLookupError):

@@ -264,7 +264,6 @@ PASSED = {
   "--subnetwork": "projects/p/regions/r/subnetworks/s",
   "--labels": "team=vision,run=a",
   "--tags": "ssh,tpu",
-  "--metadata": "enable-oslogin=TRUE,note=it's 5 o'clock",
 }
 
 

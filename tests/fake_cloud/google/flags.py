@@ -73,7 +73,7 @@ def add_slices(command):
         parser.add_argument("--internal-ips", action="store_true")
         for name in ("service-account", "network", "subnetwork", "data-disk"):
           parser.add_argument(f"--{name}")
-        for name in ("labels", "tags", "metadata"):
+        for name in ("labels", "tags", "metadata", "metadata-from-file"):
           parser.add_argument(f"--{name}")
       if verb == "describe":
         parser.add_argument("--format", required=True)

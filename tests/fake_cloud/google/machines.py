@@ -1,18 +1,16 @@
 """ssh and scp to workers on which every command really runs, or is played."""
 
 import os
-import pathlib
 import shlex
 import shutil
 import subprocess
 import sys
 import time
 
+from tests.fake_cloud.google.booting import worker_environment
 from tests.fake_cloud.google.nodes import kill_processes
 from tests.fake_cloud.google.played import after_look, answer
 from tests.fake_cloud.google.state import NODES, need_running_node, pick_workers
-
-BIN = pathlib.Path(__file__).parents[1] / "worker_bin"
 
 
 def scp(cloud, options):
@@ -77,19 +75,6 @@ def run_really(cloud, workers, command, failing):
   if frozen:
     time.sleep(600)  # until it is killed for it
   return statuses
-
-
-def worker_environment(cloud, worker):
-  environments = cloud.plan.get("environment", [])
-  extra = environments[worker] if worker < len(environments) else {}
-  return {
-    "HOME": str(NODES / f"worker-{worker}"),
-    "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin",
-    "FAKE_PYTHON": cloud.plan.get("python", ""),
-    "FAKE_HOST": f"t1v-n-fake-w-{worker}",
-    "FAKE_MACHINE": ",".join(extra),  # what its services see, too
-    **extra,
-  }
 
 
 def look_for_preemption(cloud, words):

@@ -6,8 +6,8 @@ import signal
 import sys
 import time
 
+from tests.fake_cloud.google.booting import make_machines, read_metadata
 from tests.fake_cloud.google.state import (
-  FOLDER,
   NODES,
   CloudError,
   is_at,
@@ -15,6 +15,9 @@ from tests.fake_cloud.google.state import (
   next_of,
   next_state,
 )
+
+# The minutes after which guard.sh deletes a slice that nobody sets up.
+GUARD_LOOKS = 30
 
 
 def states_of(cloud, key, otherwise):
@@ -35,17 +38,26 @@ def make_node(cloud, options):
   cloud.state["node"]["blind"] = cloud.next("chips", [])
   cloud.state["node"]["shut"] = cloud.next("shut", [])
   cloud.state["run"] = None
-  if NODES.exists():  # new machines have empty disks; the old ones are kept
-    NODES.rename(FOLDER / f"node-before-{len(list(FOLDER.glob('node*')))}")
-  for worker in cloud.workers:
-    (NODES / f"worker-{worker}").mkdir(parents=True)
+  metadata = read_metadata(options)
+  cloud.state["node"]["metadata"] = metadata
+  if "byol-resource" in metadata and not cloud.plan.get("python"):
+    assert metadata["byol-resource"] == resource_of(options), metadata
+    cloud.state["node"]["guard"] = GUARD_LOOKS
+  make_machines(cloud, metadata)
+
+
+def resource_of(options):
+  """The name in the TPU API of what a creation makes."""
+  kind = "queuedResources" if "node_id" in options else "nodes"
+  where = f"projects/{options.project}/locations/{options.zone}"
+  return f"{where}/{kind}/{options.name}"
 
 
 def kill_processes(grace):
   """What a machine does that is switched off: SIGTERM, then SIGKILL."""
   units = list(NODES.glob("*/unit"))
   pids = [int((unit / "pid").read_text()) for unit in units]
-  for path in NODES.glob("*/tend.pid"):
+  for path in (*NODES.glob("*/tend.pid"), *NODES.glob("*/guard.pid")):
     with contextlib.suppress(ProcessLookupError):
       os.killpg(int(path.read_text()), signal.SIGKILL)
   for signal_number in (signal.SIGTERM, signal.SIGKILL):
@@ -93,7 +105,14 @@ def describe(cloud, options):
   print("WARNING: Could not setup log file")
   node = cloud.state["node"]
   state = next_state(node)
+  if state == "gone":
+    cloud.state["queue"] = cloud.state["node"] = None
+    need_node(cloud, options.name, options.zone)
   cloud.state["minutes"] += state == "READY"
+  if state == "READY" and "guard" in node:
+    node["guard"] -= 1
+    if not node["guard"]:
+      cloud.state["node"] = cloud.state["queue"] = None
   workers = len(cloud.workers) if state == "READY" else 0
   health = cloud.next("health", "HEALTHY") if state == "READY" else ""
   told = {
@@ -130,7 +149,11 @@ def queue_describe(cloud, options):
   if not is_at(cloud.state["queue"], options.name, options.zone):
     raise CloudError("NOT_FOUND: Resource was not found")
   assert options.format == "value(state.state)", options.format
-  print(next_state(cloud.state["queue"]))
+  state = next_state(cloud.state["queue"])
+  if state == "gone":
+    cloud.state["queue"] = cloud.state["node"] = None
+    raise CloudError("NOT_FOUND: Resource was not found")
+  print(state)
 
 
 def queue_delete(cloud, options):

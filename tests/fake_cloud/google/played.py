@@ -23,6 +23,8 @@ def answer(cloud, worker, words, failing):
     assert rest[1] in ("never", "done", "always"), rest
     assert rest[2] == "-" or int(rest[2]) >= 0, rest
     assert rest[3].startswith("projects/"), rest
+  if verb == "setup":
+    state["node"].pop("guard", None)  # byol-tend is there from now on
   if verb == "setup" and worker in failing:
     print(f"{host}: no space left on device", file=sys.stderr)
     return 1
