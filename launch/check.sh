@@ -54,8 +54,7 @@ say_folder() {
 
 # Prints `byol-folder HOST SENTENCE` if this worker cannot write to the workdir,
 # or if that would go with the slice, and the same if it cannot read the data.
-# What lies in a bucket was tried by the controller; the rest only workers can
-# see. Network storage may hang.
+# For what lies in a bucket see check_buckets. Network storage may hang.
 check_folders() {
   local workdir="$1" data="$2" text
   # shellcheck disable=SC2016
@@ -77,6 +76,56 @@ check_folders() {
   fi
 }
 
+# Tries what a run does in its buckets, with the account of this machine, which
+# is another than that of the controller. Prints what check_folders does.
+check_buckets() {
+  local workdir="$1" data="$2" text
+  if [[ "${workdir}" == gs://* ]] &&
+    ! text="$(try_twice write_object "${workdir}/.check.${host}")"; then
+    say_folder "cannot write to the workdir ${workdir}: ${text}"
+  fi
+  if [[ "${data}" == gs://* ]] &&
+    ! text="$(try_twice read_object "${data}")"; then
+    say_folder "cannot read the data in ${data}: ${text}"
+  fi
+}
+
+# try_twice COMMAND...: fails if the command fails twice, because a network may
+# fail once. Then it prints why, by the last line with which gcloud ended.
+try_twice() {
+  local said status=0
+  said="$("$@" 2>&1)" ||
+    { sleep 2 && said="$("$@" 2>&1)"; } || status=$?
+  case "${status}" in
+    0) return ;;
+    124 | 137) echo "no answer within ${file_seconds} s" ;;
+    # What a copy says of its progress may come after the error.
+    *) { grep ERROR <<<"${said}" || echo "${said}"; } | tail -n 1 ;;
+  esac
+  return 1
+}
+
+write_object() {
+  echo "${host}" | put_file "$1" && remove_file "$1"
+}
+
+# Lists a folder of a bucket until there is an object, and reads its first byte.
+# An object that stands for a folder ends in a slash.
+read_object() {
+  local name object=""
+  while read -r name; do
+    if [[ "${name}" == gs://*[!/:] ]]; then
+      object="${name}"
+      break
+    fi
+  done < <(timeout -k 5 "${file_seconds}" gcloud storage ls "$1/**")
+  if [[ -z "${object}" ]]; then
+    wait "$!" # its status is that of the listing
+    return
+  fi
+  timeout -k 5 "${file_seconds}" gcloud storage cat --range=0-0 "${object}"
+}
+
 # Worker 0 leaves this file in a workdir that is a folder, and the others look
 # for it; start takes it away.
 token=.check.worker-0
@@ -92,7 +141,8 @@ check_sharing() {
     say_folder "does not see what worker 0 has written to $1"
 }
 
-# Prints what check_folders does, and how the TPU of this worker is:
+# Prints what check_folders and check_buckets do, and how the TPU of this worker
+# is:
 #
 #   byol-check HOST ok DEVICES     JAX sees its chips
 #   byol-check HOST failed REASON  JAX does not
@@ -111,7 +161,11 @@ check() {
     : | put_file "${workdir}/${token}" ||
       say_folder "cannot write to the workdir ${workdir}: no answer"
   fi
+  # Beside JAX, because a network that does not answer takes its time.
+  check_buckets "${workdir}" "${data}" >"${run}/buckets" &
   said="$(check_chips)"
+  wait "$!"
+  cat "${run}/buckets"
   printf 'byol-check %s %s\n' "${host}" "${said}"
   if [[ "${number}" == 0 ]]; then
     printf 'byol-may %s %s\n' "${host}" "$(ask_permission "${project}")"

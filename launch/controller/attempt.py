@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from launch.controller import attempts, disk, permission, workers
 from launch.controller.arguments import DISK_FOLDER
@@ -196,6 +197,7 @@ class Attempt:
     for sentence in check.shut:
       say(f"{sentence}.")
     if check.shut:
+      self._say_roles(check.shut)
       return attempts.SHUT
     for sentence in check.busy:
       say(sentence)
@@ -214,6 +216,27 @@ class Attempt:
         f"payment. To allow it:\n{permission.grant(chosen.project, account)}"
       )
     return ""
+
+  def _say_roles(self, shut: Sequence[str]) -> None:
+    """Names the roles without which a worker cannot use its buckets."""
+    chosen = self._chosen
+    data = chosen.asked.values.get("data", "")
+    refused = [sentence for sentence in shut if "no answer" not in sentence]
+    needed = []
+    for begin, path, role in (
+      ("cannot write to the workdir", chosen.workdir, permission.WRITER),
+      ("cannot read the data in", data, permission.READER),
+    ):
+      told = any(f"{begin} {path}: " in sentence for sentence in refused)
+      if told and path.startswith("gs://"):
+        needed.append((path, role))
+    if needed:
+      account = permission.account_of(chosen, self._console)
+      grants = [permission.grant_bucket(x, account, y) for x, y in needed]
+      self._console.say(
+        "The usual reason is that the account of the slice, which is another "
+        "than yours, lacks a role. To give it:\n" + "\n".join(grants)
+      )
 
   def _read_run(self) -> tuple[Run, str]:
     """How the run is on all workers, and what gcloud said if it failed."""

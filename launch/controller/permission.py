@@ -13,6 +13,10 @@ _DELETING = (
   # They may create and delete resources of most services.
   *("roles/owner", "roles/editor"),
 )
+# What a run does in its buckets: it writes, reads, replaces and removes, or it
+# only lists and reads (cloud.google.com/storage/docs/access-control/iam-roles).
+WRITER = "roles/storage.objectAdmin"
+READER = "roles/storage.objectViewer"
 _POLICY_FORMAT = "value(bindings.role,bindings.members)"
 
 
@@ -79,4 +83,13 @@ def grant(project: str, account: str) -> str:
   return (
     f"gcloud projects add-iam-policy-binding {project} "
     f"--member=serviceAccount:{account or 'ACCOUNT'} --role=roles/tpu.editor"
+  )
+
+
+def grant_bucket(path: str, account: str, role: str) -> str:
+  """The command that gives an account a role on the bucket of a path."""
+  bucket = "/".join(path.split("/")[:3])
+  return (
+    f"gcloud storage buckets add-iam-policy-binding {bucket} "
+    f"--member=serviceAccount:{account or 'ACCOUNT'} --role={role}"
   )

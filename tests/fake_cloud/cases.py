@@ -171,6 +171,15 @@ CASES = {
     "t1v-n-fake-w-1 cannot write to the workdir gs://bucket/run: full.",
     2,
   ),
+  "a worker may not use the bucket any more": Case(
+    {"runs": [{"polls": 1, "node": "PREEMPTED"}], "shut": [[], [1]]},
+    (),
+    {},
+    0,
+    [*START, *ANEW[:-1], *START[:4], *ANEW, "delete"],
+    "A worker cannot use its folders any more. Resuming, on a new slice",
+    10,
+  ),
   "JAX never sees the chips of a worker": Case(
     {"chips": [[1]] * 99},
     ("--delete=always",),
