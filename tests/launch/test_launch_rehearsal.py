@@ -1,16 +1,14 @@
-"""A run of two workers that is preempted, through the launcher, for real.
+"""A run of two workers and its mishaps, through the launcher, for real.
 
 The cloud is tests/fake_cloud/gcloud; what it runs on its workers is the
 controller's own commands and the trainer, two processes of two devices each.
 """
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -19,10 +17,10 @@ from tests import conftest, trainers
 from tests.fake_cloud import warm
 from tests.fake_cloud.rig import ROOT, START, Rig, git
 
-UPDATES = 32
+UPDATES = 72
 FLAGS = (
   "--config.batch_size=64",
-  "--config.epochs=1.44",  # 32 updates of 64 of the 1,437 digits
+  "--config.epochs=3.21",  # 72 updates of 64 of the 1,437 digits
   "--config.warmup_epochs=1",
   "--config.model.encoder.width=0.25",
   "--config.augment.size=8",
@@ -55,13 +53,11 @@ def rig(tmp_path):
   rig.close()
 
 
-def prepare(rig, python=sys.executable, socket="", **plan):
+def prepare(rig, **plan):
   """Two workers on which JAX really runs; returns how a run is asked for.
 
   Args:
-    rig: the launcher.
-    python: what stands for the interpreter on the workers.
-    socket: of `warm.server`, for its stand-in.
+    rig: the launcher, with a `warm.server` at "warm" of its folder.
     **plan: more of the plan of the cloud.
   """
   port = trainers.free_ports()
@@ -73,11 +69,11 @@ def prepare(rig, python=sys.executable, socket="", **plan):
     "BYOL_PROCESS_COUNT": "2",
     "BYOL_TEND_SECONDS": "0.5",
     "BYOL_GRACE_SECONDS": "2",
-    "FAKE_WARM": str(socket),
+    "FAKE_WARM": str(rig.folder / "warm"),
   }
   rig.plan(
     workers=2,
-    python=str(python),
+    python=str(warm.PYTHON),
     environment=[{**machine, "BYOL_PROCESS_INDEX": str(i)} for i in range(2)],
     states=[],
     **plan,
@@ -87,49 +83,18 @@ def prepare(rig, python=sys.executable, socket="", **plan):
 
 
 @pytest.mark.slow
-def test_a_preempted_run_is_resumed_on_a_new_slice_and_finishes(rig):
-  workdir = rig.folder / "run"
-  arguments = prepare(rig, preempt=[str(workdir / "checkpoints" / "8")])
-  result = rig.run(
-    *(*arguments, "--delete-when-done"),
-    timeout=600,
-    BYOL_POLL_SECONDS="0.2",
-    BYOL_MAX_RESTARTS="0",
-  )
-  assert "byol-digits is PREEMPTED; making it anew" in result.stderr
-  whole = ["create", *START, "delete"]
-  assert rig.verbs == whole + whole
+def test_four_mishaps_of_one_run_end_and_so_does_the_bill(rig):
+  """Each comes when the run has saved, and before it can be done.
 
-  # The first slice: both workers saved when they were told to, and said so.
-  (first,) = rig.folder.glob("node-before-*")
-  exits = [path.read_text() for path in sorted(first.glob("*/byol/run/exit"))]
-  assert exits == ["75", "75"]
-
-  # The second resumed where the first had saved, and all updates were done.
-  log = (rig.worker(0) / "byol/run/log").read_text()
-  resumed_at = int(re.search(r"update (\d+) of 32", log).group(1))
-  assert 8 <= resumed_at < UPDATES
-  lines = (workdir / "metrics.jsonl").read_text().splitlines()
-  entries = [json.loads(line) for line in lines]
-  steps = [entry["step"] for entry in entries if "train/byol_loss" in entry]
-  assert sorted(set(steps)) == list(range(1, UPDATES + 1))
-  assert (workdir / "checkpoints" / str(UPDATES)).is_dir()
-
-
-@pytest.mark.slow
-def test_a_freeze_a_full_memory_and_a_lost_controller_end_the_bill(rig):
-  """Three mishaps of one run; the first two when it has just saved.
-
-  There are so many updates that an attempt is never done before its mishap.
-  The other test starts Python itself; six starts of it would take a minute.
+  Five starts of Python would take a minute, so they are forks.
   """
   with warm.server(rig.folder / "warm"):
-    have_three_mishaps(rig)
+    have_four_mishaps(rig)
 
 
-def have_three_mishaps(rig):
-  longer = ("--config.epochs=2.5",)
-  saved = rig.folder / "run/checkpoints"
+def have_four_mishaps(rig):
+  workdir = rig.folder / "run"
+  saved = workdir / "checkpoints"
   rig.environment.update(
     BYOL_POLL_SECONDS="0.2",
     BYOL_LOOK_SECONDS="5",
@@ -138,24 +103,39 @@ def have_three_mishaps(rig):
   )
   errors = rig.folder / "errors"
   with errors.open("w") as file:
-    words = prepare(rig, warm.PYTHON, rig.folder / "warm")
-    controller = rig.start(*words, *longer, stderr=file)
+    controller = rig.start(
+      *prepare(rig, preempt=[str(saved / "8")]), stderr=file
+    )
+
+  # The slice is preempted: both workers save when they are told to, and say so.
+  wait_for(lambda: rig.verbs.count("start") == 2, errors)
+  assert "byol-digits is PREEMPTED; making it anew" in errors.read_text()
+  anew = ["create", *START, "delete", "create", *START]
+  assert rig.verbs == anew
+  (first,) = rig.folder.glob("node-before-*")
+  exits = [path.read_text() for path in sorted(first.glob("*/byol/run/exit"))]
+  assert exits == ["75", "75"]
+  at_preemption = newest(saved)
+  assert 8 <= at_preemption < UPDATES
 
   # A machine that stands still: its processes, and what ssh would start.
-  wait_for(lambda: newest(saved) > 0, errors)
+  wait_for(lambda: newest(saved) > at_preemption, errors)
+  log = (rig.worker(0) / "byol/run/log").read_text()
+  resumed_at = int(re.search(rf"update (\d+) of {UPDATES}", log).group(1))
+  assert resumed_at == at_preemption
   frozen = rig.worker(1)
   (frozen / "frozen").touch()
   for path in (frozen / "unit/pid", frozen / "tend.pid"):
     os.killpg(int(path.read_text()), signal.SIGSTOP)
-  wait_for(lambda: rig.verbs.count("start") == 2, errors)
-  assert rig.verbs == ["create", *START, "delete", "create", *START]
+  wait_for(lambda: rig.verbs.count("start") == 3, errors)
+  assert rig.verbs == [*anew, "delete", "create", *START]
 
   # The kernel kills a process of the unit for want of memory.
   before = newest(saved)
   wait_for(lambda: newest(saved) > before, errors)
   (rig.worker(1) / "oom").touch()
   os.kill(int((rig.worker(1) / "unit/pid").read_text()), signal.SIGKILL)
-  wait_for(lambda: rig.verbs.count("start") == 3, errors)
+  wait_for(lambda: rig.verbs.count("start") == 4, errors)
   (rig.worker(1) / "oom").unlink()
   assert "the memory of its machine was full" in errors.read_text()
 
@@ -164,7 +144,7 @@ def have_three_mishaps(rig):
   wait_for(lambda: log.exists() and "update" in log.read_text(), errors)
   controller.kill()
   wait_for((rig.folder / "deletions").exists, errors)
-  assert newest(saved) == 56  # 2.5 times 1,437 images in batches of 64
+  assert newest(saved) == UPDATES
   columns = "state,acceleratorType,health,networkEndpoints.len()"
   describe = ["gcloud", "compute", "tpus", "tpu-vm", "describe", "byol-digits"]
   describe += ["--project=p", "--zone=europe-west4-a"]
@@ -174,9 +154,16 @@ def have_three_mishaps(rig):
   )
   assert "NOT_FOUND" in gone.stderr
   assert rig.cloud["node"] is None
-  # Every attempt left its logs.
-  names = sorted(path.name for path in (rig.folder / "run/logs").glob("*/*"))
-  assert names.count("worker-0.log") == names.count("worker-1.log") == 3
+
+  # Every update was done, and every attempt left its logs.
+  steps = {
+    entry["step"]
+    for entry in trainers.lines(workdir / "metrics.jsonl")
+    if "train/byol_loss" in entry
+  }
+  assert steps == set(range(1, UPDATES + 1))
+  names = sorted(path.name for path in (workdir / "logs").glob("*/*"))
+  assert names.count("worker-0.log") == names.count("worker-1.log") == 4
 
 
 def newest(saved):
