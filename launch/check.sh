@@ -162,9 +162,16 @@ check() {
       say_folder "cannot write to the workdir ${workdir}: no answer"
   fi
   # Beside JAX, because a network that does not answer takes its time.
-  check_buckets "${workdir}" "${data}" >"${run}/buckets" &
+  {
+    check_claim "${workdir}"
+    check_buckets "${workdir}" "${data}"
+  } >"${run}/buckets" &
   said="$(check_chips)"
   wait "$!"
+  # If two slices have claimed it at the same moment, one finds the other now.
+  if [[ ! -s "${run}/buckets" ]]; then
+    check_claim "${workdir}" >"${run}/buckets"
+  fi
   cat "${run}/buckets"
   printf 'byol-check %s %s\n' "${host}" "${said}"
   if [[ "${number}" == 0 ]]; then

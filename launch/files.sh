@@ -24,16 +24,16 @@ put_file() {
   fi
 }
 
-# get_file FILE TARGET: copies a file of the workdir to this machine, or to
-# stdout if the target is -.
+# get_file FILE TARGET [SECONDS]: copies a file of the workdir to this machine,
+# or to stdout if the target is -.
 get_file() {
-  local source="$1" target="$2"
+  local source="$1" target="$2" seconds="${3:-900}"
   if [[ "${source}" == gs://* ]]; then
-    timeout -k 5 900 gcloud storage cp --quiet "${source}" "${target}"
+    timeout -k 5 "${seconds}" gcloud storage cp --quiet "${source}" "${target}"
   elif [[ "${target}" == - ]]; then
     timeout -k 5 "${file_seconds}" cat "${source}"
   else
-    timeout -k 5 900 cp "${source}" "${target}"
+    timeout -k 5 "${seconds}" cp "${source}" "${target}"
   fi
 }
 

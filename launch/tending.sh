@@ -50,6 +50,7 @@ write_tend() {
   if [[ "${seconds}" != - ]]; then deadline=$(($(date +%s) + seconds)); fi
   printf '%s\0' "$1" "$2" "$3" "${deadline}" "$5" >"${run}/tend.part"
   mv "${run}/tend.part" "${run}/tend"
+  rm -f "${run}/dropped" # see claim.sh
 }
 
 # Sets what was written there.
@@ -147,6 +148,7 @@ end_payment() {
   echo "$(date -u +%FT%TZ): ${why}"
   end_run || echo "The run did not end."
   keep_log || echo "The log was not kept."
+  drop_claim || echo "logs/RUNNING stays."
   if [[ "${delete}" == never ]]; then return; fi
   if [[ -n "${workdir}" ]]; then
     echo "${why}" | put_file "${logs}/deleted.txt" || true
@@ -181,7 +183,12 @@ tend() {
       why="$(why_delete "${delete}" "${deadline}" "${late}")"
       if [[ -n "${why}" ]]; then end_payment "${why}"; fi
     fi
-    if ((round % 3 == 0)); then keep_log || echo "The log was not kept."; fi
+    if ((round % 3 == 0)); then
+      keep_log || echo "The log was not kept."
+      if [[ "${number}" == 0 ]]; then
+        keep_claim || echo "The workdir was not claimed."
+      fi
+    fi
     round=$((round + 1))
     sleep "${tend_seconds}"
   done

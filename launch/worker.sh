@@ -48,6 +48,8 @@ die() {
 
 # shellcheck source=launch/check.sh
 source "${code}/launch/check.sh"
+# shellcheck source=launch/claim.sh
+source "${code}/launch/claim.sh"
 # shellcheck source=launch/data_disk.sh
 source "${code}/launch/data_disk.sh"
 # shellcheck source=launch/files.sh
@@ -198,6 +200,7 @@ record() {
   if [[ "${SERVICE_RESULT:-}" == oom-kill ]]; then status=137; fi
   # First, because the controller may delete this machine once there is a code.
   keep_log || echo "The log was not kept." >>"${run}/log"
+  drop_claim || echo "logs/RUNNING of the workdir stays." >>"${run}/log"
   printf '%s' "${status}" >"${run}/exit.part"
   mv "${run}/exit.part" "${run}/exit"
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launch.controller import attempts, before, disk, guard, room
+from launch.controller import attempts, before, claim, disk, guard, room
 from launch.controller.attempt import Attempt
 from launch.controller.attempts import History
 from launch.controller.calls import TIMED_OUT, Console
@@ -73,6 +73,7 @@ class Loop:
     guard.say_if_left_out(self._chosen, self._console)
     disk.check(self._chosen, self._console)
     self._shipping.pack()
+    claim.refuse_another(self._chosen, self._console)
     before.check_places(self._chosen, self._console, self._shipping.note)
     room.check(self._chosen, self._console)
     while True:
@@ -115,7 +116,7 @@ class Loop:
     if event == attempts.UNMOUNTED and not self._attempt.prepared:
       raise Ended(2, "The data disk cannot be used, see the lines above.")
     if event == attempts.SHUT and not self._attempt.prepared:
-      raise Ended(2, "The folders above must be there for every worker.")
+      raise Ended(2, "The run cannot use the folders above.")
     if event == attempts.DELETED:
       self._tell_who_deleted()
     if event == attempts.HELD:

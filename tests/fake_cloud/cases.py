@@ -281,6 +281,15 @@ CASES = {
     "byol-digits is gone: it deleted itself, because nobody had set it up for",
     0,
   ),
+  "another slice runs in the workdir": Case(
+    {"claim": ["projects/my-project/locations/us-east1-d/nodes/other", 300]},
+    (),
+    {},
+    2,
+    None,
+    "The slice other in us-east1-d runs in gs://bucket/run, as it said 5 min",
+    0,
+  ),
   "a Spot slice is stopped": Case(
     {"runs": [{"polls": 1, "node": "STOPPED"}]},
     (),

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 
 from tests.fake_cloud.google.state import CloudError
 
@@ -36,6 +37,10 @@ def storage_cp(cloud, options):
 
 
 def storage_cat(cloud, options):
+  if options.path.endswith("/logs/RUNNING") and cloud.plan.get("claim"):
+    resource, age = cloud.plan["claim"]
+    print(f"{resource} 20260102-030405 {int(time.time()) - age}")
+    return
   run = cloud.state["run"] or {}
   if not run.get("deleted") or f"/{run['attempt']}/" not in options.path:
     raise CloudError(NO_OBJECTS)

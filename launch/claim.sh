@@ -1,0 +1,83 @@
+# shellcheck shell=bash
+# Sourced by worker.sh: which slice uses a workdir in a bucket. The trainer
+# locks a workdir that is a folder, which a bucket does not allow. So worker 0
+# writes a line into WORKDIR/logs/RUNNING while the run or its set-up goes on:
+# RESOURCE, ATTEMPT and the seconds of the epoch. It holds for a quarter of an
+# hour, in which it is written anew several times. launch/controller/claim.py
+# reads it before a slice is made.
+# shellcheck disable=SC2034,SC2154
+
+claim_seconds=900
+
+# Prints the resource that a claim on a workdir names, if it holds. What is
+# malformed or from the future does not.
+claimant() {
+  local line age
+  line="$(get_file "$1/logs/RUNNING" - "${file_seconds}" 2>/dev/null)" ||
+    return 0
+  if [[ "${line}" =~ ^(projects/[^\ ]+)\ [^\ ]+\ ([0-9]{1,12})$ ]]; then
+    age=$(($(date +%s) - 10#${BASH_REMATCH[2]}))
+    if ((-claim_seconds < age && age < claim_seconds)); then
+      printf '%s' "${BASH_REMATCH[1]}"
+    fi
+  fi
+}
+
+# Whether two resources are one slice, which may be named by its request, too.
+is_same() {
+  [[ "${1/queuedResources/nodes}" == "${2/queuedResources/nodes}" ]]
+}
+
+# claim WORKDIR RESOURCE ATTEMPT: claims a workdir for this slice. If another
+# one has it, it prints which and fails.
+claim() {
+  local workdir="$1" resource="$2" attempt="$3" other
+  other="$(claimant "${workdir}")"
+  if [[ -n "${other}" ]] && ! is_same "${other}" "${resource}"; then
+    echo "${other} runs there"
+    return 1
+  fi
+  echo "${resource} ${attempt} $(date +%s)" |
+    put_file "${workdir}/logs/RUNNING"
+}
+
+# check_claim WORKDIR: claims it before a start, on worker 0. Prints a line for
+# the controller if another slice has it.
+check_claim() {
+  local wanted="$1" text
+  local workdir attempt logs delete deadline resource
+  if [[ "${wanted}" != gs://* || "$(worker_number)" != 0 ]]; then return; fi
+  read_tend
+  if ! text="$(claim "${wanted}" "${resource}" "${attempt}" 2>/dev/null)" &&
+    [[ -n "${text}" ]]; then
+    say_folder "cannot use the workdir ${wanted}: ${text}"
+  fi
+}
+
+# Claims the workdir of the run anew while it, or the set-up, goes on. It holds
+# a lock, so that it does not come after a claim was given up.
+keep_claim() {
+  local workdir attempt logs delete deadline resource
+  read_tend
+  if [[ "${workdir}" == gs://* ]] && is_busy; then
+    (
+      flock 9
+      [[ -f "${run}/dropped" ]] ||
+        claim "${workdir}" "${resource}" "${attempt}"
+    ) 9>"${home}/claim.lock"
+  fi
+}
+
+# Gives up the claim of this slice until tending is told of another run. The end
+# of a run does not wait for long for a bucket that hangs.
+drop_claim() {
+  local workdir attempt logs delete deadline resource other
+  read_tend
+  if [[ "${workdir}" != gs://* || "$(worker_number)" != 0 ]]; then return; fi
+  touch "${run}/dropped"
+  flock -w 20 "${home}/claim.lock" true || true
+  other="$(claimant "${workdir}")"
+  if [[ -n "${other}" ]] && is_same "${other}" "${resource}"; then
+    remove_file "${workdir}/logs/RUNNING"
+  fi
+}
