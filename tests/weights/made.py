@@ -1,6 +1,7 @@
 """Weights of a small network, as a file would hold them."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,13 @@ SMALL = model_with(
 
 
 def shapes_of(model, num_classes=3):
-  """Shapes of the variables of a whole network."""
+  """Shapes of the variables of a whole network, traced once for equal ones."""
+  return _shapes_of(json.dumps(model, sort_keys=True), num_classes)
+
+
+@functools.cache
+def _shapes_of(model, num_classes):
+  model = json.loads(model)
   network = byol.make_network(
     **model, num_classes=num_classes, dtype=jnp.float32
   )
