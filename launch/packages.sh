@@ -39,11 +39,22 @@ setup() {
   fi
 }
 
+# Prints which libtpu this machine needs in place of the one that jax[tpu] pins,
+# if any; see "v6e" in README.md. JAX reads the same attribute.
+other_libtpu() {
+  if [[ ! -s "${home}/accelerator" ]]; then
+    read_metadata attributes/accelerator-type >"${home}/accelerator"
+  fi
+  if [[ "$(<"${home}/accelerator")" == v6e-* ]]; then echo 0.0.43.2; fi
+}
+
 # Prints a name for all that the environment depends on.
 environment_key() {
+  local libtpu
+  libtpu="$(other_libtpu)"
   {
     cat "${code}/pyproject.toml" "${code}/constraints.txt"
-    printf '%s\n' "${python_version}" "$(uname -m)" "${home}"
+    printf '%s\n' "${python_version}" "$(uname -m)" "${home}" "${libtpu}"
   } | sha256sum | cut -d ' ' -f 1
 }
 
@@ -74,6 +85,8 @@ install() {
 }
 
 install_packages() {
+  local libtpu
+  libtpu="$(other_libtpu)"
   PATH="${HOME}/.local/bin:${PATH}"
   # The image's own Python is 3.10, which JAX no longer supports; uv brings
   # another one without root.
@@ -90,6 +103,9 @@ install_packages() {
   uv pip install --python "${venv}/bin/python" \
     --constraint "${code}/constraints.txt" \
     --requirement "${code}/pyproject.toml" --extra tpu
+  if [[ -n "${libtpu}" ]]; then
+    uv pip install --python "${venv}/bin/python" --no-deps "libtpu==${libtpu}"
+  fi
 }
 
 # Makes the environment from an archive. If that cannot be, it says why, leaves

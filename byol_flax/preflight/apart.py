@@ -117,8 +117,10 @@ def _crash(code: int | None, slice_: Slice, complaints: bytes) -> str:
   # The compiler's signal handler names the signal in a line of stars.
   stars = [line.strip("* ") for line in lines if line.startswith("***")]
   reason = (stars or lines[-1:] or ["it said nothing"])[0][:200]
+  other = "another slice or batch size may work."
+  if slice_.generation == "v6e":
+    other = 'a newer one works, see "v6e" in launch/README.md.'
   return (
     f"The TPU compiler ended with {code} while compiling for {slice_.name}: "
-    f"{reason} That is a fault of the compiler, not of the config; another "
-    "slice or batch size may work."
+    f"{reason} That is a fault of the compiler, not of the config; {other}"
   )

@@ -92,6 +92,21 @@ def test_a_new_slice_needs_no_registry(rig):
   assert archive.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(
+  ("accelerator", "other"), [("v6e-16", "libtpu==0.0.43.2"), ("v5e-16", "")]
+)
+def test_v6e_gets_a_compiler_that_does_not_crash(rig, accelerator, other):
+  start_workers(rig, {"FAKE_ACCELERATOR": accelerator})
+  *_, last = (rig.worker(0) / "uv.log").read_text().splitlines()
+  assert last.endswith(other or "--extra tpu")
+  # The archive of its packages is no other generation's.
+  home = rig.worker(0) / "byol"
+  stamp = (home / "venv/stamp").read_text()
+  (home / "accelerator").write_text("v4-8")
+  on_worker(rig, 0, setup_line())
+  assert ((home / "venv/stamp").read_text() != stamp) == bool(other)
+
+
 def make_bad(archive, how):
   """Spoils an archive as `how` says."""
   checksum = archive.with_name(archive.name + ".sha256")
