@@ -79,6 +79,7 @@ class Attempt:
     """
     chosen = self._chosen
     run, _ = self._read_run()
+    self._keeper.tended = self._keeper.tended or run.run_id != ""
     if self._was_stopped(run):
       return True
     done = run.status == "exited" and outcome_of(run.codes) == "0"

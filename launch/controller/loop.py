@@ -94,7 +94,6 @@ class Loop:
     adopted = self._attempt.adopt()
     self._keeper.owns = True
     if adopted:
-      self._keeper.tended = True
       self._note_progress()
     else:
       event = self._attempt.prepare()

@@ -58,7 +58,7 @@ def play(
     arguments: of the launcher.
     goes_on: whether to end it when it has said its sentence; otherwise it has
       the time of `NO_END` looks. What the cloud does after a launcher was
-      killed is looked at as often.
+      killed is looked at twice as often.
   """
   rig.plan(**case.plan)
   errors = rig.folder / "errors"
@@ -88,7 +88,7 @@ def look_on(rig: Rig) -> None:
   words = ["gcloud", "compute", "tpus", "tpu-vm", "describe", "byol-digits"]
   words += ["--project=my-project", "--zone=europe-west4-a"]
   words.append("--format=value(state)")
-  for _ in range(NO_END):
+  for _ in range(2 * NO_END):
     if subprocess.run(
       words, env=rig.environment, capture_output=True, check=False
     ).returncode:

@@ -273,6 +273,22 @@ def test_a_slice_deleted_in_its_set_up_is_not_made_anew(rig):
   assert "was deleted by somebody else" in errors
 
 
+def test_a_slice_on_which_something_ran_was_not_deleted_by_the_guard(rig):
+  rig.plan(
+    scp=["ok", *["Connection refused"] * 99],
+    runs=[{"polls": 0, "codes": [75, 75], "saves": False}],
+  )
+  words = [word for word in CONTROLLER if "delete" not in word]
+  rig.run(*words, status=1, BYOL_MAX_RESTARTS="0")
+  rig.environment["BYOL_MAX_TRIES"] = "20"
+  process = rig.start(*words)
+  rig.wait_for("scp", 3)
+  rig.run("delete", "byol_digits")
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 1
+  assert "byol-digits was deleted by somebody else, so it is" in errors
+
+
 def test_stop_between_two_attempts_ends_the_controller(rig):
   rig.plan(runs=[{"polls": 0, "codes": [75, 75]}, {"polls": 999}])
   rig.environment["BYOL_RETRY_SECONDS"] = "4"
