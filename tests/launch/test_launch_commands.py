@@ -24,6 +24,8 @@ from tests.fake_cloud.rig import (
 )
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
+# Each test starts dozens of programs.
+pytestmark = pytest.mark.slow
 
 
 def test_status_and_logs_show_every_worker(rig):

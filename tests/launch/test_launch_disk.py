@@ -8,6 +8,8 @@ from tests.fake_cloud.rig import CONTROLLER, START, option, verb_of
 from tests.fake_cloud.workers import on_worker, start_workers
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
+# Each test starts dozens of programs.
+pytestmark = pytest.mark.slow
 
 RUN = (*CONTROLLER, "--data-disk=images")
 BALANCED = ["READY", "pd-balanced", ""]

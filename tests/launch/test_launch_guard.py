@@ -15,6 +15,8 @@ from tests.fake_cloud.workers import (
 )
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
+# Each test starts dozens of programs.
+pytestmark = pytest.mark.slow
 
 SCRIPT = ROOT / "launch/guard.sh"
 LATER = [word for word in CONTROLLER if "delete" not in word]
@@ -39,7 +41,6 @@ def wait_on_worker(rig, index):
   )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   ("queue", "name"),
   [((), "nodes/byol-digits"), (("--queued",), "queuedResources/byol-digits")],
@@ -70,7 +71,6 @@ def test_a_slice_that_nobody_sets_up_deletes_itself(rig, queue, name):
   assert (rig.worker(1) / "guard.log").read_text() == ""
 
 
-@pytest.mark.slow
 def test_a_slice_that_was_set_up_is_left_to_tending(rig):
   start_workers(rig, {}, {})
   for index in (0, 1):
@@ -144,7 +144,6 @@ def test_a_slice_without_the_guard(rig, words, said):
     assert option(create, "--metadata") == "startup-script=reboot,a=b"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "up"])
 @pytest.mark.parametrize(
   ("queue", "plan"),
@@ -172,7 +171,6 @@ def test_a_controller_that_slept_finds_out_and_makes_nothing_anew(
   assert rig.verbs == ["create", "create", *begun]
 
 
-@pytest.mark.slow
 def test_without_the_guard_somebody_else_has_deleted_it(rig):
   rig.plan(queue=["WAITING_FOR_RESOURCES", "gone"])
   result = rig.run(*CONTROLLER, "--queued", status=1)
