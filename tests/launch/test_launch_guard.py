@@ -56,7 +56,7 @@ def test_a_slice_that_nobody_sets_up_deletes_itself(rig, queue, name):
   )
   (rig.folder / "refuse-deletion").touch()
   process = rig.start(*LATER, *queue)
-  wait_until((rig.worker(0) / "guard.pid").exists)
+  wait_until((rig.worker(1) / "guard.pid").exists)  # boots last
   process.kill()
   asked = "?force=true" if queue else ""
   url = f"https://tpu.googleapis.com/v2/{WHERE}/{name}{asked}\n"
