@@ -112,18 +112,22 @@ write_object() {
 # Lists a folder of a bucket until there is an object, and reads its first byte.
 # An object that stands for a folder ends in a slash.
 read_object() {
-  local name object=""
-  while read -r name; do
-    if [[ "${name}" == gs://*[!/:] ]]; then
-      object="${name}"
-      break
-    fi
-  done < <(timeout -k 5 "${file_seconds}" gcloud storage ls "$1/**")
-  if [[ -z "${object}" ]]; then
-    wait "$!" # its status is that of the listing
-    return
-  fi
-  timeout -k 5 "${file_seconds}" gcloud storage cat --range=0-0 "${object}"
+  local listing name status=0
+  # There may be millions, of which a few are enough.
+  listing="$({ timeout -k 5 "${file_seconds}" gcloud storage ls "$1/**" ||
+    echo "status $?"; } | head -n 100 || true)"
+  while IFS= read -r name; do
+    case "${name}" in
+      "status "*) status="${name#status }" ;;
+      *[][*?#]*) ;; # gcloud takes such a name for a pattern
+      gs://*[!/:])
+        timeout -k 5 "${file_seconds}" gcloud storage cat --range=0-0 "${name}"
+        return
+        ;;
+      *) ;;
+    esac
+  done <<<"${listing}"
+  return "${status}"
 }
 
 # Worker 0 leaves this file in a workdir that is a folder, and the others look
@@ -152,7 +156,7 @@ check_sharing() {
 # service account may delete the slice. All workers must be asked at once: those
 # of one slice wait for each other at the start.
 check() {
-  local project="$1" workdir="$2" data="$3" said number folders
+  local project="$1" workdir="$2" data="$3" said number folders said_of_buckets
   number="$(worker_number || true)"
   folders="$(check_folders "${workdir}" "${data}")"
   if [[ -n "${folders}" ]]; then
@@ -161,18 +165,21 @@ check() {
     : | put_file "${workdir}/${token}" ||
       say_folder "cannot write to the workdir ${workdir}: no answer"
   fi
+  # Of this check alone: one whose ssh was lost may still go on.
+  said_of_buckets="${run}/buckets.$$"
   # Beside JAX, because a network that does not answer takes its time.
   {
     check_claim "${workdir}"
     check_buckets "${workdir}" "${data}"
-  } >"${run}/buckets" &
+  } >"${said_of_buckets}" &
   said="$(check_chips)"
   wait "$!"
   # If two slices have claimed it at the same moment, one finds the other now.
-  if [[ ! -s "${run}/buckets" ]]; then
-    check_claim "${workdir}" >"${run}/buckets"
+  if [[ ! -s "${said_of_buckets}" ]]; then
+    check_claim "${workdir}" >"${said_of_buckets}"
   fi
-  cat "${run}/buckets"
+  cat "${said_of_buckets}"
+  rm "${said_of_buckets}"
   printf 'byol-check %s %s\n' "${host}" "${said}"
   if [[ "${number}" == 0 ]]; then
     printf 'byol-may %s %s\n' "${host}" "$(ask_permission "${project}")"

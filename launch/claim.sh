@@ -10,17 +10,31 @@
 claim_seconds=900
 
 # Prints the resource that a claim on a workdir names, if it holds. What is
-# malformed or from the future does not.
+# malformed or of another day does not. It fails if it cannot find out, because
+# another slice may be there then.
 claimant() {
-  local line age
-  line="$(get_file "$1/logs/RUNNING" - "${file_seconds}" 2>/dev/null)" ||
-    return 0
-  if [[ "${line}" =~ ^(projects/[^\ ]+)\ [^\ ]+\ ([0-9]{1,12})$ ]]; then
-    age=$(($(date +%s) - 10#${BASH_REMATCH[2]}))
-    if ((-claim_seconds < age && age < claim_seconds)); then
-      printf '%s' "${BASH_REMATCH[1]}"
-    fi
+  local said line age
+  if ! said="$(read_claim "$1" 2>&1)" && ! says_none "${said}"; then
+    sleep 2 # a network may fail once
+    said="$(read_claim "$1" 2>&1)" || says_none "${said}" || return 1
   fi
+  while read -r line; do
+    if [[ "${line}" =~ ^(projects/[^\ ]+)\ [^\ ]+\ ([0-9]{1,12})$ ]]; then
+      age=$(($(date +%s) - 10#${BASH_REMATCH[2]}))
+      if ((-claim_seconds < age && age < claim_seconds)); then
+        printf '%s' "${BASH_REMATCH[1]}"
+        return
+      fi
+    fi
+  done <<<"${said}"
+}
+
+says_none() {
+  [[ "$1" == *"matched no objects"* ]]
+}
+
+read_claim() {
+  get_file "$1/logs/RUNNING" - "${file_seconds}"
 }
 
 # Whether two resources are one slice, which may be named by its request, too.
@@ -32,7 +46,7 @@ is_same() {
 # one has it, it prints which and fails.
 claim() {
   local workdir="$1" resource="$2" attempt="$3" other
-  other="$(claimant "${workdir}")"
+  other="$(claimant "${workdir}")" || return 1
   if [[ -n "${other}" ]] && ! is_same "${other}" "${resource}"; then
     echo "${other} runs there"
     return 1
@@ -41,16 +55,20 @@ claim() {
     put_file "${workdir}/logs/RUNNING"
 }
 
-# check_claim WORKDIR: claims it before a start, on worker 0. Prints a line for
-# the controller if another slice has it.
+# check_claim WORKDIR: claims it before a start, on worker 0. Prints
+# `byol-taken HOST SENTENCE` if another slice has it, and what check_folders
+# does if that cannot be found out.
 check_claim() {
   local wanted="$1" text
   local workdir attempt logs delete deadline resource
   if [[ "${wanted}" != gs://* || "$(worker_number)" != 0 ]]; then return; fi
   read_tend
-  if ! text="$(claim "${wanted}" "${resource}" "${attempt}" 2>/dev/null)" &&
-    [[ -n "${text}" ]]; then
-    say_folder "cannot use the workdir ${wanted}: ${text}"
+  if text="$(claim "${wanted}" "${resource}" "${attempt}" 2>/dev/null)"; then
+    return
+  elif [[ -n "${text}" ]]; then
+    echo "byol-taken ${host} cannot use the workdir ${wanted}: ${text}"
+  else
+    say_folder "cannot claim the workdir ${wanted} by its logs/RUNNING"
   fi
 }
 
@@ -76,7 +94,7 @@ drop_claim() {
   if [[ "${workdir}" != gs://* || "$(worker_number)" != 0 ]]; then return; fi
   touch "${run}/dropped"
   flock -w 20 "${home}/claim.lock" true || true
-  other="$(claimant "${workdir}")"
+  other="$(claimant "${workdir}")" || return 1
   if [[ -n "${other}" ]] && is_same "${other}" "${resource}"; then
     remove_file "${workdir}/logs/RUNNING"
   fi

@@ -10,7 +10,8 @@
 set -euo pipefail
 
 metadata="http://metadata.google.internal/computeMetadata/v1/instance"
-guard_seconds="${BYOL_GUARD_SECONDS:-1800}"
+# Longer than the launcher waits for the other machines and for the first copy.
+guard_seconds="${BYOL_GUARD_SECONDS:-3600}"
 retry_seconds="${BYOL_GUARD_RETRY_SECONDS:-60}"
 
 # Prints one value of this machine's metadata.
@@ -30,12 +31,17 @@ delete_slice() {
 }
 
 guard() {
-  local number resource
+  local number resource said
   number="$(read_metadata attributes/agent-worker-number || hostname)"
   if [[ "${number##*-w-}" != 0 ]]; then return; fi
   sleep "${guard_seconds}"
   # What was accepted may still fail, so it is asked until the machine is gone.
-  until systemctl cat byol-tend.service >/dev/null 2>&1; do
+  until said="$(LC_ALL=C systemctl cat byol-tend.service 2>&1)"; do
+    if [[ "${said}" != *"No files found"* ]]; then
+      echo "byol: systemd does not say whether it was set up: ${said}"
+      sleep "${retry_seconds}"
+      continue
+    fi
     echo "byol: Nobody has set this slice up for ${guard_seconds} s: deleting."
     if resource="$(read_metadata attributes/byol-resource)"; then
       if [[ "${resource}" == */queuedResources/* ]]; then

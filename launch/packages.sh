@@ -43,7 +43,10 @@ setup() {
 # if any; see "v6e" in README.md. JAX reads the same attribute.
 other_libtpu() {
   if [[ ! -s "${home}/accelerator" ]]; then
-    read_metadata attributes/accelerator-type >"${home}/accelerator"
+    # Half of a name, or none, would make it another generation for good.
+    read_metadata attributes/accelerator-type >"${home}/accelerator.part" ||
+      return 1
+    mv "${home}/accelerator.part" "${home}/accelerator"
   fi
   if [[ "$(<"${home}/accelerator")" == v6e-* ]]; then echo 0.0.43.2; fi
 }
@@ -51,7 +54,7 @@ other_libtpu() {
 # Prints a name for all that the environment depends on.
 environment_key() {
   local libtpu
-  libtpu="$(other_libtpu)"
+  libtpu="$(other_libtpu)" || return 1
   {
     cat "${code}/pyproject.toml" "${code}/constraints.txt"
     printf '%s\n' "${python_version}" "$(uname -m)" "${home}" "${libtpu}"
@@ -71,7 +74,7 @@ remove_environment() {
 
 install() {
   local workdir="${1:-}" key archive
-  key="$(environment_key)"
+  key="$(environment_key)" || return 1
   if has_environment "${key}"; then
     echo "Nothing to install."
     return

@@ -6,9 +6,9 @@
 #
 # All that it needs to know is in ${run}/tend: WORKDIR, ATTEMPT, DELETE,
 # DEADLINE and RESOURCE, each ended by a NUL. ATTEMPT is set-up before the first
-# start; DELETE is never, done or always; DEADLINE is in seconds of the epoch,
-# or -; RESOURCE is the name of the slice in the TPU API, such as
-# projects/P/locations/Z/nodes/N.
+# start. DELETE is done or always, hours for no sooner than at the deadline, or
+# never. DEADLINE is in seconds of the epoch, or -. RESOURCE is the name of the
+# slice in the TPU API, such as projects/P/locations/Z/nodes/N.
 #
 # ${run}/used is touched while a run or a set-up goes on, and when the
 # controller prepares a run. A slice that is idle for the grace has nobody who
@@ -73,6 +73,8 @@ guard() {
   fi
   write_tend "${workdir}" "${attempt}" "$2" "$3" "$4"
   touch "${run}/preparing" # until start
+  # The workdir of an earlier run is not claimed for what comes now.
+  if [[ "${attempt}" != set-up ]]; then touch "${run}/dropped"; fi
   start_tending
 }
 
@@ -127,8 +129,13 @@ why_delete() {
     echo hours
     return
   fi
-  if [[ "${delete}" == never ]] || is_busy ||
+  if [[ "${delete}" == never || "${delete}" == hours ]] || is_busy ||
     ((now - used < grace_seconds + late)); then
+    return
+  fi
+  # Nobody will start the run whose controller has gone for so long.
+  if [[ "${delete}" == "done" && -f "${run}/preparing" ]]; then
+    if ((now - used >= 6 * grace_seconds + late)); then echo ended; fi
     return
   fi
   if [[ -f "${run}/exit" && ! -f "${run}/stopped" ]]; then

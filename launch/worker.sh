@@ -200,6 +200,7 @@ record() {
   if [[ "${SERVICE_RESULT:-}" == oom-kill ]]; then status=137; fi
   # First, because the controller may delete this machine once there is a code.
   keep_log || echo "The log was not kept." >>"${run}/log"
+  file_seconds=10 # a machine that is preempted has half a minute
   drop_claim || echo "logs/RUNNING of the workdir stays." >>"${run}/log"
   printf '%s' "${status}" >"${run}/exit.part"
   mv "${run}/exit.part" "${run}/exit"
@@ -263,7 +264,11 @@ case "${verb}" in
   stop)
     mkdir -p "${run}"
     touch "${run}/stopped"
-    end_run
+    if unit_runs; then
+      end_run
+    elif [[ -f "${run}/tend" ]]; then
+      drop_claim || true # of a set-up or a check
+    fi
     ;;
   halt) end_run ;;
   *) die "worker.sh does not know the verb ${verb:-(none)}." ;;

@@ -17,6 +17,7 @@ UNREADY = "unready"  # the slice is not ready any more, and may be again
 UNREACHED = "unreached"  # it is ready, and its workers cannot be used
 UNMOUNTED = "unmounted"  # a worker cannot mount the disk
 SHUT = "shut"  # a worker cannot use a folder of the run
+TAKEN = "taken"  # another slice runs in the workdir
 DELETED = "deleted"  # the slice does not exist, and not by us
 HELD = "held"  # somebody stopped the slice
 STOPPED = "stopped"  # somebody stopped the run
@@ -31,7 +32,7 @@ _UNBEGUN = {
 }
 _NO_FAULT = ("75", GONE, BUSY, UNREADY)
 _BY_THE_SLICE = (STUCK, SILENT, BLIND)
-_ENDS = (UNREACHED, UNMOUNTED, SHUT, DELETED, HELD, STOPPED, HOURS)
+_ENDS = (UNREACHED, UNMOUNTED, SHUT, TAKEN, DELETED, HELD, STOPPED, HOURS)
 _WORDS = (GONE, BUSY, UNREADY, *_BY_THE_SLICE, *_ENDS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import time
 
@@ -59,19 +58,23 @@ def refuse_another(chosen: Settings, console: Console) -> None:
     return
   path = f"{chosen.workdir}/logs/RUNNING"
   answer = console.run(("gcloud", "storage", "cat", path), _SECONDS)
+  if answer.status and not answer.error_matches("matched no objects"):
+    console.say(
+      f"Whether another slice runs in {chosen.workdir} cannot be found out, so "
+      f"the workers look: {answer.last_error}"
+    )
   claim = None if answer.status else read(answer.out, time.time())
   ours = (chosen.project, chosen.zone, chosen.name)
   if claim is None or claim.slice == ours:
     return
   project, zone, name = claim.slice
   there = dataclasses.replace(chosen, project=project, zone=zone, name=name)
-  left = math.ceil((HOLDS_SECONDS - claim.age) / 60)
   raise Ended(
     2,
-    f"The slice {name} in {zone} runs in {chosen.workdir}, as it said "
+    f"The slice {name} in {zone} uses {chosen.workdir}, as it said "
     f"{_ago(claim.age)}; two runs would destroy each other's checkpoints. Stop "
     f"it first ({there.own_command('stop')}), or give another --workdir. If "
-    f"that slice is gone, wait {left} min.",
+    f"that slice is gone: gcloud storage rm {path}",
   )
 
 

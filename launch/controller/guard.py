@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from launch.controller.calls import Console
 from launch.controller.settings import REPOSITORY, Settings
 
-MINUTES = 30  # after a boot; see guard.sh
+MINUTES = 60  # after a boot; see guard.sh
 _SCRIPT = REPOSITORY / "launch" / "guard.sh"
 _KEY = "startup-script"
 # What stands between two entries; the last is in no text that a person types.

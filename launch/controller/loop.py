@@ -116,6 +116,9 @@ class Loop:
       raise Ended(2, "The data disk cannot be used, see the lines above.")
     if event == attempts.SHUT and not self._attempt.prepared:
       raise Ended(2, "The run cannot use the folders above.")
+    if event == attempts.TAKEN:
+      # What is saved there now is the other's, and no progress of this run.
+      raise Ended(2, "Two runs would destroy each other's checkpoints.")
     if event == attempts.DELETED:
       self._tell_who_deleted()
     if event == attempts.HELD:

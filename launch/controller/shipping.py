@@ -71,14 +71,14 @@ class Shipping:
     self._console.say("Setting up all workers.")
     asked = self._chosen.asked
     # What `up` makes waits for a run, so that only --max-hours end it.
-    waits = asked.command == "up" and asked.delete == "always"
-    delete = "done" if waits else asked.delete
+    waits = asked.command == "up" and asked.delete != "never"
+    delete = "hours" if waits else asked.delete
     # The workdir may have the packages as an archive, see packages.sh.
     words = ("setup", self._chosen.workdir or "-", delete)
-    self._keeper.tended = True
     left, resource = self._keeper.left, self._cloud.resource
     answer = self.for_sure(*words, left, resource, seconds=_SET_UP_SECONDS)
-    return answer is not None
+    self._keeper.tended = answer is not None
+    return self._keeper.tended
 
   def _ship(self) -> bool:
     """Copies and unpacks it on every worker, where `current` points at it."""

@@ -99,6 +99,7 @@ class Check:
   """Whether the workers can run, and may delete the slice.
 
   Attributes:
+    taken: a sentence if another slice runs in the workdir, see claim.sh.
     shut: a sentence for each folder that a worker cannot use.
     busy: a sentence for each worker whose chips another program or a run holds.
     blind: a sentence for each other worker on which JAX sees no chips.
@@ -106,6 +107,7 @@ class Check:
     may_delete: yes, no or unknown.
   """
 
+  taken: tuple[str, ...]
   shut: tuple[str, ...]
   busy: tuple[str, ...]
   blind: tuple[str, ...]
@@ -115,6 +117,7 @@ class Check:
 
 def read_check(answer: Answer, expected: int) -> Check:
   """Reads the lines of `worker.sh check`, see check in check.sh."""
+  taken: list[str] = []
   shut: list[str] = []
   busy: list[str] = []
   blind: list[str] = []
@@ -126,9 +129,18 @@ def read_check(answer: Answer, expected: int) -> Check:
       sentences = {"held": busy, "failed": blind}.get(words[2])
       if sentences is not None:
         sentences.append(f"{words[1]}: {words[3]}")
+    elif words[:1] == ["byol-taken"]:
+      taken.append(" ".join(words[1:]))
     elif words[:1] == ["byol-folder"]:
       shut.append(" ".join(words[1:]))
     elif words[:1] == ["byol-may"] and len(words) > 2:
       may_delete = words[2]
   missing = max(0, max(expected, 1) - seen)
-  return Check(tuple(shut), tuple(busy), tuple(blind), missing, may_delete)
+  return Check(
+    taken=tuple(taken),
+    shut=tuple(shut),
+    busy=tuple(busy),
+    blind=tuple(blind),
+    missing=missing,
+    may_delete=may_delete,
+  )

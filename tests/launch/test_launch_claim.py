@@ -83,10 +83,11 @@ def test_a_workdir_of_another_slice_is_refused_before_a_creation(rig):
   assert rig.verbs == []
   stop = f"{rig.repository}/launch/tpu_vm.sh stop byol_digits --name=other"
   assert result.stderr.endswith(
-    "tpu_vm.sh: The slice other in us-east1-d runs in gs://bucket/run, as it "
+    "tpu_vm.sh: The slice other in us-east1-d uses gs://bucket/run, as it "
     "said 5 min ago; two runs would destroy each other's checkpoints. Stop it "
     f"first ({stop} --project=my-project --zone=us-east1-d), or give another "
-    "--workdir. If that slice is gone, wait 10 min.\n"
+    "--workdir. If that slice is gone: gcloud storage rm "
+    "gs://bucket/run/logs/RUNNING\n"
   )
   copied = [call for call in rig.calls if call[:2] == ["storage", "cp"]]
   assert copied == []  # nothing of ours is written there
@@ -176,15 +177,71 @@ def test_a_check_claims_the_workdir_or_says_who_has(rig):
     write_claim(rig, OTHER, age)
     text = on_worker(rig, "all", CHECK)
     told = f"cannot use the workdir {MINE}: {OTHER} runs there\n"
-    assert text.count("byol-folder") == held
-    assert (f"byol-folder t1v-n-fake-w-0 {told}" in text) == held
+    assert "byol-folder" not in text
+    assert text.count("byol-taken") == held
+    assert (f"byol-taken t1v-n-fake-w-0 {told}" in text) == held
     assert (words_of(rig)[0] == NODE) == (not held)
 
 
 @pytest.mark.slow
+def test_a_claim_that_cannot_be_read_is_not_free(rig):
+  start_workers(rig, {})
+  write_claim(rig, OTHER)
+  before = words_of(rig)
+  denied = rig.worker(0) / "denied"
+  denied.write_text(f"cp {MINE}/logs/RUNNING\n")
+  text = on_worker(rig, 0, CHECK)
+  told = f"cannot claim the workdir {MINE} by its logs/RUNNING\n"
+  assert f"byol-folder t1v-n-fake-w-0 {told}" in text
+  denied.unlink()
+  (rig.worker(0) / "flaky").touch()  # a failure that passes
+  assert f"{OTHER} runs there" in on_worker(rig, 0, CHECK)
+  assert words_of(rig) == before
+
+
+@pytest.mark.slow
+def test_stop_gives_up_the_claim_of_a_set_up(rig):
+  start_workers(rig, {})
+  on_worker(rig, 0, setup_line(MINE))
+  on_worker(rig, 0, CHECK)
+  assert words_of(rig)
+  on_worker(rig, 0, "stop")
+  assert not words_of(rig)
+
+
+@pytest.mark.slow
+def test_a_set_up_for_another_workdir_leaves_that_of_the_run_before(rig):
+  start_workers(rig, {"BYOL_TEND_SECONDS": "0.1"})
+  start_in_bucket(rig)
+  wait_for_state(rig, 0, "exited")
+  wait_until(lambda: not words_of(rig))
+  on_worker(rig, 0, setup_line("gs://bucket/other"))
+  lock = rig.worker(0) / "byol/setup.lock"
+  log = claim_of(rig).with_name("20260102-030405") / "worker-0.log"
+  # As while a set-up goes on; what tending does with logs it does with claims.
+  with subprocess.Popen(["flock", "-F", str(lock), "sleep", "600"]) as held:
+    for _ in range(3):
+      log.unlink(missing_ok=True)
+      wait_until(log.exists)
+    held.kill()
+  assert not words_of(rig)
+
+
+@pytest.mark.slow
 def test_of_two_slices_that_begin_at_once_one_gives_way(rig):
-  line = f'echo "{OTHER} set-up $(date +%s)" >"{claim_of(rig)}"'
+  wait = f'until [ -s "{claim_of(rig)}" ]; do sleep 0.1; done'
+  line = f'{wait}; echo "{OTHER} set-up $(date +%s)" >"{claim_of(rig)}"'
   start_workers(rig, {"DURING_CHECK": line})
   claim_of(rig).parent.mkdir(parents=True)
   text = on_worker(rig, 0, CHECK)
-  assert f"cannot use the workdir {MINE}: {OTHER} runs there" in text
+  assert f"byol-taken t1v-n-fake-w-0 cannot use the workdir {MINE}: " in text
+
+
+@pytest.mark.slow
+def test_what_another_slice_saves_there_is_no_progress_of_ours(rig):
+  """It took the workdir while ours waited for capacity."""
+  rig.plan(runs=[{"polls": 1, "node": "PREEMPTED"}], taken=[False, True])
+  result = rig.run(*CONTROLLER, status=2)
+  assert rig.verbs == ["create", *START, "delete", "create", *START[:-1]]
+  assert "cannot use the workdir gs://bucket/run: projects/p" in result.stderr
+  assert "Two runs would destroy each other's checkpoints." in result.stderr

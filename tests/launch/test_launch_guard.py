@@ -23,7 +23,7 @@ LATER = [word for word in CONTROLLER if "delete" not in word]
 WHERE = "projects/my-project/locations/europe-west4-a"
 
 
-def wait_on_worker(rig, index):
+def wait_on_worker(rig, index, **environment):
   """Runs to its end what the start-up script leaves to systemd."""
   return subprocess.run(
     ["bash", str(SCRIPT), "wait"],
@@ -32,6 +32,7 @@ def wait_on_worker(rig, index):
       "PATH": f"{FAKE}/worker_bin:/usr/bin:/bin",
       "FAKE_HOST": f"t1v-n-fake-w-{index}",
       "BYOL_GUARD_SECONDS": "0",
+      **environment,
     },
     capture_output=True,
     text=True,
@@ -160,7 +161,7 @@ def test_a_controller_that_slept_finds_out_and_makes_nothing_anew(
   assert rig.verbs == ["create"]
   assert (
     "tpu_vm.sh: byol-digits is gone: it deleted itself, because nobody had set "
-    "it up for 30 minutes, or somebody else deleted it; the same command makes "
+    "it up for 60 minutes, or somebody else deleted it; the same command makes "
     "it anew.\n" in result.stderr
   )
   assert "paid for" not in result.stderr
@@ -175,3 +176,14 @@ def test_without_the_guard_somebody_else_has_deleted_it(rig):
   rig.plan(queue=["WAITING_FOR_RESOURCES", "gone"])
   result = rig.run(*CONTROLLER, "--queued", status=1)
   assert "byol-digits was deleted by somebody else, so it is" in result.stderr
+
+
+def test_a_systemd_that_does_not_answer_deletes_nothing(rig):
+  start_workers(rig, {})
+  (rig.worker(0) / "metadata/byol-resource").write_text(f"{WHERE}/nodes/n")
+  (rig.worker(0) / "no-bus").touch()
+  result = wait_on_worker(rig, 0, BYOL_GUARD_RETRY_SECONDS="0.1")
+  assert result.returncode == 0
+  told = "byol: systemd does not say whether it was set up: Failed to connect"
+  assert result.stdout.startswith(told)
+  assert not (rig.folder / "deletions").exists()

@@ -107,6 +107,18 @@ def test_v6e_gets_a_compiler_that_does_not_crash(rig, accelerator, other):
   assert ((home / "venv/stamp").read_text() != stamp) == bool(other)
 
 
+def test_a_machine_that_cannot_learn_its_kind_is_not_set_up(rig):
+  start_workers(rig, {})
+  home = rig.worker(0) / "byol"
+  (home / "accelerator").unlink()
+  (home / "venv/stamp").unlink()
+  (rig.worker(0) / "no-metadata").touch()
+  assert "The set-up failed" in on_worker(rig, 0, setup_line(), status=1)
+  assert not (home / "accelerator").exists()
+  on_worker(rig, 0, setup_line())
+  assert (home / "venv/stamp").exists()
+
+
 def make_bad(archive, how):
   """Spoils an archive as `how` says."""
   checksum = archive.with_name(archive.name + ".sha256")

@@ -75,6 +75,7 @@ def test_worker_1_stands_in_for_worker_0(rig):
   [
     ("done", "1", "hours"),
     ("always", "-", "ended"),
+    ("done", "-", "ended"),
   ],
 )
 def test_a_slice_whose_controller_goes_in_the_set_up_ends(
@@ -85,7 +86,7 @@ def test_a_slice_whose_controller_goes_in_the_set_up_ends(
   assert told(rig, "set-up") == why
 
 
-@pytest.mark.parametrize("delete", ["never", "done"])
+@pytest.mark.parametrize("delete", ["never", "hours"])
 def test_a_slice_that_waits_for_a_run_stays(rig, delete):
   start_workers(rig, TEND)
   on_worker(rig, 0, setup_line(rig.folder / "run", delete))
@@ -118,7 +119,7 @@ def test_what_up_makes_stays_for_its_hours(rig):
   flags = ("--delete=always", "--max-hours=2")
   rig.run("up", *CONTROLLER, *flags)
   workdir, attempt, delete, deadline, _ = tend_of(rig, 0)
-  assert (workdir, attempt, delete) == ("gs://bucket/run", "set-up", "done")
+  assert (workdir, attempt, delete) == ("gs://bucket/run", "set-up", "hours")
   assert 7000 < int(deadline) - time.time() <= 7200
 
 

@@ -37,6 +37,7 @@ def make_node(cloud, options):
   }
   cloud.state["node"]["blind"] = cloud.next("chips", [])
   cloud.state["node"]["shut"] = cloud.next("shut", [])
+  cloud.state["node"]["taken"] = cloud.next("taken", False)
   cloud.state["run"] = None
   metadata = read_metadata(options)
   cloud.state["node"]["metadata"] = metadata

@@ -20,7 +20,7 @@ def answer(cloud, worker, words, failing):
     print(f"Retrying: SSH command error: {error}", file=sys.stderr)
     return 255
   if verb == "setup" and len(rest) > 1:  # before, it was told the workdir only
-    assert rest[1] in ("never", "done", "always"), rest
+    assert rest[1] in ("never", "hours", "done", "always"), rest
     assert rest[2] == "-" or int(rest[2]) >= 0, rest
     assert rest[3].startswith("projects/"), rest
   if verb == "setup":
@@ -50,6 +50,9 @@ def answer(cloud, worker, words, failing):
     print(f"byol-check {host} {answer}")
     if worker in state["node"]["shut"]:
       print(f"byol-folder {host} cannot write to the workdir {rest[1]}: full")
+    if worker == 0 and state["node"].get("taken"):
+      other = "projects/p/locations/z/nodes/other runs there"
+      print(f"byol-taken {host} cannot use the workdir {rest[1]}: {other}")
     if worker == 0:
       print(f"byol-may {host} {cloud.plan.get('may', 'yes')}")
     return 0
