@@ -77,8 +77,10 @@ class Shipping:
     words = ("setup", self._chosen.workdir or "-", delete)
     left, resource = self._keeper.left, self._cloud.resource
     answer = self.for_sure(*words, left, resource, seconds=_SET_UP_SECONDS)
-    self._keeper.tended = answer is not None
-    return self._keeper.tended
+    if answer is None:
+      return False
+    self._keeper.tended = True
+    return True
 
   def _ship(self) -> bool:
     """Copies and unpacks it on every worker, where `current` points at it."""

@@ -287,7 +287,7 @@ CASES = {
     {},
     2,
     None,
-    "The slice other in us-east1-d runs in gs://bucket/run, as it said 5 min",
+    "The slice other in us-east1-d uses gs://bucket/run, as it said 5 min",
     0,
   ),
   "a Spot slice is stopped": Case(

@@ -270,7 +270,7 @@ def test_a_slice_deleted_in_its_set_up_is_not_made_anew(rig):
   _, errors = process.communicate(timeout=60)
   assert process.returncode == 1, errors
   assert rig.verbs.count("create") == rig.verbs.count("delete") == 1
-  assert "was deleted by somebody else" in errors
+  assert "or somebody else deleted it; the same command" in errors
 
 
 def test_a_slice_on_which_something_ran_was_not_deleted_by_the_guard(rig):
