@@ -7,7 +7,8 @@ asked for again. Twenty minutes on two cores for the first line of each config.
 On the cheap slices many images on a device make the compiler slow, so only
 those of ASKED are asked about, with --fast, in another hour. The others are
 predicted: from the config's first line to the cheap slice, the time and memory
-of an image on a device are taken to change as those of an ASKED config do.
+of an image on a device are taken to change as those of an ASKED config do. For
+photographs on v6e it needs another libtpu, see "v6e" in launch/README.md.
 """
 
 import csv

@@ -17,7 +17,7 @@ from tests.fake_cloud.google.state import (
 )
 
 # The minutes after which guard.sh deletes a slice that nobody sets up.
-GUARD_LOOKS = 30
+GUARD_LOOKS = 60
 
 
 def states_of(cloud, key, otherwise):
