@@ -263,7 +263,7 @@ CASES = {
     killed=True,
   ),
   "the laptop is gone while the slice is made": Case(
-    {"states": ["CREATING"] * LONG},
+    {"states": ["CREATING"] * 60},
     (),
     {},
     KILLED,
