@@ -6,9 +6,10 @@
 #
 # All that it needs to know is in ${run}/tend: WORKDIR, ATTEMPT, DELETE,
 # DEADLINE and RESOURCE, each ended by a NUL. ATTEMPT is set-up before the first
-# start. DELETE is done or always, hours for no sooner than at the deadline, or
-# never. DEADLINE is in seconds of the epoch, or -. RESOURCE is the name of the
-# slice in the TPU API, such as projects/P/locations/Z/nodes/N.
+# start. DELETE is never, done or always, or hours, with which the slice is
+# deleted at the deadline only. DEADLINE is in seconds of the epoch, or -.
+# RESOURCE is the name of the slice in the TPU API, such as
+# projects/P/locations/Z/nodes/N.
 #
 # ${run}/used is touched while a run or a set-up goes on, and when the
 # controller prepares a run. A slice that is idle for the grace has nobody who

@@ -119,7 +119,7 @@ def _crash(code: int | None, slice_: Slice, complaints: bytes) -> str:
   reason = (stars or lines[-1:] or ["it said nothing"])[0][:200]
   other = "another slice or batch size may work."
   if slice_.generation == "v6e":
-    other = 'a newer one works, see "v6e" in launch/README.md.'
+    other = 'another may work, see "v6e" in launch/README.md.'
   return (
     f"The TPU compiler ended with {code} while compiling for {slice_.name}: "
     f"{reason} That is a fault of the compiler, not of the config; {other}"
