@@ -145,8 +145,8 @@ check_sharing() {
     say_folder "does not see what worker 0 has written to $1"
 }
 
-# Prints what check_folders, check_buckets and check_claim do, and how the TPU of
-# this worker is:
+# Prints what check_folders, check_buckets and check_claim do, and how the TPU
+# of this worker is:
 #
 #   byol-check HOST ok DEVICES     JAX sees its chips
 #   byol-check HOST failed REASON  JAX does not
