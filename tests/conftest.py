@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import shutil
 import signal
+import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -40,6 +41,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
   atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
@@ -69,6 +71,35 @@ def pytest_collection_finish(session):
   for item in session.items:
     group = item.get_closest_marker("xdist_group")
     assert not group or item.nodeid.endswith(f"@{group.args[0]}"), item.nodeid
+
+
+_GENERATORS = {}  # those of modules of tests, and their states once imported
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+  yield
+  for name, module in sys.modules.items():
+    if name.startswith("tests."):
+      for value in vars(module).values():
+        if isinstance(value, np.random.Generator):
+          _GENERATORS[value.bit_generator] = value.bit_generator.state
+
+
+def _draw_as_if_alone():
+  """A test's numbers do not depend on what its process ran before it."""
+  for bits, state in _GENERATORS.items():
+    bits.state = state
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+  _draw_as_if_alone()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+  _draw_as_if_alone()
 
 
 @pytest.fixture

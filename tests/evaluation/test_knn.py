@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from byol_flax import sharding
@@ -75,14 +76,19 @@ def test_the_neighbours_are_those_of_scikit_learn(devices, count, k):
   queries = RNG.normal(size=(33, 6)) * 5
   labels = np.zeros(count, int)
   oracle = NearestNeighbors(n_neighbors=k, metric="cosine").fit(bank)
-  distance, place = oracle.kneighbors(queries)
+  distance, _ = oracle.kneighbors(queries)
   for made in (
     rows.put(bank, labels, mesh),
     collected(bank, labels, mesh, batch_size=16),
   ):
     similarity, found = search(made, queries, k, mesh, most_numbers=800)
-    np.testing.assert_array_equal(found, place)
     np.testing.assert_allclose(similarity, 1 - distance, atol=1e-6)
+    # Two that float32 cannot tell apart may come in either order.
+    of_each = 1 - cosine_distances(queries, bank)
+    np.testing.assert_allclose(
+      np.take_along_axis(of_each, found, axis=1), 1 - distance, atol=1e-6
+    )
+    assert all(len(set(row)) == k for row in found)
 
 
 @pytest.mark.parametrize("devices", [1, 3, 8])

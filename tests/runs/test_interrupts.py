@@ -16,6 +16,8 @@ SENTENCE = (
   "byol: interrupted; the same command goes on from the last checkpoint, if "
   "there is one.\n"
 )
+# Two seconds are promised, of which a busy machine may make many.
+SOON = 20
 
 
 def start(*command, ignored=()):
@@ -76,7 +78,7 @@ def test_ctrl_c_is_heard_where_exceptions_are_ignored(tmp_path):
   wait_for(config.with_suffix(".reached").exists, run)
   code, errors, seconds = interrupt(run)
   assert (code, errors) == (130, SENTENCE)
-  assert seconds < 2
+  assert seconds < SOON
 
 
 @pytest.mark.slow
@@ -104,20 +106,23 @@ def test_workers_of_prepare_say_nothing(tmp_path):
     time.sleep(0.1)
 
 
+# The child reads what it is told no further than to `Late` while its parent
+# lives, which waits because it tells more than a pipe holds.
 HALF_TOLD = """
-import multiprocessing, signal, time
+import multiprocessing, os, signal, time
 from byol_flax.runs import interrupts
 from input_pipeline import parents
-def stay(told):
-  time.sleep(60)  # so that whoever is late to look still finds it
+def orphaned(parent):
+  while os.getppid() == parent:
+    time.sleep(0.01)
+class Late:
+  def __reduce__(self):
+    return orphaned, (os.getpid(),)
 if __name__ == "__main__":
   interrupts.listen("interrupted.")
-  print("ready", flush=True)
-  told = bytes(10_000_000)  # more than a pipe holds: it waits for the child
   context = multiprocessing.get_context("spawn")
   with parents.born_deaf(signal.SIGINT):
-    context.Process(target=stay, args=[told]).start()
-  interrupts.end(0)  # as every command; it waits if Ctrl-C came before
+    context.Process(target=print, args=[Late(), bytes(10_000_000)]).start()
 """
 
 
@@ -133,6 +138,7 @@ def test_a_worker_that_is_just_being_started_says_nothing(tmp_path):
 LAST_WORDS = """
 import time
 from byol_flax.runs import interrupts
+interrupts._SECONDS = {seconds}
 interrupts.listen("interrupted.")
 interrupts.terminate_on_hangup()
 with interrupts.when_leaving(
@@ -143,9 +149,9 @@ with interrupts.when_leaving(
 """
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_callbacks_get_a_moment_and_none_after_a_second_ctrl_c(times):
-  with start("-c", LAST_WORDS) as run:
+@pytest.mark.parametrize(("times", "moment"), [(1, 1.5), (2, 50)])
+def test_callbacks_get_a_moment_and_none_after_a_second_ctrl_c(times, moment):
+  with start("-c", LAST_WORDS.format(seconds=moment)) as run:
     assert run.stdout.readline() == "ready\n"
     begun = time.monotonic()
     os.killpg(run.pid, signal.SIGINT)
@@ -154,7 +160,8 @@ def test_callbacks_get_a_moment_and_none_after_a_second_ctrl_c(times):
       os.killpg(run.pid, signal.SIGINT)
     assert run.wait(30) == 130
   seconds = time.monotonic() - begun
-  assert seconds < 1.2 if times == 2 else 1.4 < seconds < 2
+  assert seconds < SOON
+  assert times == 2 or seconds > moment
 
 
 DONE = """
@@ -172,14 +179,14 @@ def test_a_process_that_is_done_keeps_its_status_and_says_nothing():
   assert run.stdout.readline() == "leaving\n"
   code, errors, seconds = interrupt(run)
   assert (code, errors) == (3, "")
-  assert seconds < 2
+  assert seconds < SOON
 
 
 @pytest.mark.slow
 def test_what_was_ignored_at_the_start_stays_so():
   """As SIGHUP is under nohup, and SIGINT in the background of a script."""
   ignored = (signal.SIGINT, signal.SIGHUP)
-  with start("-c", LAST_WORDS, ignored=ignored) as run:
+  with start("-c", LAST_WORDS.format(seconds=1.5), ignored=ignored) as run:
     assert run.stdout.readline() == "ready\n"
     for number in ignored:
       run.send_signal(number)
