@@ -152,7 +152,10 @@ pack() {
   mapfile -d '' -t words <"${run}/tend"
   key="$(environment_key)"
   archive="${words[0]%/}/environments/${key}.tar.gz"
-  if has_file "${archive}.sha256" && has_file "${archive}"; then return; fi
+  if has_file "${archive}.sha256" && has_file "${archive}"; then
+    echo "The packages are there already, as ${archive}."
+    return
+  fi
   has_environment "${key}"
   trap 'rm -f "${home}/packed.tar.gz"' EXIT
   # Status 1 says that a file changed meanwhile: the run's first imports add

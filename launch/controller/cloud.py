@@ -120,7 +120,9 @@ class Cloud:
     else:
       flags = (type_, f"--version={version}", *more)
       group = "tpu-vm"
-    seconds = self._settings.pace.stuck_seconds
+    # gcloud waits for the slice, and takes its time like every question.
+    pace = self._settings.pace
+    seconds = max(pace.stuck_seconds, pace.look_seconds)
     answer = self._call(group, "create", *flags, "--quiet", seconds=seconds)
     self._created = answer.status == 0
     self.workers = 0

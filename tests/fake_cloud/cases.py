@@ -21,6 +21,7 @@ class Case:
     sentence: what it must say.
     minutes: the most slice-minutes that may be paid for.
     killed: whether the launcher is killed when it has said its sentence.
+    seconds: what --max-hours leave, 0 if nothing is said of them.
   """
 
   plan: Mapping[str, Any]
@@ -31,11 +32,14 @@ class Case:
   sentence: str
   minutes: int
   killed: bool = False
+  seconds: float = 0
 
 
 SPOT = ("byol_digits", "--slice=v3-32", WORKDIR, "--yes")
 QUICK = {"BYOL_SILENT_SECONDS": "0.4", "BYOL_STRAGGLER_SECONDS": "0.4"}
-STUCK = {"polls": 0, "saves": False}
+ALIVE = {"polls": 12, "silent": [1], "life": True}
+LOST = {"polls": 1, "codes": ["lost", "lost"]}
+WAITS = {"BYOL_POLL_SECONDS": "600"}  # until it is killed
 LONG = 200
 ANEW = ["delete", "create", *START]
 LOGS = [*START, "logs"]
@@ -61,13 +65,13 @@ CASES = {
     20,
   ),
   "ssh to a worker fails, and the run goes on": Case(
-    {"runs": [{"polls": 12, "silent": [1], "life": True}, STUCK]},
+    {"runs": [{**ALIVE, "node": "PREEMPTED"}]},
     (),
     {"BYOL_SILENT_SECONDS": "0.2", "BYOL_STRAGGLER_SECONDS": "0.2"},
-    None,
-    None,
-    "Workers that do not answer: 1.",
-    40,
+    0,
+    [*START, *ANEW, "delete"],
+    "byol-digits is PREEMPTED; making it anew. Resuming.",
+    20,
   ),
   "preempted again and again before a save": Case(
     {"runs": [{"polls": 0, "codes": [143, 75], "saves": False}] * 99},
@@ -128,12 +132,13 @@ CASES = {
   ),
   "the hours are over": Case(
     {"runs": [{"polls": LONG}]},
-    ("--max-hours=0.0005",),  # 1.8 s
+    (),
     {},
     75,
     [*START, "halt", "delete"],
     "--max-hours are over",
     40,
+    seconds=1.8,
   ),
   "worker 0 has deleted a slice that was done": Case(
     {"runs": [{"polls": 1, "deleted": "done"}]},
@@ -218,12 +223,13 @@ CASES = {
   ),
   "the hours are over in the set-up": Case(
     {"setup": [[1]] * LONG},
-    ("--max-hours=0.0005",),  # 1.8 s
-    {"BYOL_MAX_TRIES": "200", "BYOL_RETRY_SECONDS": "1.8"},
+    (),
+    {"BYOL_MAX_TRIES": "200"},
     75,
     ["scp", "unpack", "setup", "delete"],
     "--max-hours are over; the workdir stays.",
     2,
+    seconds=1.8,
   ),
   "a node exists that nobody sees": Case(
     {"create": ["ALREADY_EXISTS: a"] * LONG},
@@ -235,7 +241,7 @@ CASES = {
     0,
   ),
   "the slice is repaired for ever": Case(
-    {"runs": [{"polls": 1, "node": "REPAIRING"}]},
+    {"runs": [{"polls": 1, "node": "REPAIRING"}], "states": []},
     (),
     {"BYOL_STUCK_SECONDS": "0.2"},
     0,
@@ -255,7 +261,7 @@ CASES = {
   "the laptop is gone while the slice waits in the queue": Case(
     {"queue": ["WAITING_FOR_RESOURCES"] * LONG},
     ("--queued",),
-    {},
+    WAITS,
     KILLED,
     [],
     "byol-digits is WAITING_FOR_RESOURCES.",
@@ -265,7 +271,7 @@ CASES = {
   "the laptop is gone while the slice is made": Case(
     {"states": ["CREATING"] * 60},
     (),
-    {},
+    WAITS,
     KILLED,
     [],
     "byol-digits is CREATING.",
@@ -327,15 +333,7 @@ CASES = {
     8,
   ),
   "the slice is repaired, and has lost its run": Case(
-    {
-      "runs": [
-        {
-          "polls": 1,
-          "codes": ["lost", "lost"],
-          "node": ["REPAIRING", "REPAIRING", "READY"],
-        }
-      ]
-    },
+    {"runs": [{**LOST, "node": ["REPAIRING", "REPAIRING", "READY"]}]},
     (),
     {},
     0,

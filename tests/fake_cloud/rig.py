@@ -1,6 +1,7 @@
 """The launcher on a fake Google Cloud: what the tests of launch/ share."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -20,6 +21,8 @@ CONTROLLER = (
   "--delete=never",
   "--yes",
 )
+# Seconds for what takes one on a machine that is calm, and fails otherwise.
+PATIENCE = 300
 
 
 def git(folder, *arguments):
@@ -51,10 +54,15 @@ class Rig:
     text = json.dumps({"workers": 2, **plan})
     (self.folder / "plan.json").write_text(text)
 
+  def forget(self):
+    """Lets the cloud begin anew."""
+    for name in ("state.json", "calls.jsonl"):
+      (self.folder / name).unlink(missing_ok=True)
+
   def command(self, arguments):
     return [str(self.repository / "launch/tpu_vm.sh"), *arguments]
 
-  def run(self, *arguments, status=0, timeout=120, **environment):
+  def run(self, *arguments, status=0, timeout=600, **environment):
     result = subprocess.run(
       self.command(arguments),
       capture_output=True,
@@ -102,9 +110,7 @@ class Rig:
 
   @property
   def calls(self):
-    path = self.folder / "calls.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    return whole_lines(self.folder / "calls.jsonl")
 
   @property
   def verbs(self):
@@ -120,8 +126,37 @@ class Rig:
     """What exists: "node", None if nothing is paid for, and "minutes"."""
     return json.loads((self.folder / "state.json").read_text())
 
+  def change(self, change):
+    """Gives the cloud's state to `change` between two calls of gcloud."""
+    path = self.folder / "state.json"
+    with (self.folder / "lock").open("w") as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      cloud = self.cloud
+      change(cloud)
+      path.write_text(json.dumps(cloud))
+
+  @contextlib.contextmanager
+  def holding(self, count, words):
+    """Within it, the `count`th call of gcloud with `words` and later ones wait.
+
+    Yields a function that returns when the first of them has come.
+    """
+    path = self.folder / "hold"
+    path.write_text(f"{count} {words}")
+
+    def wait():
+      until = time.monotonic() + PATIENCE
+      while sum(words in " ".join(call) for call in self.calls) < count:
+        assert time.monotonic() < until, f"{words} did not come: {self.verbs}"
+        time.sleep(0.05)
+
+    try:
+      yield wait
+    finally:
+      path.unlink()
+
   def wait_for(self, verb, count):
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while [verb_of(call) for call in self.calls].count(verb) < count:
       assert time.monotonic() < until, f"{verb} did not come: {self.verbs}"
       time.sleep(0.05)
@@ -130,8 +165,13 @@ class Rig:
     return self.folder / "node" / f"worker-{index}"
 
   def trainer_calls(self, index):
-    text = (self.worker(index) / "trainer.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    return whole_lines(self.worker(index) / "trainer.jsonl")
+
+
+def whole_lines(path):
+  """Entries of a file to which others append; the last line may be torn."""
+  text = path.read_text() if path.exists() else ""
+  return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def verb_of(call):

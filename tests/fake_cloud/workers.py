@@ -3,7 +3,7 @@
 import subprocess
 import time
 
-from tests.fake_cloud.rig import CONTROLLER, FAKE
+from tests.fake_cloud.rig import CONTROLLER, FAKE, PATIENCE
 
 
 def start_workers(rig, *environment):
@@ -16,6 +16,13 @@ def start_workers(rig, *environment):
   )
   rig.run("up", *CONTROLLER)
   return rig.worker(0) / "byol/current/launch/worker.sh"
+
+
+def set_environment(rig, index, **variables):
+  """Changes the environment in which a worker is called from now on."""
+  rig.change(
+    lambda cloud: cloud["plan"]["environment"][index].update(variables)
+  )
 
 
 def on_worker(rig, index, line, status=0):
@@ -52,7 +59,7 @@ def state_of(rig, index):
 
 
 def wait_for_state(rig, index, status):
-  until = time.monotonic() + 30
+  until = time.monotonic() + PATIENCE
   while state_of(rig, index)[0] != status:
     assert time.monotonic() < until, state_of(rig, index)
     time.sleep(0.05)
@@ -61,7 +68,7 @@ def wait_for_state(rig, index, status):
 
 def wait_for_trainer(rig):
   """Until the stand-in of the last start has written its line."""
-  until = time.monotonic() + 30
+  until = time.monotonic() + PATIENCE
   path, unit = rig.worker(0) / "trainer.jsonl", rig.worker(0) / "unit/pid"
   while not (
     path.exists()
@@ -80,8 +87,13 @@ def wait_for_deletion(rig):
   return path.read_text()
 
 
+def text_of(path):
+  """What a file says that may not be there yet."""
+  return path.read_text() if path.exists() else ""
+
+
 def wait_until(found):
-  until = time.monotonic() + 30
+  until = time.monotonic() + PATIENCE
   while not found():
     assert time.monotonic() < until
     time.sleep(0.05)

@@ -1,13 +1,12 @@
 """The launcher's loop on a fake Google Cloud, see tests/fake_cloud/gcloud."""
 
-import json
 import re
 import signal
 import subprocess
 
 import pytest
 
-from tests.fake_cloud.rig import CONTROLLER, START, git, verb_of
+from tests.fake_cloud.rig import CONTROLLER, PATIENCE, START, git, verb_of
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
 # Each test starts dozens of programs.
@@ -208,11 +207,11 @@ def test_on_demand_slices_are_not_spot(rig):
 def test_an_interrupted_controller_leaves_the_run_alive(
   rig, signal_number, status
 ):
-  rig.plan(runs=[{"polls": 40, "codes": [0, 0]}])
+  rig.plan(runs=[{"polls": 9999, "codes": [0, 0]}])
   process = rig.start(*CONTROLLER, "--config.seed=1", "--delete-when-done")
   rig.wait_for("state", 3)
   process.send_signal(signal_number)
-  _, errors = process.communicate(timeout=60)
+  _, errors = process.communicate(timeout=PATIENCE)
   assert process.returncode == status, errors
   assert rig.verbs == ["create", *START]
   commands = dict(
@@ -221,17 +220,14 @@ def test_an_interrupted_controller_leaves_the_run_alive(
   assert set(commands) == {"watch", "stop the run", "stop paying"}
 
   # Pasted, the first one attaches to the run and starts nothing.
-  state = rig.folder / "state.json"
-  cloud = json.loads(state.read_text())
-  cloud["run"]["polls"] = 2
-  state.write_text(json.dumps(cloud))
+  rig.change(lambda cloud: cloud["run"].update(polls=2))
   result = subprocess.run(
     ["bash", "-c", commands["watch"]],
     capture_output=True,
     text=True,
     env=rig.environment,
     check=True,
-    timeout=60,
+    timeout=PATIENCE,
   )
   commit = git(rig.repository, "rev-parse", "HEAD")
   assert f"Watching the run that was started from commit {commit}" in (
@@ -245,7 +241,7 @@ def test_stop_in_another_terminal_ends_the_controller_too(rig):
   process = rig.start(*CONTROLLER)
   rig.wait_for("state", 3)
   rig.run("stop", "byol_digits")
-  _, errors = process.communicate(timeout=60)
+  _, errors = process.communicate(timeout=PATIENCE)
   assert process.returncode == 75, errors
   assert rig.verbs == ["create", *START, "stop"]
   assert "still paid for" in errors
@@ -256,47 +252,45 @@ def test_a_slice_deleted_by_somebody_is_not_made_anew(rig):
   process = rig.start(*CONTROLLER)
   rig.wait_for("state", 3)
   rig.run("delete", "byol_digits")
-  _, errors = process.communicate(timeout=60)
+  _, errors = process.communicate(timeout=PATIENCE)
   assert process.returncode == 1, errors
   assert rig.verbs == ["create", *START, "delete"]
   assert "was deleted by somebody else" in errors
 
 
 def test_a_slice_deleted_in_its_set_up_is_not_made_anew(rig):
-  rig.plan(setup=[[1]] * 999)
-  process = rig.start(*CONTROLLER, "--delete=always")
-  rig.wait_for("setup", 1)
-  rig.run("delete", "byol_digits")
-  _, errors = process.communicate(timeout=60)
+  with rig.holding(1, "worker.sh setup") as wait:
+    process = rig.start(*CONTROLLER, "--delete=always")
+    wait()
+    rig.run("delete", "byol_digits")
+  _, errors = process.communicate(timeout=PATIENCE)
   assert process.returncode == 1, errors
   assert rig.verbs.count("create") == rig.verbs.count("delete") == 1
   assert "or somebody else deleted it; the same command" in errors
 
 
 def test_a_slice_on_which_something_ran_was_not_deleted_by_the_guard(rig):
-  rig.plan(
-    scp=["ok", *["Connection refused"] * 99],
-    runs=[{"polls": 0, "codes": [75, 75], "saves": False}],
-  )
+  rig.plan(runs=[{"polls": 0, "codes": [75, 75], "saves": False}])
   words = [word for word in CONTROLLER if "delete" not in word]
   rig.run(*words, status=1, BYOL_MAX_RESTARTS="0")
-  rig.environment["BYOL_MAX_TRIES"] = "20"
-  process = rig.start(*words)
-  rig.wait_for("scp", 3)
-  rig.run("delete", "byol_digits")
-  _, errors = process.communicate(timeout=60)
+  with rig.holding(2, "tpu-vm scp") as wait:
+    process = rig.start(*words)
+    wait()
+    rig.run("delete", "byol_digits")
+  _, errors = process.communicate(timeout=PATIENCE)
   assert process.returncode == 1
   assert "byol-digits was deleted by somebody else, so it is" in errors
 
 
 def test_stop_between_two_attempts_ends_the_controller(rig):
   rig.plan(runs=[{"polls": 0, "codes": [75, 75]}, {"polls": 999}])
-  rig.environment["BYOL_RETRY_SECONDS"] = "4"
-  process = rig.start(*CONTROLLER)
-  while "Resuming" not in process.stderr.readline():
-    assert process.poll() is None
-  rig.run("stop", "byol_digits")
-  _, errors = process.communicate(timeout=60)
+  # The fourth look at the workers is the first one after the attempt.
+  with rig.holding(4, "worker.sh state") as wait:
+    process = rig.start(*CONTROLLER)
+    wait()
+    assert any("Resuming" in line for line in process.stderr)
+    rig.run("stop", "byol_digits")
+  _, errors = process.communicate(timeout=PATIENCE)
   assert process.returncode == 75, errors
   assert rig.verbs == ["create", *START, "stop"]
   rig.start(*CONTROLLER)  # is meant to resume it
@@ -308,7 +302,7 @@ def test_another_run_on_the_slice_is_left_alone(rig):
   process = rig.start(*CONTROLLER)
   rig.wait_for("state", 3)
   process.terminate()
-  process.communicate(timeout=60)
+  process.communicate(timeout=PATIENCE)
   asked = ("--config.seed=1", "--delete=always")
   result = rig.run(*CONTROLLER, *asked, status=2)
   assert rig.verbs == ["create", *START]
@@ -333,7 +327,7 @@ def test_a_run_that_was_half_started_is_started_whole(rig):
   process = rig.start(*CONTROLLER)
   rig.wait_for("state", 3)
   process.terminate()
-  process.communicate(timeout=60)
+  process.communicate(timeout=PATIENCE)
   rig.run(*CONTROLLER)
   assert rig.verbs == ["create", *START, "halt", *START]
 

@@ -16,11 +16,13 @@ from launch.controller.outcome import outcome_of
 from tests.fake_cloud.rig import (
   CONTROLLER,
   FAKE,
+  PATIENCE,
   ROOT,
   WORKDIR,
   git,
   option,
   verb_of,
+  whole_lines,
 )
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
@@ -105,7 +107,7 @@ def test_a_slice_in_another_zone_is_pointed_at(rig, command):
   assert "is deleted" not in result.stderr
   told = re.search("One of that name is in us-central2-b: (.*)", result.stderr)
   done = subprocess.run(
-    ["bash", "-c", told[1]], env=rig.environment, check=False, timeout=60
+    ["bash", "-c", told[1]], env=rig.environment, check=False, timeout=PATIENCE
   )
   assert done.returncode == 0
   assert command == "status" or rig.verbs[-1] == command
@@ -220,7 +222,10 @@ def test_dry_run_prints_what_a_run_does(rig):
 
   # Pasted, it does the same as a run, look for look.
   subprocess.run(
-    ["bash", "-c", result.stdout], env=rig.environment, check=False, timeout=60
+    ["bash", "-c", result.stdout],
+    env=rig.environment,
+    check=False,
+    timeout=PATIENCE,
   )
   pasted = rig.calls
   (rig.folder / "calls.jsonl").unlink()
@@ -253,16 +258,14 @@ def local(rig, *arguments, **environment):
 
 
 def trainer_calls(rig):
-  path = rig.folder / "trainer.jsonl"
-  text = path.read_text() if path.exists() else ""
-  return [json.loads(line) for line in text.splitlines()]
+  return whole_lines(rig.folder / "trainer.jsonl")
 
 
 def test_a_local_rehearsal_starts_every_process_alike(rig):
   process = local(
     rig, "byol_digits", "--processes", "3", "--devices=4", "--workdir=/a b"
   )
-  output, errors = process.communicate(timeout=60)
+  output, errors = process.communicate(timeout=PATIENCE)
   assert process.returncode == 0, errors
   assert sorted(output.splitlines()) == [
     f"{i}: a line of the trainer" for i in range(3)
@@ -282,12 +285,12 @@ def test_a_local_rehearsal_starts_every_process_alike(rig):
 
 def test_a_local_rehearsal_passes_a_sigterm_on_and_its_outcome_back(rig):
   process = local(rig, "byol_digits", TRAINER="wait")
-  until = time.monotonic() + 30
+  until = time.monotonic() + PATIENCE
   while len(trainer_calls(rig)) < 2:
     assert time.monotonic() < until
     time.sleep(0.05)
   process.terminate()
-  _, errors = process.communicate(timeout=60)
+  _, errors = process.communicate(timeout=PATIENCE)
   assert process.returncode == 75, errors
   assert "ended with 75 75" in errors
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.fake_cloud.rig import CONTROLLER, START, option, verb_of
+from tests.fake_cloud.rig import CONTROLLER, PATIENCE, START, option, verb_of
 from tests.fake_cloud.workers import on_worker, start_workers
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
@@ -136,7 +136,7 @@ def test_the_command_that_resumes_has_the_disk(rig):
   process = rig.start(*RUN)
   rig.wait_for("start", 1)
   process.send_signal(signal.SIGINT)
-  _, errors = process.communicate(timeout=60)
+  _, errors = process.communicate(timeout=PATIENCE)
   again = next(x for x in errors.splitlines() if "to watch it again" in x)
   assert " --data-disk=images " in again
 

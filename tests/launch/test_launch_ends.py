@@ -9,7 +9,7 @@ import pytest
 
 from launch.controller.calls import Console
 from launch.controller.ending import Ended, Interrupted, end_of
-from tests.fake_cloud.rig import START, WORKDIR
+from tests.fake_cloud.rig import PATIENCE, START, WORKDIR
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
 # Each test starts dozens of programs.
@@ -60,11 +60,11 @@ def test_a_question_without_an_answer_deletes_no_slice(rig, typed):
     os.write(terminal, typed)
   else:
     # The first one may come just before the read that it is to interrupt.
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < until:
       process.send_signal(typed)
       time.sleep(0.1)
-  _, errors = process.communicate(timeout=60)
+  _, errors = process.communicate(timeout=PATIENCE)
   os.close(terminal)
   assert process.returncode == (2 if isinstance(typed, bytes) else 130)
   assert errors.endswith("Nothing was created.\n")
@@ -77,7 +77,7 @@ def test_a_terminal_that_is_closed_deletes_the_slice(rig):
   rig.wait_for("state", 3)
   process.stderr.close()  # what is said now meets an error
   process.send_signal(signal.SIGHUP)
-  process.wait(60)
+  process.wait(PATIENCE)
   assert rig.verbs == ["create", *START, "delete"]
 
 
@@ -85,7 +85,7 @@ def test_a_command_that_nohup_started_does_not_mind(rig):
   process = rig.start(*ALWAYS, ignored=[signal.SIGHUP])
   rig.wait_for("create", 1)
   process.send_signal(signal.SIGHUP)
-  process.communicate(timeout=60)
+  process.communicate(timeout=PATIENCE)
   assert process.returncode == 0
 
 
@@ -108,7 +108,7 @@ def test_a_slice_on_which_something_runs_is_not_set_up(rig):
   process = rig.start(*ALWAYS, "--delete=never")
   rig.wait_for("state", 3)
   process.terminate()
-  process.communicate(timeout=60)
+  process.communicate(timeout=PATIENCE)
   result = rig.run("up", *ALWAYS, status=2)
   assert rig.verbs == ["create", *START]
   assert "byol-digits already runs something; stop it first" in result.stderr

@@ -2,13 +2,20 @@
 
 import re
 import shutil
-import signal
 import subprocess
 
 import pytest
 
 from launch.controller import guard
-from tests.fake_cloud.rig import CONTROLLER, FAKE, ROOT, START, option, verb_of
+from tests.fake_cloud.rig import (
+  CONTROLLER,
+  FAKE,
+  PATIENCE,
+  ROOT,
+  START,
+  option,
+  verb_of,
+)
 from tests.fake_cloud.workers import (
   start_workers,
   wait_for_deletion,
@@ -38,7 +45,7 @@ def wait_on_worker(rig, index, **environment):
     capture_output=True,
     text=True,
     check=False,
-    timeout=60,
+    timeout=PATIENCE,
     start_new_session=True,  # a deletion kills everything that belongs to it
   )
 
@@ -57,9 +64,11 @@ def test_a_slice_that_nobody_sets_up_deletes_itself(rig, queue, name):
     queue=["WAITING_FOR_RESOURCES"] * 999,
   )
   (rig.folder / "refuse-deletion").touch()
+  (rig.folder / "hold-deletion").touch()  # while there is a launcher
   process = rig.start(*LATER, *queue)
   wait_until((rig.worker(1) / "guard.pid").exists)  # boots last
   process.kill()
+  (rig.folder / "hold-deletion").unlink()
   asked = "?force=true" if queue else ""
   url = f"https://tpu.googleapis.com/v2/{WHERE}/{name}{asked}\n"
   assert wait_for_deletion(rig) == url
@@ -71,19 +80,6 @@ def test_a_slice_that_nobody_sets_up_deletes_itself(rig, queue, name):
   assert said == f"{told}{refused}byol: It could not be deleted.\n{told}"
   assert not (rig.worker(0) / "startup-script").exists()
   assert (rig.worker(1) / "guard.log").read_text() == ""
-
-
-@pytest.mark.parametrize("delete", ["done", "never"])
-def test_ctrl_c_before_the_set_up_speaks_of_the_guard(rig, delete):
-  rig.plan(states=["CREATING"] * 999)
-  process = rig.start(*LATER, f"--delete={delete}")
-  wait_until(lambda: "create" in rig.verbs)
-  process.send_signal(signal.SIGINT)
-  _, errors = process.communicate(timeout=60)
-  assert process.returncode == 130, errors
-  assert "What was started goes on, and the slice is paid for." in errors
-  told = "Without a set-up it deletes itself 60 minutes after its boot.\n"
-  assert (told in errors) == (delete == "done")
 
 
 def test_a_slice_that_was_set_up_is_left_to_tending(rig):

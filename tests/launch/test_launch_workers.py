@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests import processes
 from tests.fake_cloud.rig import CONTROLLER, FAKE, git
 from tests.fake_cloud.workers import (
   on_worker,
@@ -132,6 +133,8 @@ def test_start_and_stop_may_be_repeated(rig):
 
 def test_a_stop_is_not_undone_by_a_start_that_was_on_its_way(rig):
   start_workers(rig, {"TRAINER": "wait"})
+  # A tending that begins late would look as if another run was prepared.
+  os.killpg(int((rig.worker(0) / "tend.pid").read_text()), signal.SIGKILL)
   on_worker(rig, 0, "check p gs://bucket/run -")
   on_worker(rig, 0, "stop")  # before there was a run
   assert state_of(rig, 0) == ("stopped", "-")
@@ -175,11 +178,13 @@ def test_a_machine_that_went_down_lost_its_run(rig):
 @contextlib.contextmanager
 def holder(rig, name):
   """A process that holds the TPU of worker 0."""
-  with subprocess.Popen(["bash", "-c", f"exec -a {name} sleep 60"]) as other:
-    time.sleep(0.2)
-    (rig.worker(0) / "holders").write_text(f"{other.pid}\n")
-    yield other
-    other.kill()
+  with subprocess.Popen(["bash", "-c", f"exec -a {name} sleep 600"]) as other:
+    try:
+      wait_until(lambda: processes.command(other.pid).startswith(name))
+      (rig.worker(0) / "holders").write_text(f"{other.pid}\n")
+      yield other
+    finally:
+      other.kill()
 
 
 def test_the_tpu_is_taken_from_our_own_leftovers_only(rig):
@@ -195,7 +200,7 @@ def test_the_tpu_is_taken_from_our_own_leftovers_only(rig):
     assert "byol-check t1v-n-fake-w-0 ok 4\n" in on_worker(rig, 0, check)
     assert other.wait() == -signal.SIGKILL
   with holder(rig, "notebook") as other:
-    told = f"Process {other.pid} (notebook 60) holds the TPU; end it first.\n"
+    told = f"Process {other.pid} (notebook 600) holds the TPU; end it first.\n"
     assert told in on_worker(rig, 0, start_line(rig, "id1"), status=1)
     text = on_worker(rig, 0, check)
     assert f"byol-check t1v-n-fake-w-0 held {told}" in text

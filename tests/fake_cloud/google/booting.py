@@ -61,5 +61,5 @@ def make_machines(cloud, metadata):
       shutil.copy(script, copy)
       copy.chmod(0o755)
       environment = worker_environment(cloud, worker) | {"TMPDIR": str(home)}
-      subprocess.run([copy], env=environment, check=True, timeout=60)
+      subprocess.run([copy], env=environment, check=True, timeout=600)
       copy.unlink()

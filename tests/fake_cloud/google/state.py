@@ -33,7 +33,7 @@ class Cloud:
       self.state["node"] = self.state["queue"] = None
 
   def save(self):
-    part = self.file.with_suffix(".part")
+    part = self.file.with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(self.state))
     part.replace(self.file)
 
