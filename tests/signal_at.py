@@ -16,6 +16,25 @@ import time
 from byol_flax import main
 
 
+def terminate_and_wait():
+  """SIGTERM to this process; returns when all processes have heard of it.
+
+  By the counters from which JAX's service then agrees on the place of the end,
+  xla/pjrt/distributed/preemption/preemption_sync_manager.cc.
+  """
+  import jax
+  from jax._src import distributed
+
+  client = distributed.global_state.client
+  os.kill(os.getpid(), signal.SIGTERM)
+  until = time.monotonic() + 120
+  counters = "PREEMPTION_CURRENT_COUNTER/"
+  while len(client.key_value_dir_get(counters)) < jax.process_count():
+    assert time.monotonic() < until, "no process was told of the SIGTERM"
+    time.sleep(0.05)
+  time.sleep(1)  # so that each has counted the others, too
+
+
 def arrange(place):
   from byol_flax.runs import checkpoint, distributed
 
@@ -46,8 +65,7 @@ def arrange(place):
       save(self, step, *given)
       if step >= int(place.removesuffix(":saved")) and not struck:
         struck.append(step)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(3)  # the notice comes before the next look
+        terminate_and_wait()
 
     checkpoint.Checkpoints.save = save_and_signal
     return
@@ -57,9 +75,7 @@ def arrange(place):
   def at(self, *position):
     said(self, *position)
     if position == (int(step), activity):
-      os.kill(os.getpid(), signal.SIGTERM)
-      if activity == "waiting for input":
-        time.sleep(4)  # idle for longer than the notice takes
+      terminate_and_wait()
 
   distributed.Processes.at = at
 

@@ -67,7 +67,7 @@ def both(tmp_path, flags, killed_at=None):
 
   if killed_at:
     killed = start()
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not killed_at(two):
       assert time.monotonic() < deadline, killed.logs()
       time.sleep(0.02)

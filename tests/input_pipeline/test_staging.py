@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import time
+import types
 import zlib
 
 import numpy as np
@@ -27,6 +28,9 @@ def cifar10_dir(tmp_path_factory):
   return out
 
 
+LONG = 300  # seconds for what takes one
+
+
 def shards(folder, sizes, seed=0):
   """Writes a folder of shards with random bytes, and metadata; its place."""
   rng = np.random.default_rng(seed)
@@ -42,7 +46,7 @@ def shards(folder, sizes, seed=0):
   )
 
 
-def staged(place, seconds=20):
+def staged(place, seconds=LONG):
   """What a `Staging` of `place` copied, in bytes."""
   work = staging.Staging(place)
   assert work.wait(seconds)
@@ -108,18 +112,27 @@ def test_processes_of_a_host_share_one_copy(tmp_path, monkeypatch):
   monkeypatch.setattr(copying, "_RANGE", 100)
   place = shards(tmp_path / "original", [20_000] * 7)
   works = [staging.Staging(place) for _ in range(3)]
-  assert all(work.wait(20) for work in works)
+  assert all(work.wait(LONG) for work in works)
   assert sorted(work.bytes_done for work in works) == [0, 0, 140_002]
 
 
 def test_a_copy_that_is_stopped_goes_on_later(tmp_path, monkeypatch):
   monkeypatch.setattr(copying, "_RANGE", 100)
-  place = shards(tmp_path / "original", [200_000] * 7)
+  begun, stopped = threading.Event(), threading.Event()
+
+  def checksum(*given):  # of a range, each but the first after the stop
+    if begun.is_set():
+      stopped.wait(LONG)
+    begun.set()
+    return zlib.crc32(*given)
+
+  monkeypatch.setattr(copying, "zlib", types.SimpleNamespace(crc32=checksum))
+  place = shards(tmp_path / "original", [2_000] * 7)
   work = staging.Staging(place)
-  while not work.bytes_done:
-    time.sleep(0.001)
+  assert begun.wait(LONG)
   work.stop()
-  assert work.wait(20)
+  stopped.set()
+  assert work.wait(LONG)
   assert 0 < work.bytes_done < work.bytes_wanted
   assert not place.complete()
   monkeypatch.undo()
@@ -138,10 +151,10 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_copied(
   monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
   work = staging.Staging(place)
   if not missing:
-    assert work.wait(20)
+    assert work.wait(LONG)
     return
   with pytest.raises(UsageError, match=r"has 1\.1 GB free, but 0\.0 GB of x/1"):
-    work.wait(20)
+    work.wait(LONG)
   assert not [x for x in contents(place.copy) if x.startswith("x-")]
 
 
@@ -150,7 +163,7 @@ def test_an_absent_shard_is_named(tmp_path):
   gone = min(place.shards)
   (tmp_path / "original" / gone).unlink()
   with pytest.raises(UsageError, match=f"1 are absent, such as {gone}"):
-    staging.Staging(place).wait(20)
+    staging.Staging(place).wait(LONG)
 
 
 def copy(original, target, size):
@@ -159,14 +172,14 @@ def copy(original, target, size):
 
 def test_a_stalled_transfer_is_begun_again(tmp_path, monkeypatch):
   monkeypatch.setattr(copying, "_STALL_SECONDS", 0.2)
-  monkeypatch.setattr(retries, "DELAYS", (0.01,) * 20)
+  monkeypatch.setattr(retries, "DELAYS", (0.01,) * 2000)
   original, target = tmp_path / "original", tmp_path / "copy"
   data = np.random.default_rng(0).bytes(5000)
   (tmp_path / "mended").write_bytes(data)
   os.mkfifo(original)  # whoever opens it waits for ever
   mend = threading.Timer(0.5, os.replace, (tmp_path / "mended", original))
-  mend.start()
   begun = time.monotonic()
+  mend.start()
   assert copy(original, target, 5000) == zlib.crc32(data)
   assert time.monotonic() - begun >= 0.4
   mend.join()
@@ -182,7 +195,7 @@ def test_a_short_transfer_is_noticed(tmp_path, monkeypatch):
   with pytest.raises(StorageError, match="gave 400 of 500 bytes from 2,000 on"):
     copy(original, target, 2500)
   assert not target.exists()
-  monkeypatch.setattr(retries, "DELAYS", (0.2,) * 9)
+  monkeypatch.setattr(retries, "DELAYS", (0.2,) * 2000)
   mend = threading.Timer(0.1, original.write_bytes, (data,))
   mend.start()
   assert copy(original, target, 2500) == zlib.crc32(data)

@@ -325,7 +325,7 @@ def test_linear_evaluation_is_compiled(tmp_path, tpu_compiler):
     "--config.batch_size=64",
     config="configs/linear.py",
   )
-  words, errors = run.communicate(timeout=300)
+  words, errors = run.communicate(timeout=600)
   assert (run.returncode, errors) == (0, "")
   assert "guess      " in words
   answer = json.loads(out.read_text())

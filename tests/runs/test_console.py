@@ -122,7 +122,7 @@ def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
     assert time.monotonic() < deadline
     time.sleep(0.05)
   os.close(terminal)
-  assert run.wait(120) == 75
+  assert run.wait(300) == 75
   (saved,) = trainers.saves(workdir)[-1:]
   assert saved == trainers.last_update(workdir) < soak.SHORT
 

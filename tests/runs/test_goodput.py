@@ -2,6 +2,7 @@
 
 import json
 import time
+import types
 
 import numpy as np
 import pytest
@@ -17,20 +18,26 @@ def attempts(workdir):
   return [json.loads(line) for line in text.splitlines()]
 
 
-def test_every_moment_of_an_attempt_is_in_one_span(tmp_path):
+def test_every_moment_of_an_attempt_is_in_one_span(tmp_path, monkeypatch):
   rng = np.random.default_rng(0)
   expected = dict.fromkeys(goodput.SPANS, 0.0)
+  now = [1000.0]
+  clocks = types.SimpleNamespace(
+    monotonic=lambda: now[0], time=lambda: 5e8 + now[0]
+  )
+  for module in (start_clock, time_spent):
+    monkeypatch.setattr(module, "time", clocks)
 
   def rest(span):
-    begun = time.monotonic()
-    time.sleep(rng.uniform(0.001, 0.02))
-    expected[span] += time.monotonic() - begun
+    seconds = rng.uniform(1, 20)
+    now[0] += seconds
+    expected[span] += seconds
 
   def fail():
     rest("saving")
     raise KeyError
 
-  clock = start_clock.StartClock(time.monotonic() - 3)
+  clock = start_clock.StartClock(997.0)
   clock.end("import")
   expected["starting"] = 3
   with time_spent.Attempt(
@@ -55,14 +62,14 @@ def test_every_moment_of_an_attempt_is_in_one_span(tmp_path):
       rest("evaluating")
     attempt.end()
     rest("starting")
-  wall = time.monotonic() - clock.last + 3
+  wall = now[0] - 997
   (line,) = attempts(tmp_path)
   assert (line["step"], line["reached"], line["devices"]) == (4, 7, "two")
   assert line["images"] == {"updating": 21, "repeating": 0}
-  assert sum(line["seconds"].values()) == pytest.approx(wall, abs=0.5)
-  assert line["began"] == pytest.approx(time.time() - wall, abs=0.5)
+  assert sum(line["seconds"].values()) == pytest.approx(wall, abs=0.1)
+  assert line["began"] == pytest.approx(5e8 + 997, abs=0.1)
   for span, seconds in expected.items():
-    assert seconds <= line["seconds"][span] < seconds + 0.5
+    assert line["seconds"][span] == pytest.approx(seconds, abs=0.1)
 
 
 def test_other_processes_write_nothing(tmp_path):
@@ -83,15 +90,16 @@ def test_updates_made_twice_are_not_useful_twice(tmp_path):
     test_loop.run(tmp_path, end=(13, RunError()))
   begun = time.monotonic()
   test_loop.run(tmp_path, start=7)
-  wall = time.monotonic() - begun + 1000
+  wall = time.monotonic() - begun
   first, second = attempts(tmp_path)
   assert [first["reached"], second["reached"]] == [12, 20]
   assert first["images"] == {"updating": 48, "repeating": 0}
   assert second["images"] == {"updating": 32, "repeating": 20}
   assert second["seconds"]["repeating"] > 0
-  assert sum(second["seconds"].values()) == pytest.approx(wall, abs=1)
+  # It pretends to have begun 1000 s ago, which is after `begun` by a moment.
+  assert 1000 <= sum(second["seconds"].values()) <= wall + 1000.1
   for span in ("saving", "evaluating", "waiting", "compiling"):
-    assert 0 < second["seconds"][span] < 5, span
+    assert 0 < second["seconds"][span] < 500, span
   # Both pretend to have begun long ago, so nothing lies between them.
   found = goodput.of_workdir(str(tmp_path))
   assert found.seconds["restarting"] == 0

@@ -31,7 +31,7 @@ def make_writer(tmp_path):
 
 
 def wait_for(condition):
-  deadline = time.monotonic() + 30
+  deadline = time.monotonic() + 300
   while not condition():
     assert time.monotonic() < deadline
     time.sleep(0.01)

