@@ -91,7 +91,7 @@ check_buckets() {
 }
 
 # try_twice COMMAND...: fails if the command fails twice, because a network may
-# fail once. Then it prints why, by the last line with which gcloud ended.
+# fail once. Then it prints why, by the last line of what the command said.
 try_twice() {
   local said status=0
   said="$("$@" 2>&1)" ||
@@ -174,10 +174,6 @@ check() {
   } >"${said_of_buckets}" &
   said="$(check_chips)"
   wait "$!"
-  # If two slices have claimed it at the same moment, one finds the other now.
-  if [[ ! -s "${said_of_buckets}" ]]; then
-    check_claim "${workdir}" >"${said_of_buckets}"
-  fi
   cat "${said_of_buckets}"
   rm "${said_of_buckets}"
   printf 'byol-check %s %s\n' "${host}" "${said}"

@@ -13,28 +13,21 @@ claim_seconds=900
 # malformed or of another day does not. It fails if it cannot find out, because
 # another slice may be there then.
 claimant() {
-  local said line age
-  if ! said="$(read_claim "$1" 2>&1)" && ! says_none "${said}"; then
-    sleep 2 # a network may fail once
-    said="$(read_claim "$1" 2>&1)" || says_none "${said}" || return 1
+  local said line age status=0
+  said="$(get_file "$1/logs/RUNNING" - "${file_seconds}" 2>&1)" || status=$?
+  if ((status)) && [[ "${said}" != *"matched no objects"* ]]; then
+    echo "${said}" >&2
+    return "${status}"
   fi
   while read -r line; do
     if [[ "${line}" =~ ^(projects/[^\ ]+)\ [^\ ]+\ ([0-9]{1,12})$ ]]; then
       age=$(($(date +%s) - 10#${BASH_REMATCH[2]}))
       if ((-claim_seconds < age && age < claim_seconds)); then
-        printf '%s' "${BASH_REMATCH[1]}"
+        echo "${BASH_REMATCH[1]}"
         return
       fi
     fi
   done <<<"${said}"
-}
-
-says_none() {
-  [[ "$1" == *"matched no objects"* ]]
-}
-
-read_claim() {
-  get_file "$1/logs/RUNNING" - "${file_seconds}"
 }
 
 # Whether two resources are one slice, which may be named by its request, too.
@@ -43,16 +36,18 @@ is_same() {
 }
 
 # claim WORKDIR RESOURCE ATTEMPT: claims a workdir for this slice. If another
-# one has it, it prints which and fails.
+# one has it, it prints which and fails. Of two slices that find it free one
+# gets it, because the bucket refuses what is written after a later line.
 claim() {
-  local workdir="$1" resource="$2" attempt="$3" other
-  other="$(claimant "${workdir}")" || return 1
+  local workdir="$1" resource="$2" attempt="$3" known other
+  known="$(generation_of "${workdir}/logs/RUNNING")" || return
+  other="$(claimant "${workdir}")" || return
   if [[ -n "${other}" ]] && ! is_same "${other}" "${resource}"; then
     echo "${other} runs there"
     return 1
   fi
-  echo "${resource} ${attempt} $(date +%s)" |
-    put_file "${workdir}/logs/RUNNING"
+  echo "${resource} ${attempt} $(date +%s)" | put_file \
+    "${workdir}/logs/RUNNING" "${file_seconds}" "--if-generation-match=${known}"
 }
 
 # check_claim WORKDIR: claims it before a start, on worker 0. Prints
@@ -63,26 +58,36 @@ check_claim() {
   local workdir attempt logs delete deadline resource
   if [[ "${wanted}" != gs://* || "$(worker_number)" != 0 ]]; then return; fi
   read_tend
-  if text="$(claim "${wanted}" "${resource}" "${attempt}" 2>/dev/null)"; then
+  if text="$(try_twice claim "${wanted}" "${resource}" "${attempt}")"; then
     return
-  elif [[ -n "${text}" ]]; then
+  elif [[ "${text}" == *" runs there" ]]; then
     echo "byol-taken ${host} cannot use the workdir ${wanted}: ${text}"
   else
-    say_folder "cannot claim the workdir ${wanted} by its logs/RUNNING"
+    say_folder "cannot claim the workdir ${wanted} by logs/RUNNING: ${text}"
   fi
 }
 
 # Claims the workdir of the run anew while it, or the set-up, goes on. It holds
-# a lock, so that it does not come after a claim was given up.
+# a lock, so that it does not come after a claim was given up. A run whose claim
+# could not be written for so long that another slice has taken the workdir ends
+# there, without a save: two runs would destroy each other's checkpoints.
 keep_claim() {
+  local text=""
   local workdir attempt logs delete deadline resource
   read_tend
-  if [[ "${workdir}" == gs://* ]] && is_busy; then
-    (
-      flock 9
-      [[ -f "${run}/dropped" ]] ||
-        claim "${workdir}" "${resource}" "${attempt}"
-    ) 9>"${home}/claim.lock"
+  if [[ "${workdir}" != gs://* ]] || ! is_busy; then return; fi
+  {
+    flock 9
+    if [[ ! -f "${run}/dropped" ]]; then
+      text="$(try_twice claim "${workdir}" "${resource}" "${attempt}")" ||
+        echo "The workdir was not claimed: ${text}"
+    fi
+  } 9>"${home}/claim.lock"
+  if [[ "${text}" == *" runs there" ]] && unit_runs; then
+    touch "${run}/taken" # see record
+    echo "byol: Another slice has taken the workdir, so this run was ended" \
+      "without a save: ${text}." >>"${run}/log"
+    sudo systemctl kill --signal=KILL byol.service
   fi
 }
 
@@ -94,7 +99,7 @@ drop_claim() {
   if [[ "${workdir}" != gs://* || "$(worker_number)" != 0 ]]; then return; fi
   touch "${run}/dropped"
   flock -w 20 "${home}/claim.lock" true || true
-  other="$(claimant "${workdir}")" || return 1
+  other="$(claimant "${workdir}")" || return
   if [[ -n "${other}" ]] && is_same "${other}" "${resource}"; then
     remove_file "${workdir}/logs/RUNNING"
   fi

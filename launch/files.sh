@@ -7,13 +7,15 @@
 
 file_seconds="${BYOL_FILE_SECONDS:-60}"
 
-# put_file FILE [SECONDS]: writes stdin to a file of the workdir, which appears
-# there whole. If it fails, the file is as it was before.
+# put_file FILE [SECONDS [FLAG]]: writes stdin to a file of the workdir, which
+# appears there whole. FLAG is for a bucket. If it fails, the file is as it was
+# before.
 put_file() {
   local target="$1" seconds="${2:-${file_seconds}}"
   if [[ "${target}" == gs://* ]]; then
     # The image has gcloud, and a pipe needs no file.
-    timeout -k 5 "${seconds}" gcloud storage cp --quiet - "${target}"
+    timeout -k 5 "${seconds}" gcloud storage cp --quiet "${@:3}" - \
+      "${target}"
   else
     # Each step is joined to the next, because `set -e` has no effect where
     # put_file is called in a condition.
@@ -44,6 +46,22 @@ has_file() {
   else
     timeout -k 5 "${file_seconds}" test -f "$1"
   fi
+}
+
+# Prints the number by which a bucket knows what a file holds now; 0 if there is
+# no file. With --if-generation-match a bucket changes nothing of another number.
+generation_of() {
+  local said status=0
+  said="$(timeout -k 5 "${file_seconds}" gcloud storage objects describe "$1" \
+    "--format=value(generation)" 2>&1)" || status=$?
+  case "${status} ${said}" in
+    "0 "*) grep -xE "[0-9]+" <<<"${said}" ;;
+    *"not found"*) echo 0 ;;
+    *)
+      echo "${said}" >&2
+      return "${status}"
+      ;;
+  esac
 }
 
 # Removes a file of the workdir.

@@ -194,7 +194,7 @@ tend() {
     if ((round % 3 == 0)); then
       keep_log || echo "The log was not kept."
       if [[ "${number}" == 0 ]]; then
-        keep_claim || echo "The workdir was not claimed."
+        keep_claim || echo "The claim was not kept."
       fi
     fi
     round=$((round + 1))

@@ -131,7 +131,8 @@ start() {
   # An ended unit keeps its name until it is reset.
   sudo systemctl reset-failed byol.service 2>/dev/null || true
   # The log is that of one attempt; those before are in the workdir.
-  rm -f "${run}/exit" "${run}/stopped" "${run}/log" "${run}/preparing"
+  rm -f "${run}/exit" "${run}/stopped" "${run}/taken" "${run}/log" \
+    "${run}/preparing"
   write_tend "${workdir}" "${attempt}" "${delete}" "${left}" "${resource}"
   # systemd expands $ and % in a unit's command line, so the trainer's arguments
   # travel in a file. `mv` makes them appear whole.
@@ -198,6 +199,7 @@ record() {
   # The trainer may have saved and ended with 75 when the kernel killed one of
   # its input workers for memory; that is no preemption (systemd.exec(5)).
   if [[ "${SERVICE_RESULT:-}" == oom-kill ]]; then status=137; fi
+  if [[ -f "${run}/taken" ]]; then status=2; fi # it must not be resumed
   # First, because the controller may delete this machine once there is a code.
   keep_log || echo "The log was not kept." >>"${run}/log"
   file_seconds=10 # a machine that is preempted has half a minute

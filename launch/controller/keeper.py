@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from launch.controller import attempts
+from launch.controller import attempts, guard
 from launch.controller.calls import Console
 from launch.controller.cloud import Cloud
 from launch.controller.ending import Ended, Interrupted
@@ -36,6 +36,7 @@ class Keeper:
     self.found = Slice("", "")
     self.owns = False
     self.tended = False
+    self._made = False  # by this command, so it has its guard
     self._refused = False
     # Since it was made: whether it is there until somebody deletes it.
     self._existed = False
@@ -155,7 +156,7 @@ class Keeper:
       f"Creating {chosen.name}: {chosen.slice} in {chosen.zone}, {chosen.kind}."
     )
     # Also a creation that fails, or is interrupted, may leave something.
-    owned, self.owns = self.owns, True
+    owned, self.owns, self._made = self.owns, True, True
     self.found = Slice("unknown", "UNKNOWN")
     answer = self._cloud.create()
     if not answer.status:
@@ -236,6 +237,11 @@ class Keeper:
       say(f"{chosen.name} is still paid for; to delete it: {delete}")
       return
     say("What was started goes on, and the slice is paid for.")
+    if self._made and not self.tended and guard.is_given(chosen):
+      say(
+        f"Without a set-up it deletes itself {guard.MINUTES} minutes after its "
+        "boot."
+      )
     if chosen.asked.command == "run":
       say(f"  to watch it again: {chosen.own_command('run')}")
     say(f"  to stop the run:   {chosen.own_command('stop')}")

@@ -108,7 +108,9 @@ class Loop:
     """Raises Ended if such an event ends everything."""
     if event == "2":
       self._show_logs()
-      raise Ended(2, "The config is wrong, see the lines above.")
+      raise Ended(
+        2, "The run cannot go on before what it says above is mended."
+      )
     if event == attempts.UNREACHED:
       raise Ended(1, "The workers could not be made to run it.")
     # What went well before is not asked wrongly; it may pass, as faults do.

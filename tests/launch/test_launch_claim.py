@@ -13,7 +13,6 @@ from tests.fake_cloud.workers import (
   setup_line,
   start_line,
   start_workers,
-  text_of,
   wait_for_deletion,
   wait_for_state,
   wait_for_trainer,
@@ -157,16 +156,22 @@ def test_a_slice_gives_up_its_claim_before_it_deletes_itself(rig, what):
 
 
 @pytest.mark.slow
-def test_tending_leaves_the_claim_of_another_slice(rig):
+def test_a_run_whose_workdir_another_slice_has_taken_ends_there(rig):
   start_workers(rig, {"TRAINER": "wait", "BYOL_TEND_SECONDS": "0.1"})
+  start_in_bucket(rig)
+  wait_for_trainer(rig)
   write_claim(rig, OTHER)
   before = words_of(rig)
+  assert wait_for_state(rig, 0, "exited") == "2"  # it is not resumed
+  said = (rig.worker(0) / "byol/run/log").read_text()
+  assert f"this run was ended without a save: {OTHER} runs there.\n" in said
+  assert words_of(rig) == before
+  (rig.worker(0) / "byol/run/used").touch()
+  write_claim(rig, OTHER, age=1000)  # the other is gone
   start_in_bucket(rig)
-  said = rig.worker(0) / "byol/run/tend.log"
-  wait_until(lambda: f"{OTHER} runs there" in text_of(said))
   wait_for_trainer(rig)
   on_worker(rig, 0, "stop")
-  assert words_of(rig) == before
+  assert wait_for_state(rig, 0, "stopped") == "75"
 
 
 @pytest.mark.slow
@@ -192,7 +197,9 @@ def test_a_claim_that_cannot_be_read_is_not_free(rig):
   denied = rig.worker(0) / "denied"
   denied.write_text(f"cp {MINE}/logs/RUNNING\n")
   text = on_worker(rig, 0, CHECK)
-  told = f"cannot claim the workdir {MINE} by its logs/RUNNING\n"
+  told = (
+    f"cannot claim the workdir {MINE} by logs/RUNNING: ERROR: HTTPError 403"
+  )
   assert f"byol-folder t1v-n-fake-w-0 {told}" in text
   denied.unlink()
   (rig.worker(0) / "flaky").touch()  # a failure that passes
@@ -229,13 +236,15 @@ def test_a_set_up_for_another_workdir_leaves_that_of_the_run_before(rig):
 
 
 @pytest.mark.slow
-def test_of_two_slices_that_begin_at_once_one_gives_way(rig):
-  wait = f'until [ -s "{claim_of(rig)}" ]; do sleep 0.1; done'
-  line = f'{wait}; echo "{OTHER} set-up $(date +%s)" >"{claim_of(rig)}"'
-  start_workers(rig, {"DURING_CHECK": line})
+def test_of_two_slices_that_find_it_free_one_gets_it(rig):
+  start_workers(rig, {})
   claim_of(rig).parent.mkdir(parents=True)
+  line = f'echo "{OTHER} set-up $(date +%s)" >"{claim_of(rig)}"\n'
+  (rig.worker(0) / "meanwhile").write_text(line)
   text = on_worker(rig, 0, CHECK)
-  assert f"byol-taken t1v-n-fake-w-0 cannot use the workdir {MINE}: " in text
+  told = f"cannot use the workdir {MINE}: {OTHER} runs there\n"
+  assert f"byol-taken t1v-n-fake-w-0 {told}" in text
+  assert words_of(rig)[0] == OTHER
 
 
 @pytest.mark.slow

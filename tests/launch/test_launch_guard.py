@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -80,6 +81,19 @@ def test_a_slice_that_nobody_sets_up_deletes_itself(rig, queue, name):
   assert said == f"{told}{refused}byol: It could not be deleted.\n{told}"
   assert not (rig.worker(0) / "startup-script").exists()
   assert (rig.worker(1) / "guard.log").read_text() == ""
+
+
+@pytest.mark.parametrize("delete", ["done", "never"])
+def test_ctrl_c_before_the_set_up_speaks_of_the_guard(rig, delete):
+  rig.plan(states=["CREATING"] * 999)
+  process = rig.start(*LATER, f"--delete={delete}")
+  wait_until(lambda: "create" in rig.verbs)
+  process.send_signal(signal.SIGINT)
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 130, errors
+  assert "What was started goes on, and the slice is paid for." in errors
+  told = "Without a set-up it deletes itself 60 minutes after its boot.\n"
+  assert (told in errors) == (delete == "done")
 
 
 def test_a_slice_that_was_set_up_is_left_to_tending(rig):
