@@ -1,5 +1,6 @@
 """launch/claim.sh: two slices do not run in one workdir of a bucket."""
 
+import fcntl
 import re
 import subprocess
 import time
@@ -36,7 +37,11 @@ def claim_of(rig):
 def write_claim(rig, resource, age=0):
   path = claim_of(rig)
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(f"{resource} set-up {int(time.time()) - age}\n")
+  part = path.with_name("RUNNING.test")
+  part.write_text(f"{resource} set-up {int(time.time()) - age}\n")
+  with (rig.folder / "bucket.lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as the fake gcloud of a worker does
+    part.replace(path)
 
 
 def words_of(rig):

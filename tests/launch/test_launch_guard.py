@@ -87,9 +87,10 @@ def test_a_slice_that_nobody_sets_up_deletes_itself(rig, queue, name):
 def test_ctrl_c_before_the_set_up_speaks_of_the_guard(rig, delete):
   rig.plan(states=["CREATING"] * 999)
   process = rig.start(*LATER, f"--delete={delete}")
-  wait_until(lambda: "create" in rig.verbs)
+  # Another call comes when the creation is over.
+  wait_until(lambda: "create" in map(verb_of, rig.calls[:-1]))
   process.send_signal(signal.SIGINT)
-  _, errors = process.communicate(timeout=60)
+  _, errors = process.communicate(timeout=PATIENCE)
   assert process.returncode == 130, errors
   assert "What was started goes on, and the slice is paid for." in errors
   told = "Without a set-up it deletes itself 60 minutes after its boot.\n"
