@@ -102,9 +102,9 @@ number_lines() {
   done
 }
 
-pids=()
+pids=() ending=""
 trap '' PIPE
-trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' INT TERM HUP
+trap 'ending=1; kill -TERM "${pids[@]}" 2>/dev/null || true' INT TERM HUP
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="${devices}"
 for ((i = 0; i < processes; i++)); do
   # A substitution, no pipe, because $! must be the trainer, which gets SIGTERM.
@@ -117,6 +117,8 @@ for ((i = 0; i < processes; i++)); do
       number_lines "${i}"
     ) 2>&1 &
   pids+=("$!")
+  # A signal that came just before did not reach this process.
+  if [[ -n "${ending}" ]]; then kill -TERM "$!" 2>/dev/null || true; fi
 done
 
 codes=()

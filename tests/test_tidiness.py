@@ -1,12 +1,16 @@
 """Rules about text that no linter knows. Each finding is one sentence."""
 
 import ast
+import functools
 import os
 import pathlib
 import re
 from collections.abc import Iterator
 
 import pytest
+
+# In one process of xdist, which parses each file once.
+pytestmark = pytest.mark.xdist_group("tidiness")
 
 ROOT = pathlib.Path(__file__).parents[1]
 CODE = ("byol_flax", "configs", "input_pipeline", "launch", "tests")
@@ -83,7 +87,19 @@ def trees(root: pathlib.Path) -> Iterator[tuple[str, ast.Module]]:
   """(path from `root`, syntax tree) of every Python file that is ours."""
   for name, text in texts(root):
     if name.endswith(".py"):
-      yield name, ast.parse(text)
+      yield name, parsed(text)
+
+
+@functools.cache
+def parsed(text: str) -> ast.Module:
+  return ast.parse(text)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parse_once():
+  """A hundred megabytes of syntax trees stay for these tests only."""
+  yield
+  parsed.cache_clear()
 
 
 def long_files(root):

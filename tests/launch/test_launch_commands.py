@@ -295,6 +295,27 @@ def test_a_local_rehearsal_passes_a_sigterm_on_and_its_outcome_back(rig):
   assert "ended with 75 75" in errors
 
 
+def test_a_signal_while_a_local_rehearsal_starts_reaches_every_process(rig):
+  # The first one sends it before others are started, because they are so many.
+  (rig.folder / "bin").mkdir()
+  shell = rig.folder / "bin/bash"
+  shell.write_text(
+    '#!/bin/bash\n[[ "$*" == *--process-index=0* ]] && kill -TERM "$PPID"\n'
+    'exec /bin/bash "$@"\n'
+  )
+  shell.chmod(0o755)
+  path = f"{shell.parent}:{rig.environment['PATH']}"
+  run = local(rig, "byol_digits", "--processes=40", PATH=path, TRAINER="wait")
+  try:
+    _, errors = run.communicate(timeout=60)
+  finally:
+    subprocess.run(["pkill", "-KILL", "-P", str(run.pid)], check=False)
+  assert run.returncode == 75, errors
+  codes = errors.split("ended with ")[1].split(";")[0].split()
+  assert set(codes) <= {"75", "143"}  # it may come before they wait for it
+  assert len(codes) == 40
+
+
 @pytest.mark.parametrize(
   ("codes", "outcome"),
   [
