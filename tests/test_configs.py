@@ -13,6 +13,7 @@ from configs import (
   byol,
   byol_digits,
   common,
+  detection,
   linear,
   semi_supervised,
   simclr,
@@ -39,6 +40,20 @@ DATA = {  # name: images of the training split, classes
 
 def load(name):
   return importlib.import_module(f"configs.{name}").get_config()
+
+
+def test_detection_as_the_appendix_has_it():
+  """App. D.5: 1.5 M steps; the longest edge from 480 to 1024; no flip."""
+  config = detection.get_config("appendix=1")
+  drops = [round(config.steps * x) for x in config.drops]
+  assert (config.steps, drops) == (1_500_000, [1_000_000, 1_200_000])
+  assert (config.learning_rate, config.flip_probability) == (1e-3, 0)
+  assert config.encoder == config.batch_norm == "frozen"
+  edges = [4 / 3 * x for x in config.short_edges]  # of photographs of 4 : 3
+  assert (min(edges), max(edges), config.longest_edge) == (480, 1024, 1024)
+  unlike = detection.get_config()
+  assert unlike.encoder != "frozen"
+  assert unlike.steps != config.steps
 
 
 # Those of width 2 or 3 differ from their neighbours in that number only.

@@ -54,6 +54,36 @@ def test_a_class_is_not_held_out_whole():
     subsets.hold_out(labels, (1, 1), seed=0)
 
 
+def test_two_splits_are_one_source():
+  first, second = (open_source("digits", x) for x in ("test[:3]", "train[:2]"))
+  joined = subsets.Joined(first, second)
+  parts = [*(first for _ in range(3)), *(second for _ in range(2))]
+  for i, (part, number) in enumerate(zip(parts, (0, 1, 2, 0, 1), strict=True)):
+    assert (joined[i]["image"] == part[number]["image"]).all()
+    assert joined.example_name(i) == part.example_name(number)
+    assert joined.file_name(i) == part.file_name(number)
+    assert joined.file_of(i) == part.file_of(number)
+  assert len(joined) == 5
+  assert joined.split == "test[:3]+train[:2]"
+  assert joined.fingerprint == f"{first.fingerprint}+{second.fingerprint}"
+
+
+def test_what_has_no_label_in_two_splits_is_numbered_through(tmp_path):
+  made = []
+  for folder, labels in (("one", [0, 1, 1]), ("two", [-1, -1])):
+    name = store(
+      tmp_path / folder,
+      {
+        "image": tfds.features.Image(),
+        "label": tfds.features.ClassLabel(num_classes=2),
+      },
+      [{"image": png(i), "label": x} for i, x in enumerate(labels)],
+    )
+    made.append(open_source(name, "holdout", str(tmp_path / folder)))
+  assert subsets.Joined(*made).unlabelled().tolist() == [3, 4]
+  assert subsets.Joined(*made[::-1]).unlabelled().tolist() == [0, 1]
+
+
 def test_numbers_are_those_of_the_source():
   numbered = subsets.Numbered(open_source("digits", "test[10:20]"))
   assert [numbered[i]["label"] for i in range(10)] == list(range(10))

@@ -16,6 +16,7 @@ from byol_flax.preflight import (
   evaluations,
   jobs,
   protocols,
+  storage,
   verdict,
 )
 from byol_flax.slices import GIB
@@ -313,6 +314,51 @@ def test_a_program_that_does_not_fit_decides(tmp_path):
   assert (answer["step"]["name"], answer["run"]) == ("search", None)
   assert answer["advice"]["run"]["price"] > 0
   assert answer["encoder"] == "random:x"
+
+
+def told_of(tmp_path, compile_, slice_name="v3-8", **changes):
+  """Status, words and record of an evaluation that a function compiles."""
+  asked = vars(ask(knn.get_config(), "random:x"))
+  stream, out = io.StringIO(), tmp_path / "out.json"
+  status = verdict.preflight(
+    verdict.Subject(**{**asked, "compile": compile_, **changes}),
+    slices.find(slice_name),
+    price=None,
+    out=str(out),
+    stream=stream,
+  )
+  return status, stream.getvalue(), json.loads(out.read_text())
+
+
+def test_a_larger_slice_is_named_where_no_setting_fits(tmp_path):
+  def fail(config):
+    return [compiled(fits=False, peak_bytes=80 * GIB)]
+
+  status, text, record = told_of(tmp_path, fail)
+  assert status == verdict.DOES_NOT_FIT
+  assert "no setting fits; take a larger slice, such as v3-64\n" in text
+  assert (record["run"], record["advice"]) == (None, None)
+  enormous = compiled(fits=False, peak_bytes=4000 * GIB)
+  _, text, _ = told_of(tmp_path, lambda config: [enormous])
+  assert "no setting fits; take a larger slice of another kind\n" in text
+
+
+def test_a_smaller_slice_and_the_storage_are_told_where_it_fits(tmp_path):
+  config = knn.get_config()
+  config.batch_size = 4096
+  files = storage.Files(mean_bytes=110e3, count=1_000_000, in_shards=True)
+  status, text, record = told_of(
+    tmp_path,
+    lambda config: [compiled(peak_bytes=2 * GIB)],
+    "v3-512",
+    config=config,
+    files=files,
+  )
+  assert status == verdict.FITS
+  assert "advice     v3-128 should do too, in up to 4 times as long " in text
+  assert "\nstorage    at most " in text
+  assert record["advice"]["slice"] == "v3-128"
+  assert record["storage"]["bytes"] > 0
 
 
 @pytest.mark.slow

@@ -249,3 +249,22 @@ def test_ordered_dicts_are_dicts():
   made = line("collections", "OrderedDict") + b")R"
   pickled = made + text("a") + b"K\1s" + b"}" + text("_metadata") + b"Nsb."
   assert load(pickled) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+  ("items", "found"),
+  [
+    (b"](" + text("a") + b"K\1\x86e", {"a": 1}),
+    (b"](](" + text("a") + b"K\1ee", {"a": 1}),  # as Python 2 wrote a pair
+    (b"](K\1K\1\x86e", None),  # a key that is no text
+    (b"](" + text("a") + b"e", None),
+    (b"K\1", None),
+  ],
+)
+def test_ordered_dicts_are_made_of_pairs(items, found):
+  pickled = call(line("collections", "OrderedDict"), items) + STOP
+  if found is not None:
+    assert load(pickled) == found
+    return
+  with pytest.raises(WeightsError, match="OrderedDict that is not of pairs"):
+    load(pickled)
