@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_flax.evaluation import splits
+from byol_flax.evaluation import place, splits
 from byol_flax.evaluation.protocol import Setting, data_of
 from input_pipeline import dense_sources, sources
 from input_pipeline.dense_sources import DensePart
@@ -22,7 +22,9 @@ def open_split(
       folder.
   """
   name, folder = data_of(setting.config, setting.encoder.config)
-  return open_(name, setting.config[key], folder)
+  split = open_(name, setting.config[key], folder)
+  place.claim_images(setting.workdir, key, split, setting.processes)
+  return split
 
 
 def check_data(setting: Setting, train: DensePart, test: DensePart) -> None:

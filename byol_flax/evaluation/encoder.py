@@ -8,6 +8,8 @@ neither training data nor the optimizer, and works on any devices.
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -142,6 +144,7 @@ def open_encoder(
       provenance={
         "encoder": where,
         "code_version": code_version(),
+        "config_digest": _config_digest(config),
         "weights_digest": digest.tree_digest(variables),
       },
     )
@@ -196,6 +199,15 @@ def untrained(config: Config, mesh: Mesh) -> Any:
   """Variables of the online encoder with which a run of `config` begins."""
   init = _initialiser(config, mesh)
   return jax.jit(init, out_shardings=sharding.replicated(mesh))()
+
+
+def _config_digest(config: Config) -> str:
+  """Tells random encoders of two configs apart, on whatever devices."""
+  plain = config.to_dict() if hasattr(config, "to_dict") else config
+  drawn = [plain["model"], plain["dtype"], plain["seed"]]
+  shown = [plain["augment"]["size"], plain["evaluation"]["crop_ratio"]]
+  text = json.dumps([*drawn, *shown], sort_keys=True)
+  return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _initialiser(config: Config, mesh: Mesh) -> Callable[[], Any]:
@@ -297,7 +309,7 @@ def _open_run(where: str, mesh: Mesh) -> Encoder:
       "init": record["init"],
       "code_version": record["code_version"],
       "digest": record["digest"],
-      "trained_by": "byol" if "online" in read else "labels",
+      "trained_by": own_runs.trained_by(record["config"], "online" in read),
     },
     trained_on=record["config"]["data"],
   )

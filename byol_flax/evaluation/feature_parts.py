@@ -118,9 +118,11 @@ class Parts:
 
   def remove(self) -> None:
     """Removes what this command has written, and the folder if it is empty."""
+    identity = self.folder / _IDENTITY
     for path in self.folder.iterdir():
-      if _OURS.fullmatch(path.name):
+      if _OURS.fullmatch(path.name) and path != identity:
         path.unlink()
+    identity.unlink(missing_ok=True)  # no part is without it, see claim
     if not any(self.folder.iterdir()):
       self.folder.rmdir()
 
@@ -135,8 +137,12 @@ class Parts:
     """
     path = self.folder / _IDENTITY
     now = json.loads(json.dumps(identity))
-    before = json.loads(path.read_text()) if path.exists() else now
-    different = differences(before, now, MAY_CHANGE)
+    if path.exists():
+      different = differences(json.loads(path.read_text()), now, MAY_CHANGE)
+    else:
+      different = []
+      for part in self._all():  # nobody knows of which features it is
+        part.unlink()
     if different and self._chain():
       raise UsageError(
         f"{self.folder} holds parts of other features "

@@ -180,17 +180,19 @@ def best_of(logits: jax.Array) -> jax.Array:
   """Classes by falling logits, int32 [..., 5], of logits [..., K].
 
   There are fewer if there are fewer classes. If logits tie, the class with the
-  smaller number comes first.
+  smaller number comes first. Logits that are not finite, as those of a head
+  that has diverged, name no class: they give -1.
   """
   _, best = jax.lax.top_k(logits, min(_TOP, logits.shape[-1]))
-  return best.astype(jnp.int32)
+  finite = jnp.isfinite(logits).all(axis=-1, keepdims=True)
+  return jnp.where(finite, best, -1).astype(jnp.int32)
 
 
 def make_guess_fn(encoder: Encoder, mesh: Mesh) -> features.FeatureFn:
   """Returns a function that gives "guesses", int32 [B, H, 5].
 
-  These are the classes with the highest logits, the highest first; a smaller
-  number wins a tie. With fewer than five classes there are fewer guesses. The
+  These are the classes with the highest logits, see `best_of`. With fewer than
+  five classes there are fewer guesses. The
   variables are "encoder" and "weights".
   """
 
@@ -206,7 +208,7 @@ def accuracies(guesses: np.ndarray, label: np.ndarray) -> np.ndarray:
   """Top-1 and top-5 of each head, [H, 2], over the examples with a label.
 
   Args:
-    guesses: int [N, H, 5], or fewer than 5.
+    guesses: int [N, H, 5], or fewer than 5; -1 is always wrong.
     label: int [N]; -1 does not count.
   """
   known = label >= 0

@@ -10,7 +10,7 @@ from etils import epath
 from byol_flax.runs import run_files
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.workdir import differences
-from input_pipeline import whole_files
+from input_pipeline import sources, whole_files
 from input_pipeline.errors import UsageError
 
 RESULT = "result.json"
@@ -76,6 +76,10 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
     whole_files.write_text(path, json.dumps(now, indent=2) + "\n")
     return
   before = json.loads(path.read_text())
+  before.pop("images", None)  # see claim_images
+  # Older records of random weights lack it.
+  if digest := now["encoder"].get("config_digest"):
+    before["encoder"].setdefault("config_digest", digest)
   added = {k: v for k, v in _ADDED_SINCE.items() if k in now["config"]}
   before["config"] = added | before["config"]
   if different := differences(before, now, MAY_CHANGE):
@@ -89,6 +93,49 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
         "another --workdir."
       )
     whole_files.write_text(path, json.dumps(now, indent=2) + "\n")
+
+
+def claim_images(
+  workdir: str, key: str, source: sources.Source, processes: Processes
+) -> None:
+  """Makes the images of a split those of this evaluation, if none are yet.
+
+  What an evaluation has kept, such as features, scores and checkpoints, is of
+  the images that it began with. All processes call this.
+
+  Args:
+    workdir: that `claim` has made the evaluation's; others are left alone.
+    key: of the config that names the split.
+    source: the split.
+    processes: all that take part.
+
+  Raises:
+    UsageError: the evaluation has begun with other images.
+  """
+  path = epath.Path(workdir, IDENTITY)
+  fingerprint = source.fingerprint
+  other = jax.process_index() == 0 and _has_other(path, key, fingerprint)
+  if processes.any(other):
+    raise UsageError(
+      f"The images of {source.name} ({key}: {source.split}) are not those that "
+      f"the evaluation in {workdir} began with: their fingerprints differ. "
+      "Restore them, or give another --workdir."
+    )
+
+
+def _has_other(path: epath.Path, key: str, fingerprint: str) -> bool:
+  """Whether the evaluation has other images; notes them if it has none."""
+  if not path.exists():
+    return False
+  identity = json.loads(path.read_text())
+  images = identity.setdefault("images", {})
+  if images.get(key) == fingerprint:
+    return False
+  if key in images and _begun(path.parent):
+    return True
+  images[key] = fingerprint
+  whole_files.write_text(path, json.dumps(identity, indent=2) + "\n")
+  return False
 
 
 def _begun(workdir: epath.Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from jax.sharding import Mesh
 
-from byol_flax.evaluation import features, held_out
+from byol_flax.evaluation import features, held_out, place
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.progress_line import human_duration
@@ -64,10 +64,13 @@ class Setting:
     encoder was trained on.
 
     Raises:
-      UsageError: it cannot be opened.
+      UsageError: it cannot be opened, or has other images than the evaluation
+        began with.
     """
     name_of_set, folder = data_of(self.config, self.encoder.config)
-    return held_out.open_split(name_of_set, self.config[name], folder)
+    source = held_out.open_split(name_of_set, self.config[name], folder)
+    place.claim_images(self.workdir, name, source, self.processes)
+    return source
 
   def open_split(self, name: str) -> sources.Source:
     """Opens a split as `open_source` does, whose images have a class each.

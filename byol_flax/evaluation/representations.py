@@ -96,6 +96,7 @@ def run(setting: protocol.Setting) -> dict[str, Any]:
   known, found = (
     setting.open_split(name) for name in ("train_split", "test_split")
   )
+  setting.check_splits(known, found)
   if config.neighbours > len(known):
     raise UsageError(
       f"neighbours is {config.neighbours}; {known.split} has {len(known)} "

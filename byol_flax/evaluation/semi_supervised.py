@@ -11,6 +11,7 @@ from etils import epath
 from byol_flax.evaluation import (
   features,
   grid,
+  place,
   splits,
   training,
   whole_network,
@@ -96,6 +97,9 @@ def _listed(
     of = f"{config.subset_data}, split train"
     _, folder = data_of(config, setting.encoder.config)
     listing = sources.open_source(config.subset_data, "train", folder)
+    place.claim_images(
+      setting.workdir, "subset_data", listing, setting.processes
+    )
     wanted = {*subsets.names_of(listing)}
   indices, shared = subsets.listed(train, valid, wanted, of)
   if shared:

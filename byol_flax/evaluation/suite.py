@@ -98,7 +98,20 @@ def _evaluate(session: Session, name: str, config: Any, folder: str) -> str:
     if not session.processes.all_fail(f"{name} cannot be evaluated"):
       raise
     return str(error).replace("--config.", f"--config.{name}.")
+  except jax.errors.JaxRuntimeError as error:
+    # Of several processes the others may be in the midst of a computation.
+    if jax.process_count() > 1 or not (why := lack_of_memory(error)):
+      raise
+    return f"{why}; give a smaller --config.{name}.batch_size"
   return ""
+
+
+def lack_of_memory(error: jax.errors.JaxRuntimeError) -> str:
+  """Says so if a device had too little memory; "" for other errors."""
+  said = str(error).splitlines()[0]
+  if "RESOURCE_EXHAUSTED" not in said:
+    return ""
+  return f"a device has too little memory for it ({said[:200]})"
 
 
 def _why_twice(session: Session, name: str, parts: Parts) -> str:

@@ -3,12 +3,13 @@
 Other protocols can evaluate the folder of its training as an encoder.
 """
 
+import dataclasses
 from typing import Any
 
 from byol_flax.evaluation import splits, training, whole_network
-from byol_flax.evaluation.protocol import Setting
+from byol_flax.evaluation.protocol import Setting, data_of
 from byol_flax.pretrain import schedules
-from input_pipeline import rand_augment
+from input_pipeline import rand_augment, sources
 from input_pipeline.errors import UsageError
 
 _FOLDER = "network"
@@ -38,6 +39,8 @@ def run(setting: Setting) -> dict[str, Any]:
       f"warmup_epochs is {config.warmup_epochs:g} of {config.epochs:g} epochs; "
       "expected fewer."
     )
+  setting = _recorded(setting, train)
+  encoder = setting.encoder
   functions = whole_network.make_functions(
     config,
     encoder,
@@ -85,6 +88,23 @@ def run(setting: Setting) -> dict[str, Any]:
       f"{config.rand_augment.magnitude:g}.",
     ],
   }
+
+
+def _recorded(setting: Setting, train: sources.Source) -> Setting:
+  """The same, with an encoder whose config has the data that it trains on.
+
+  Checkpoints record that config, and whoever opens them is told of that data.
+  """
+  given = setting.encoder.config
+  plain = given.to_dict() if hasattr(given, "to_dict") else given
+  name, folder = data_of(setting.config, given)
+  config = {
+    **plain,
+    "data": {**plain["data"], "name": name, "split": train.split},
+    "loader": {**plain["loader"], "data_dir": folder},
+  }
+  encoder = dataclasses.replace(setting.encoder, config=config)
+  return dataclasses.replace(setting, encoder=encoder)
 
 
 def policy_of(config: Any) -> rand_augment.RandAugment | None:

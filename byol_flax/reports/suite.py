@@ -103,6 +103,13 @@ def _is_untrained(encoder: Mapping[str, Any]) -> bool:
   return not encoder["trained_on"] and "trained_by" not in encoder
 
 
+_HOW = {
+  "byol": "trained by BYOL",
+  "labels": "trained with labels",
+  "variant": "trained by another loss than BYOL's",
+}
+
+
 def describe(encoder: Mapping[str, Any]) -> str:
   """Says "ResNet-50 (1×), trained by BYOL on ImageNet"."""
   kind, trained_on = encoder["architecture"], encoder["trained_on"]
@@ -113,8 +120,8 @@ def describe(encoder: Mapping[str, Any]) -> str:
     return f"{what}, never trained"
   if not trained_on:
     return f"{what}, from a weight file"
-  how = "by BYOL" if encoder["trained_by"] == "byol" else "with labels"
-  return f"{what}, trained {how} on {_name_of(trained_on['name'])}"
+  how = _HOW.get(encoder["trained_by"], "trained")
+  return f"{what}, {how} on {_name_of(trained_on['name'])}"
 
 
 def _row(

@@ -103,6 +103,7 @@ def make(table: str, scale: str, seeds: int, load: Load) -> Plan:
     )
   shipped = load(f"scale={scale}", False)
   baseline = load(f"scale={scale}", True)
+  _check_free(shipped, baseline)
   changed = changes(shipped, baseline)
   rows, left_out = {}, {}
   for row in ABLATIONS[table].rows:
@@ -132,6 +133,25 @@ def make(table: str, scale: str, seeds: int, load: Load) -> Plan:
     evaluation=load(f"scale={scale},evaluation=1", False),
     changed=changed,
   )
+
+
+def _check_free(shipped: Any, baseline: Any) -> None:
+  """Raises UsageError for a change that may be made under a run, but not here.
+
+  Runs of other settings have other folders; these are no part of their names.
+  """
+  if baseline.watchdog.action not in ("off", "warn"):
+    raise UsageError(
+      f"--config.watchdog.action={baseline.watchdog.action} would end or "
+      "change the rows that collapse, which is what they show; expected off or "
+      "warn."
+    )
+  ratio = shipped.evaluation.crop_ratio
+  if baseline.evaluation.crop_ratio != ratio:
+    raise UsageError(
+      "--config.evaluation.crop_ratio would measure runs otherwise than those "
+      f"that are there; leave it out (it is {ratio:g} at this scale)."
+    )
 
 
 def changes(before: Any, after: Any) -> dict[str, Any]:

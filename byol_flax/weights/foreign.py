@@ -44,8 +44,8 @@ class Foreign:
     crop_ratio: of the evaluation crop, see `augment.EvalCrop`.
     account: of its names.
     details: what else is worth telling about the origin, for JSON.
-      "trained_by", if it is known, is "byol" or "labels", and "trained_on" the
-      section `data` of a run's config.
+      "trained_by", if it is known, is what `own_runs.trained_by` says, and
+      "trained_on" the section `data` of a run's config.
   """
 
   format: str

@@ -151,8 +151,8 @@ def _card(file: BinaryIO, entry: stored_zip.Entry | None) -> dict[str, Any]:
 
 def _check_training(details: dict[str, Any]) -> None:
   """Raises ValueError unless what reports tell of the training can be told."""
-  if details.get("trained_by") not in (None, "byol", "labels"):
-    raise ValueError("its trained_by is neither byol nor labels")
+  if details.get("trained_by") not in (None, "byol", "labels", "variant"):
+    raise ValueError("its trained_by is neither byol nor labels nor variant")
   match details.get("trained_on"):
     case None | {"name": str()}:
       return

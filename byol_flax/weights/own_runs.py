@@ -75,11 +75,32 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
         "config": config,
         "code_version": record["code_version"],
         "digest": record["digest"],
-        "trained_by": "byol" if "target" in saved else "labels",
+        "trained_by": trained_by(config, "target" in saved),
         "trained_on": config["data"],
       }
     ),
   )
+
+
+def trained_by(config: Mapping[str, Any], without_labels: bool) -> str:
+  """Says how a run trains: "byol", "labels", or "variant".
+
+  A variant is another loss of the family than BYOL's, such as SimCLR's.
+
+  Args:
+    config: of the run.
+    without_labels: whether its state is one of pre-training.
+  """
+  if not without_labels:
+    return "labels"
+  loss, predictor = config["objective"], config["model"]["predictor"]
+  is_byol = (
+    loss["negatives_weight"] == 0
+    and loss["target"] == "average"
+    and not loss["optimal_predictor"]
+    and predictor["layers"] > 0
+  )
+  return "byol" if is_byol else "variant"
 
 
 def without_paths(value: Any) -> Any:

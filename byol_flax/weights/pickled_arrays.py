@@ -136,8 +136,8 @@ def admitted(open_file: Opener) -> Admitted:
       return array(content, dtype, shape, order)
     made = array(content, dtype, shape, "C")
     axes = axes if isinstance(axes, tuple) else ()
-    stored = made.stored
-    if stored is None or not _is(tuple(sorted(axes)), tuple(range(len(shape)))):
+    stored, known = made.stored, all(type(axis) is int for axis in axes)
+    if not (known and stored and sorted(axes) == [*range(len(shape))]):
       raise WeightsError("It has an array with its axes in an unknown order.")
     made.stored = stored.transposed(axes)
     return made

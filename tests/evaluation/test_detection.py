@@ -49,7 +49,7 @@ def small_setting(root, workdir, *, devices=2, **changes):
   config = small_config(root, **changes)
   found = settings.setting(config, workdir, devices=devices)
   (workdir / place.IDENTITY).parent.mkdir(parents=True, exist_ok=True)
-  (workdir / place.IDENTITY).touch()
+  (workdir / place.IDENTITY).write_text("{}")
   return found
 
 

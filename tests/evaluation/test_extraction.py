@@ -210,6 +210,28 @@ def test_others_are_refused_by_name(opened, tmp_path, monkeypatch):
   assert feature_files.metadata_of(str(out))["encoder"]["digest"] == "else"
 
 
+def test_parts_of_which_nobody_knows_the_encoder_are_computed_again(
+  opened, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(feature_parts, "_MOST_ROWS", 50)
+  out = tmp_path / "a.npz"
+  with pytest.raises(KilledError):
+    run(opened, out, processes=Struck(6, KilledError()))
+  (pathlib.Path(f"{out}.parts") / "features.json").unlink()
+  assert not any("going on" in line for line in run(opened, out))
+
+
+def test_the_name_of_the_encoder_outlives_the_parts(tmp_path):
+  """As when a kill comes while they are removed."""
+  folder = tmp_path / "a.npz.parts"
+  with feature_parts.opened(str(folder), 8, {"a": 1}) as parts:
+    # A part that cannot be unlinked.
+    write(folder, {"rows-000000000000-000000000008.npz/a": b""})
+    with pytest.raises(OSError, match="rows-"):
+      parts.remove()
+  assert (folder / "features.json").exists()
+
+
 def test_a_folder_of_parts_that_is_in_use_or_not_ours_is_refused(
   opened, tmp_path
 ):

@@ -14,7 +14,7 @@ from byol_flax.runs.distributed import Processes
 from configs import byol_digits
 from configs import linear as linear_config
 from input_pipeline import augment
-from input_pipeline.errors import PreemptedError, UsageError
+from input_pipeline.errors import PreemptedError, RunError, UsageError
 from tests.evaluation import settings
 from tests.pretrain import test_golden_step as golden_step
 
@@ -188,6 +188,24 @@ def test_accuracies_count_labelled_examples_only():
   guesses = np.array([[[0, 1], [2, 0]], [[1, 0], [1, 2]], [[0, 1], [0, 1]]])
   found = linear_heads.accuracies(guesses, np.array([0, 2, -1]))
   np.testing.assert_array_equal(found, [[0.5, 0.5], [0.0, 1.0]])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_head_that_has_diverged_is_always_wrong(value):
+  """`top_k` of NaN names the first classes, which may be the most frequent."""
+  logits = np.zeros((2, 6, 3), np.float32)
+  logits[0, :, 1] = 1
+  logits[1, :, 1] = value
+  guesses = np.swapaxes(linear_heads.best_of(logits), 0, 1)
+  found = linear_heads.accuracies(guesses, np.array([0, 0, 0, 0, 0, 1]))
+  np.testing.assert_allclose(found, [[1 / 6, 1], [0, 0]])
+
+
+@pytest.mark.slow
+def test_a_sweep_of_which_all_has_diverged_is_no_result(tmp_path):
+  made = setting(tmp_path, epochs=1.0, learning_rates=(1e38, 2e38))
+  with pytest.raises(RunError, match="has diverged: its logits are not finite"):
+    linear.run(made)
 
 
 def setting(workdir, devices=8, **changes):

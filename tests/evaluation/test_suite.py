@@ -3,6 +3,8 @@
 import io
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from byol_flax.commands import config_bounds, config_file
@@ -42,6 +44,14 @@ def evaluate(workdir, opened, parts, out):
   )
   suite.run(session, "paper", parts, parts_of(""), str(workdir))
   return json.loads((workdir / suite.REPORT).read_text())
+
+
+def test_a_device_with_too_little_memory_is_told_apart():
+  with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+    jnp.zeros(2**45, jnp.uint8).block_until_ready()
+  assert "a device has too little memory" in suite.lack_of_memory(caught.value)
+  other = jax.errors.JaxRuntimeError("INTERNAL: a fault\nRESOURCE_EXHAUSTED")
+  assert suite.lack_of_memory(other) == ""
 
 
 @pytest.mark.slow

@@ -26,15 +26,18 @@ def setting(workdir, opened=None, **changes):
 
 @pytest.mark.slow
 def test_a_supervised_network_learns_and_opens(tmp_path):
-  found = supervised.run(setting(tmp_path))
+  assert settings.small_config().data.split == "train"
+  begun = setting(tmp_path, train_split="train[:80%]")
+  found = supervised.run(begun)
   assert found["top1"] > 0.6  # chance is 0.1
   assert found["top5"] > found["top1"]
-  assert supervised.run(setting(tmp_path)) == found
+  assert supervised.run(begun) == found
 
   mesh = settings.mesh_of(2)
   opened = encoder.open_encoder(f"{tmp_path}/network", mesh)
   assert opened.has_averages
-  assert opened.provenance["step"] == 134
+  assert opened.provenance["step"] == 107
+  assert opened.provenance["trained_on"]["split"] == "train[:80%]"
   assert (
     opened.module.architecture == settings.untrained(mesh).module.architecture
   )

@@ -205,6 +205,7 @@ def test_random_weights_stand_beside_the_papers_baselines():
   [
     ({}, Network("resnet50", 1)),
     ({"trained_by": "labels"}, Network("resnet50", 1, by="labels")),
+    ({"trained_by": "variant"}, None),  # as SimCLR
     (
       {"trained_on": {"name": "places365_small"}},
       Network("resnet50", 1, paper.PLACES365),
@@ -217,6 +218,19 @@ def test_random_weights_stand_beside_the_papers_baselines():
 )
 def test_the_encoder_tells_what_it_is_compared_with(changes, network):
   assert suite.network_of(ENCODER | changes) == network
+
+
+@pytest.mark.parametrize(
+  ("by", "how"),
+  [
+    ("byol", "trained by BYOL on"),
+    ("labels", "trained with labels on"),
+    ("variant", "trained by another loss than BYOL's on"),
+    ("unknown", "(1×), trained on"),
+  ],
+)
+def test_nothing_is_said_to_be_trained_otherwise_than_it_was(by, how):
+  assert how in suite.describe(ENCODER | {"trained_by": by})
 
 
 TEXT = """\

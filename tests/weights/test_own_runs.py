@@ -2,7 +2,33 @@
 
 import json
 
+import pytest
+
 from byol_flax.weights import own_runs
+from configs import byol, simclr
+
+
+@pytest.mark.parametrize(
+  ("changes", "by"),
+  [
+    ({}, "byol"),
+    ({"base_target_decay": 0.9, "batch_size": 8}, "byol"),
+    ({"objective": {"negatives_weight": 0.5}}, "variant"),
+    ({"objective": {"target": "online_stopped"}}, "variant"),
+    ({"objective": {"optimal_predictor": True}}, "variant"),
+    ({"model": {"predictor": {"layers": 0}}}, "variant"),
+  ],
+)
+def test_a_run_says_how_it_trains(changes, by):
+  config = byol.get_config()
+  config.update(changes)
+  assert own_runs.trained_by(config.to_dict(), True) == by
+  assert own_runs.trained_by(config.to_dict(), False) == "labels"
+
+
+def test_simclr_is_not_byol():
+  config = simclr.get_config().to_dict()
+  assert own_runs.trained_by(config, True) == "variant"
 
 
 def test_paths_of_this_machine_stay_here():

@@ -94,6 +94,26 @@ def test_arrays_that_are_wrapped_are_read(pickled):
   np.testing.assert_array_equal(array_of(pickled + STOP), zeros)
 
 
+@pytest.mark.parametrize(
+  "axes",
+  [
+    2 * (b"]" * 5000 + b"a" * 4999) + b"\x86",
+    text("a") + b"K\0\x86",
+    b"\x88\x89\x86",  # True, False
+    b"K\1K\1\x86",
+    b"K\1\x85",
+    b"N",
+  ],
+  ids=("deep", "text", "bools", "twice", "few", "none"),
+)
+def test_axes_that_are_none_are_refused(axes):
+  frombuffer = line("numpy.core.numeric", "_frombuffer")
+  content = b"C\x08" + b"\0" * 8
+  given = content + NATIVE + b"K\1K\2\x86" + text("K") + axes
+  with pytest.raises(WeightsError, match="axes in an unknown order"):
+    load(frombuffer + b"(" + given + b"tR" + STOP)
+
+
 LONG = b"B\xd0\x07\0\0" + b"\0" * 2000
 LIES = {  # the array, and what is said of it
   "shape": (state(shape=b"K\3\x85"), r"shape \[3\].* 12 bytes.* of 8 bytes"),

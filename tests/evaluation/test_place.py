@@ -1,0 +1,117 @@
+"""A folder of an evaluation is of one encoder, one config and its images."""
+
+import json
+import shutil
+
+import pytest
+
+from byol_flax.evaluation import encoder, place, representations
+from byol_flax.runs.distributed import Processes
+from configs import few_label, knn
+from input_pipeline import sources
+from input_pipeline.errors import UsageError
+from tests.evaluation import settings
+from tests.input_pipeline.test_folders import make_folder
+
+NAMES = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(4)]
+
+
+@pytest.fixture
+def images(tmp_path):
+  return make_folder(tmp_path / "images", NAMES)
+
+
+def identity(**of_encoder):
+  return {"config": {"protocol": "knn"}, "encoder": {"step": 3, **of_encoder}}
+
+
+def claim(workdir, **of_encoder):
+  workdir.mkdir(exist_ok=True)
+  place.claim(str(workdir), identity(**of_encoder), Processes())
+
+
+def open_images(workdir, name):
+  made = settings.setting(
+    knn.get_config(),
+    workdir,
+    data_name=name,
+    data_dir=None,
+    train_split="all",
+  )
+  return made.open_split("train_split")
+
+
+def test_what_was_kept_is_not_used_for_other_images(tmp_path, images):
+  workdir = tmp_path / "evaluation"
+  claim(workdir)
+  assert len(open_images(workdir, images)) == 8
+  # Nothing was kept yet, so other images may be meant.
+  (tmp_path / "images/cat/0.png").unlink()
+  assert len(open_images(workdir, images)) == 7
+  (workdir / "features-train.npz").touch()
+  claim(workdir)
+  assert len(open_images(workdir, images)) == 7
+  # The same images may lie elsewhere.
+  shutil.copytree(tmp_path / "images", tmp_path / "copy")
+  assert len(open_images(workdir, f"folder:{tmp_path}/copy")) == 7
+  shutil.copy(tmp_path / "copy/dog/0.png", tmp_path / "images/dog/new.png")
+  with pytest.raises(
+    UsageError, match=r"\(train_split: all\) are not those that the evaluation"
+  ):
+    open_images(workdir, images)
+
+
+def test_a_folder_of_an_older_version_takes_the_images_of_now(tmp_path, images):
+  workdir = tmp_path / "evaluation"
+  claim(workdir)
+  (workdir / "scores.json").touch()
+  open_images(workdir, images)
+  found = json.loads((workdir / place.IDENTITY).read_text())
+  assert found["images"] == {
+    "train_split": sources.open_source(images, "all").fingerprint
+  }
+
+
+def test_images_outside_of_an_evaluation_are_nobodys(tmp_path, images):
+  open_images(tmp_path, images)
+  assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_random_weights_of_another_config_are_another_encoder(tmp_path):
+  mesh = settings.mesh_of(1)
+
+  def digest_of(**changes):
+    config = settings.small_config()
+    config.update(changes)
+    opened = encoder.open_encoder(
+      "random:x", mesh, read_config=lambda _: config
+    )
+    return opened.provenance["config_digest"]
+
+  first = digest_of()
+  others = [
+    digest_of(seed=1),
+    digest_of(augment={"size": 10}),
+    digest_of(evaluation={"crop_ratio": 0.5}),
+  ]
+  assert len({first, *others}) == 4
+  assert digest_of(epochs=3.0) == first
+  workdir = tmp_path / "evaluation"
+  claim(workdir)  # as an older version did, which did not know it
+  (workdir / "features-train.npz").touch()
+  claim(workdir, config_digest=first)
+  shutil.rmtree(workdir)
+  claim(workdir, config_digest=first)
+  (workdir / "features-train.npz").touch()
+  with pytest.raises(
+    UsageError, match=r"another evaluation \(encoder\.config_"
+  ):
+    claim(workdir, config_digest=others[0])
+
+
+def test_labels_are_not_taken_from_the_images_that_are_measured(tmp_path):
+  made = settings.setting(
+    few_label.get_config(), tmp_path, train_split="test", test_split="test"
+  )
+  with pytest.raises(UsageError, match="share 360 images"):
+    representations.run(made)
