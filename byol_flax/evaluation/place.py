@@ -78,8 +78,8 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
   before = json.loads(path.read_text())
   before.pop("images", None)  # see claim_images
   # Older records of random weights lack it.
-  if digest := now["encoder"].get("config_digest"):
-    before["encoder"].setdefault("config_digest", digest)
+  if digest := now.get("encoder", {}).get("config_digest"):
+    before.get("encoder", {}).setdefault("config_digest", digest)
   added = {k: v for k, v in _ADDED_SINCE.items() if k in now["config"]}
   before["config"] = added | before["config"]
   if different := differences(before, now, MAY_CHANGE):
