@@ -124,14 +124,14 @@ def _draw(
   missing: set[str],
   tell: Tell,
 ) -> None:
-  """Writes those that are missing, and all of them to TensorBoard."""
+  """Writes all to TensorBoard, and then the files that are missing.
+
+  The files come last, because they tell the next start that all was done.
+  """
   drawn = {}
   for name, make in pictures.items():
     with spared(f"{name}.png", tell):
       drawn[name] = make()
-      if name in missing:
-        png.save_png(str(folder / f"{name}.png"), drawn[name])
-        tell(f"Drawn: {folder / name}.png")
   with spared("TensorBoard's copy of the pictures", tell):
     # A new start takes the place of what earlier ones showed, so all are shown.
     writer, _ = tensorboard_files.open_writer(folder / TENSORBOARD, 0)
@@ -139,6 +139,11 @@ def _draw(
       writer.write_images(0, {name: x[None] for name, x in drawn.items()})
     finally:
       writer.close()
+  for name, picture in drawn.items():
+    if name in missing:
+      with spared(f"{name}.png", tell):
+        png.save_png(str(folder / f"{name}.png"), picture)
+        tell(f"Drawn: {folder / name}.png")
 
 
 def _pictures(folder: epath.Path, result: Result) -> dict[str, Make]:

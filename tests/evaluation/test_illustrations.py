@@ -141,6 +141,21 @@ def test_probes_on_few_labels_have_one_curve_each(tmp_path):
   assert told == [[], [f"Drawn: {tmp_path}/label-efficiency.png"]]
 
 
+def test_a_file_says_that_tensorboard_has_its_picture(tmp_path):
+  """So a kill between the two loses none: what has no file is drawn again."""
+  (tmp_path / illustrations.TENSORBOARD).touch()  # no folder can be made there
+  result = test_suite.result(
+    *("few_label", "digits", {"few_label": {"draws": 5}}),
+    table=[{"representation": "byol", "linear": {"1": [0.3, 0.1]}}],
+  )
+  (tmp_path / "result.json").write_text(json.dumps(result))
+  lines = []
+  illustrations.draw(str(tmp_path), lines.append)
+  assert len(lines) == 2
+  assert lines[0].startswith("TensorBoard's copy of the pictures is left out")
+  assert lines[1] == f"Drawn: {tmp_path}/label-efficiency.png"
+
+
 def test_a_suite_has_one_curve_and_links_what_is_there(tmp_path):
   results = {}
   for part, examples in (("semi_1", 100), ("semi_10", 1000), ("knn", 0)):
