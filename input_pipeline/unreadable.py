@@ -72,15 +72,18 @@ class UnreadableImages:
     report: str,
     max_share: float,
     earlier: Iterable[Line] = (),
+    share_key: str = "loader.max_unreadable_share",
   ) -> None:
     """Looks again at what `earlier` starts found.
+
+    `share_key` of the config holds `max_share`.
 
     Raises:
       UsageError: more than `max_share` of all images, in [0, 1], are still
         unreadable.
     """
     self._source = source
-    self._max_share = max_share
+    self._max_share, self._share_key = max_share, share_key
     self.report = epath.Path(report)
     listed = sorted({x.position for x in earlier if x.position < len(source)})
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
@@ -147,11 +150,11 @@ class UnreadableImages:
       f"{count} of {total} images could not be read, more than the allowed "
       f"share of {self._max_share:g}; their names are in {self.report}. "
       + (
-        "Mend them in their places, remove them, or raise "
-        "loader.max_unreadable_share, and give the command again."
+        f"Mend them in their places, remove them, or raise {self._share_key}, "
+        "and give the command again."
         if self._source.file_of(0)
-        else "Raise loader.max_unreadable_share and give the command again; or "
-        "restore the files of the set, or prepare it anew for a new run."
+        else f"Raise {self._share_key} and give the command again; or restore "
+        "the files of the set, or prepare it anew for a new run."
       )
     )
 

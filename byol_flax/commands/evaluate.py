@@ -12,6 +12,9 @@ from input_pipeline.errors import UsageError
 # JAX is imported within the functions, so that SIGTERM has a handler before.
 
 
+_KEEP_NOTHING = ("few_label", "knn")
+
+
 def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
   """Evaluates, and writes what was found and all that it depends on.
 
@@ -41,6 +44,12 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
     )
     workdir = options.workdir
     if options.encoder is None:
+      if config.get("protocol") not in _KEEP_NOTHING:
+        raise UsageError(
+          "Only few_label and knn write into the folder of a run; what others "
+          "keep would be taken for that of another checkpoint. Give "
+          f"--encoder={workdir} and a --workdir of its own."
+        )
       path = str(epath.Path(workdir, "summary.json"))
       protocols.write(session, config, workdir, path)
     elif "suite" in config:

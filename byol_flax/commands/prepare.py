@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -95,7 +96,7 @@ def _write_split(*args: Any, **options: Any) -> PreparedSplit:
 
 def _hint(name: str, out_dir: str, splits: Sequence[str]) -> str:
   flags = f"--config.data.name={name}"
-  flags += f" --config.loader.data_dir={os.path.abspath(out_dir)}"
+  flags += f" --config.loader.data_dir={shlex.quote(os.path.abspath(out_dir))}"
   if "validation" in splits and "test" not in splits:
     flags += " --config.evaluation.split=validation"
   return f"Train on it with {flags}\n"

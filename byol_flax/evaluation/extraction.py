@@ -20,6 +20,7 @@ from byol_flax.evaluation import (
   feature_parts,
   features,
   image_ids,
+  place,
 )
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.runs.version import code_version
@@ -96,6 +97,7 @@ def _is_of(out: str, identity: Mapping[str, Any]) -> bool:
   if not found:
     return False
   before = {name: found.get(name) for name in identity}
+  before = place.completed(before, identity)
   return not differences(before, identity, feature_parts.MAY_CHANGE)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from byol_flax.evaluation import place
 from byol_flax.runs.workdir import differences
 from input_pipeline import locks, whole_files
 from input_pipeline.errors import RunError, UsageError
@@ -30,7 +31,7 @@ _BYTES = 16 * 2**20
 _MOST_ROWS = 8192
 _SECONDS = 30.0
 # Weights are told apart by digests; another commit may go on.
-MAY_CHANGE = ("encoder.code_version.",)
+MAY_CHANGE = ("encoder.code_version.", "encoder.trained_by.")
 
 
 def rows_of(width: int) -> int:
@@ -138,7 +139,8 @@ class Parts:
     path = self.folder / _IDENTITY
     now = json.loads(json.dumps(identity))
     if path.exists():
-      different = differences(json.loads(path.read_text()), now, MAY_CHANGE)
+      before = place.completed(json.loads(path.read_text()), now)
+      different = differences(before, now, MAY_CHANGE)
     else:
       different = []
       for part in self._all():  # nobody knows of which features it is

@@ -4,6 +4,8 @@ Protocols choose on `valid` and train on `train_without_valid`. The sets of the
 paper have these two (`tfds_sources.KNOWN`); any other gets them here.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from input_pipeline import sources, tfds_sources
@@ -15,7 +17,12 @@ _NAMES = (VALID, "validation", "val")
 _EVERY = 10  # image of train that is held out
 
 
-def open_split(name: str, split: str, data_dir: str | None) -> sources.Source:
+def open_split(
+  name: str,
+  split: str,
+  data_dir: str | None,
+  began_with: Mapping[str, int] | None = None,
+) -> sources.Source:
   """Opens a split as `sources.open_source` does, or makes it of `train`.
 
   If the set has no `train_without_valid` and `valid`, they are `train` and the
@@ -27,12 +34,12 @@ def open_split(name: str, split: str, data_dir: str | None) -> sources.Source:
     UsageError: there is no such data set or split.
   """
   try:
-    return sources.open_source(name, split, data_dir)
+    return sources.open_source(name, split, data_dir, began_with)
   except UsageError:
     facts = tfds_sources.known_facts(name)
     if split not in (TRAIN, VALID) or (facts and split in facts.splits):
       raise
-  train = sources.open_source(name, "train", data_dir)
+  train = sources.open_source(name, "train", data_dir, began_with)
   given = _given(name, data_dir)
   if split == VALID and given:
     return given

@@ -15,6 +15,7 @@ from etils import epath
 from byol_flax.evaluation import place
 from byol_flax.reports import confusion
 from input_pipeline import whole_files
+from input_pipeline.errors import RunError
 
 # Names of what is kept, and of pictures.
 NEIGHBOURS, PROJECTION = "neighbours", "projection"
@@ -53,15 +54,25 @@ def keep_guesses(
     workdir: of the evaluation.
     name: of the row that the guesses are of; "" if there is only one.
     true: int [N]; rows with -1 do not count.
-    guess: int [N].
+    guess: int [N]; -1 where logits were not finite, see
+      `linear_heads.best_of`.
     class_names: of all classes.
     about: what made the guesses, for the title.
 
   Returns:
     The most frequent mistakes, see `confusion.largest`.
+
+  Raises:
+    RunError: some of the logits were not finite.
   """
   known = true >= 0
   true, guess = true[known].astype(np.int32), guess[known].astype(np.int32)
+  if (guess < 0).any():
+    raise RunError(
+      f"The classifier{f' of {name}' * bool(name)} has diverged: its logits "
+      "are not finite numbers. Give a lower learning rate and another "
+      "--workdir, or evaluate another checkpoint."
+    )
   if _writes(workdir):
     end = f"-{name}" if name else ""
     keep(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from byol_flax.runs import run_files
+from byol_flax.runs import run_files, same_data
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.workdir import differences
 from input_pipeline import sources, whole_files
@@ -24,6 +24,7 @@ MAY_CHANGE = (
   "config.deadlines.",
   "config.layout.",
   "config.report_every_steps.",
+  "config.max_unreadable_share.",
   "encoder.code_version.",  # of random weights it is that of the evaluation
   # Older records lack these. Other devices may round random weights otherwise.
   "encoder.trained_by.",
@@ -77,9 +78,7 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
     return
   before = json.loads(path.read_text())
   before.pop("images", None)  # see claim_images
-  # Older records of random weights lack it.
-  if digest := now.get("encoder", {}).get("config_digest"):
-    before.get("encoder", {}).setdefault("config_digest", digest)
+  before = completed(before, now)
   added = {k: v for k, v in _ADDED_SINCE.items() if k in now["config"]}
   before["config"] = added | before["config"]
   if different := differences(before, now, MAY_CHANGE):
@@ -93,6 +92,17 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
         "another --workdir."
       )
     whole_files.write_text(path, json.dumps(now, indent=2) + "\n")
+
+
+def completed(
+  before: Mapping[str, Any], now: Mapping[str, Any]
+) -> dict[str, Any]:
+  """An older record with what today's tells besides of its "encoder"."""
+  digest = now.get("encoder", {}).get("config_digest")
+  if not digest or "encoder" not in before:
+    return dict(before)
+  encoder = {"config_digest": digest, **before["encoder"]}
+  return {**before, "encoder": encoder}
 
 
 def claim_images(
@@ -113,27 +123,27 @@ def claim_images(
     UsageError: the evaluation has begun with other images.
   """
   path = epath.Path(workdir, IDENTITY)
-  fingerprint = source.fingerprint
-  other = jax.process_index() == 0 and _has_other(path, key, fingerprint)
+  now = same_data.describe(source)
+  other = jax.process_index() == 0 and _has_other(path, key, now)
   if processes.any(other):
     raise UsageError(
       f"The images of {source.name} ({key}: {source.split}) are not those that "
-      f"the evaluation in {workdir} began with: their fingerprints differ. "
-      "Restore them, or give another --workdir."
+      f"the evaluation in {workdir} began with: their fingerprints, or the "
+      "names of their classes, differ. Restore them, or give another --workdir."
     )
 
 
-def _has_other(path: epath.Path, key: str, fingerprint: str) -> bool:
+def _has_other(path: epath.Path, key: str, now: dict[str, Any]) -> bool:
   """Whether the evaluation has other images; notes them if it has none."""
   if not path.exists():
     return False
   identity = json.loads(path.read_text())
   images = identity.setdefault("images", {})
-  if images.get(key) == fingerprint:
+  if images.get(key) == now:
     return False
   if key in images and _begun(path.parent):
     return True
-  images[key] = fingerprint
+  images[key] = now
   whole_files.write_text(path, json.dumps(identity, indent=2) + "\n")
   return False
 

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from etils import epath
 from jax.sharding import Mesh
 
 from byol_flax.evaluation import features, held_out, place
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.progress_line import human_duration
-from input_pipeline import labels, paths, pipeline, sources
+from input_pipeline import labels, paths, pipeline, sources, unreadable
 from input_pipeline.errors import UsageError
 
 _SECONDS_BETWEEN_LINES = 10
@@ -68,9 +69,18 @@ class Setting:
         began with.
     """
     name_of_set, folder = data_of(self.config, self.encoder.config)
-    source = held_out.open_split(name_of_set, self.config[name], folder)
+    found = self._found_unreadable() if name == "train_split" else None
+    source = held_out.open_split(name_of_set, self.config[name], folder, found)
     place.claim_images(self.workdir, name, source, self.processes)
     return source
+
+  def _found_unreadable(self) -> dict[str, int]:
+    """Files that trainings could not read, and may be mended or gone now."""
+    lists = epath.Path(self.workdir).glob(f"*/{unreadable.FILES}")
+    folders = {str(path.parent) for path in lists}
+    return unreadable.began_with(
+      line for folder in folders for line in unreadable.lines_of(folder)
+    )
 
   def open_split(self, name: str) -> sources.Source:
     """Opens a split as `open_source` does, whose images have a class each.

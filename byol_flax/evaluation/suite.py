@@ -102,7 +102,10 @@ def _evaluate(session: Session, name: str, config: Any, folder: str) -> str:
     # Of several processes the others may be in the midst of a computation.
     if jax.process_count() > 1 or not (why := lack_of_memory(error)):
       raise
-    return f"{why}; give a smaller --config.{name}.batch_size"
+    return (
+      f"{why}; a larger slice has more, or a suite in another --workdir may "
+      f"have a smaller --config.{name}.batch_size"
+    )
   return ""
 
 
@@ -217,13 +220,9 @@ def _result(path: epath.Path) -> Any:
 
 def _differs(encoder: Any, now: Any) -> bool:
   """Whether two encoders are not the same."""
-  return bool(
-    workdir_lib.differences(
-      {"encoder": encoder},
-      json.loads(json.dumps({"encoder": now})),
-      place.MAY_CHANGE,
-    )
-  )
+  of_now = json.loads(json.dumps({"encoder": now}))
+  before = place.completed({"encoder": encoder}, of_now)
+  return bool(workdir_lib.differences(before, of_now, place.MAY_CHANGE))
 
 
 def _changed(shipped: Any, result: Any) -> dict[str, list[Any]]:

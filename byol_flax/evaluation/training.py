@@ -27,7 +27,7 @@ from byol_flax.runs.start_clock import StartClock
 from byol_flax.runs.time_spent import Attempt
 from byol_flax.runs.version import code_version
 from input_pipeline import loading, pipeline, sources
-from input_pipeline.unreadable import UnreadableImages
+from input_pipeline.unreadable import UnreadableImages, lines_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +118,8 @@ def _train(
     source,
     f"{folder}/unreadable-{jax.process_index()}.txt",
     config.max_unreadable_share,
+    lines_of(folder),
+    share_key="max_unreadable_share",
   )
   how, batches = _open_batches(training, config, source, start_step, unreadable)
   progress.note(
@@ -138,7 +140,7 @@ def _train(
     ) as attempt,
   ):
     try:
-      progress.notes([out.note])
+      progress.notes([out.note, *unreadable.changes])
       state, _ = loop.run(
         state,
         training.step_fn,

@@ -1,9 +1,11 @@
 """What pictures need is kept whole, without padding, and within bounds."""
 
 import numpy as np
+import pytest
 
 from byol_flax.evaluation import kept_pictures, place
 from input_pipeline import whole_files
+from input_pipeline.errors import RunError
 
 RANDOM = np.random.default_rng(11)
 
@@ -92,3 +94,13 @@ def test_images_are_spread_over_their_split():
   assert kept_pictures.spread(5, 1).tolist() == [0]
   assert kept_pictures.spread(5, 0).tolist() == []
   assert kept_pictures.spread(0, 5).tolist() == []
+
+
+def test_guesses_that_are_no_class_are_no_result(tmp_path):
+  true, guess = np.array([0, 1, -1]), np.array([0, 1, -1])
+  names = ("cat", "dog")
+  assert kept_pictures.keep_guesses(str(tmp_path), "", true, guess, names) == []
+  with pytest.raises(RunError, match="The classifier of lr3 has diverged"):
+    kept_pictures.keep_guesses(
+      str(tmp_path), "lr3", true[:2], -guess[:2], names
+    )

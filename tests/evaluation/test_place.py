@@ -3,12 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from byol_flax.evaluation import encoder, place, representations
+from byol_flax.runs import same_data
 from byol_flax.runs.distributed import Processes
 from configs import few_label, knn
-from input_pipeline import sources
+from input_pipeline import sources, unreadable
 from input_pipeline.errors import UsageError
 from tests.evaluation import settings
 from tests.input_pipeline.test_folders import make_folder
@@ -68,8 +70,55 @@ def test_a_folder_of_an_older_version_takes_the_images_of_now(tmp_path, images):
   open_images(workdir, images)
   found = json.loads((workdir / place.IDENTITY).read_text())
   assert found["images"] == {
-    "train_split": sources.open_source(images, "all").fingerprint
+    "train_split": same_data.describe(sources.open_source(images, "all"))
   }
+
+
+def test_classes_of_other_names_are_other_images(tmp_path, images):
+  """As where a file beside masks names their classes."""
+  workdir = tmp_path / "evaluation"
+  claim(workdir)
+  (workdir / "scores.json").touch()
+  source = open_images(workdir, images)
+  source.class_names = ("dog", "cat")
+  with pytest.raises(UsageError, match="names of their classes, differ"):
+    place.claim_images(str(workdir), "train_split", source, Processes())
+
+
+@pytest.mark.parametrize("how", ["mended", "removed"])
+def test_images_that_a_training_could_not_read_may_change(
+  tmp_path, images, how
+):
+  workdir = tmp_path / "evaluation"
+  claim(workdir)
+  damaged = tmp_path / "images/cat/2.png"
+  sound = damaged.read_bytes()
+  damaged.write_bytes(sound[:40])
+  source = sources.ReadableSource(open_images(workdir, images))
+  (workdir / "network").mkdir()
+  report = workdir / "network/unreadable-0.txt"
+  seen = unreadable.UnreadableImages(
+    source, str(report), 0.0, share_key="max_unreadable_share"
+  )
+  with pytest.raises(UsageError, match=r"remove them, or raise max_unreadable"):
+    seen.see(np.array([2]))
+  if how == "mended":
+    damaged.write_bytes(sound)
+  else:
+    damaged.unlink()
+  again = open_images(workdir, images)
+  assert len(again) == 8
+  (tmp_path / "images/cat/3.png").write_bytes(sound + b"0")
+  with pytest.raises(UsageError, match="are not those that the evaluation"):
+    open_images(workdir, images)
+
+
+def test_more_unreadable_images_may_be_allowed_later(tmp_path):
+  before = {"config": {"protocol": "linear", "max_unreadable_share": 0.01}}
+  after = {"config": {"protocol": "linear", "max_unreadable_share": 0.5}}
+  place.claim(str(tmp_path), before, Processes())
+  (tmp_path / "scores.json").touch()
+  place.claim(str(tmp_path), after, Processes())
 
 
 def test_images_outside_of_an_evaluation_are_nobodys(tmp_path, images):

@@ -106,6 +106,18 @@ def test_metrics_have_the_names_of_the_vocabulary(run):
 
 
 @pytest.mark.slow
+def test_what_an_evaluation_keeps_does_not_go_into_the_run(run):
+  workdir, _ = run
+  before = {path.name for path in workdir.iterdir()}
+  result = byol(
+    "evaluate", f"--config={ROOT}/configs/linear.py", f"--workdir={workdir}"
+  )
+  assert result.returncode == 2, result.stderr
+  assert f"Give --encoder={workdir} and a --workdir of its" in result.stderr
+  assert {path.name for path in workdir.iterdir()} == before
+
+
+@pytest.mark.slow
 def test_it_learns_and_does_not_collapse(run):
   lines = [x for x in metrics(run[0]) if "train/byol_loss" in x]
   first, last = lines[0], lines[-1]
