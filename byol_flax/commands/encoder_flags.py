@@ -47,8 +47,8 @@ def add_evaluate(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     "--workdir",
     type=paths.absolute,
     required=True,
-    help="folder of the evaluation; without --encoder, the folder of the run "
-    "whose newest checkpoint is evaluated",
+    help="folder of the evaluation; without --encoder, which knn and few_label "
+    "can do, the folder of the run whose newest checkpoint is evaluated",
   )
   verb.add_argument(
     "--suite",

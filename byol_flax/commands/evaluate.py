@@ -20,7 +20,7 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
 
   The result is `result.json` in the evaluation's own workdir. Without --encoder
   the workdir is a run's: its newest checkpoint is evaluated, and the result is
-  `summary.json` in that workdir.
+  `summary.json` in that workdir. Only protocols that keep nothing may do that.
   """
   with (
     together.started(options, config, sigterms) as (processes, index),
