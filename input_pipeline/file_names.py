@@ -64,6 +64,10 @@ class Ignored:
   def __init__(self) -> None:
     self._counts: collections.Counter[str] = collections.Counter()
 
+  def add_link(self) -> None:
+    """Counts a name of a tar file that stands for another one's content."""
+    self._counts["link"] += 1
+
   def add(self, name: str) -> None:
     """Counts a file."""
     ending = os.path.splitext(name)[1].lower()

@@ -50,9 +50,13 @@ def written(
         _seal(new, record)
         check(folder, source)  # the work has taken a while
         _replace(folder)
-      finally:
+      except BaseException:
         _tidy(folder)
         shutil.rmtree(new, ignore_errors=True)
+        raise
+    # The lock has left with the folder, so another command may have made a new
+    # one of that name.
+    shutil.rmtree(f"{folder}{_OLD}", ignore_errors=True)
   except locks.TakenError as holder:
     raise UsageError(
       f"Cannot write {folder}: another command ({holder}) is writing it. Wait "

@@ -233,7 +233,11 @@ def _of_tar(
   for member in _members(path, part, prefix):
     name = member.name.removeprefix("./")
     # Skips hidden files, such as Finder's, and paths that lead out by "..".
-    if any(map(is_systems, name.split("/"))) or not member.isfile():
+    if any(map(is_systems, name.split("/"))):
+      continue
+    if (member.islnk() or member.issym()) and is_image(name):
+      ignored.add_link()
+    if not member.isfile():
       continue
     content = part.within(member.offset_data, member.size)
     if name.endswith(".tar"):

@@ -1,10 +1,12 @@
 """Records what a preparation will write, so that it goes on with the same."""
 
+import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 
-from input_pipeline import tfds_metadata, whole_files
+from input_pipeline import locks, tfds_metadata, whole_files
 from input_pipeline.errors import UsageError
 from input_pipeline.prepare.collecting import Item
 
@@ -71,3 +73,13 @@ def begin(work: str, plan: str) -> None:
         )
   else:
     whole_files.write_text(path, plan)
+
+
+def forget(work: str) -> None:
+  """Removes what a kill has left of a split that is finished."""
+  if os.path.isdir(work):
+    with (
+      contextlib.suppress(locks.TakenError),  # its holder removes it
+      locks.taken(os.path.join(work, "lock")),
+    ):
+      shutil.rmtree(work)

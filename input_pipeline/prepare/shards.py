@@ -104,6 +104,7 @@ def write_split(
       )
     if split in tfds_metadata.splits_of(folder):
       tfds_metadata.check_shards(folder, name, split)
+      plans.forget(work)
       return PreparedSplit(folder=folder, **before["kept"])
   plans.begin(work, plan)
   try:

@@ -330,6 +330,28 @@ def test_two_at_once_do_not_mix(photos, tmp_path):
   assert main.main([*words, "--workers=1"]) == 0
 
 
+def test_what_a_kill_left_of_a_finished_split_goes(photos, tmp_path):
+  byol_prepare(photos, tmp_path / "out", "--name=photos", "--workers=1")
+  work = tmp_path / "out" / "photos" / "1.0.0" / "preparing-train"
+  write(work, {"plan": b"x", "lock": b"", "part/0": b""})
+  byol_prepare(photos, tmp_path / "out", "--name=photos", "--workers=1")
+  assert not work.exists()
+  assert len(contents("photos", "train", tmp_path / "out")) == 20
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_links_in_a_tar_are_counted(tmp_path, capsys, kind):
+  path = tmp_path / "photos.tar"
+  path.write_bytes(tar({f"a/{i}.jpg": jpeg(i) for i in range(3)}))
+  with tarfile.open(path, "a") as archive:
+    for name in ("b/0.jpg", "b/notes"):
+      member = tarfile.TarInfo(name)
+      member.type, member.linkname = kind, "a/0.jpg"
+      archive.addfile(member)
+  byol_prepare(path, tmp_path / "out", "--name=photos", "--workers=1")
+  assert "ignored 1 file: 1 link" in capsys.readouterr().out
+
+
 def test_names_may_be_any_bytes(tmp_path):
   folder = tmp_path / "files"
   names = [b"caf\xe9", b"two\nlines", b"a\ttab", "größe".encode(), b"a b"]
