@@ -49,7 +49,7 @@ has_file() {
 }
 
 # Prints the number by which a bucket knows what a file holds now; 0 if there is
-# no file. With --if-generation-match a bucket changes nothing of another number.
+# no file. With --if-generation-match a bucket changes nothing else.
 generation_of() {
   local said status=0
   said="$(timeout -k 5 "${file_seconds}" gcloud storage objects describe "$1" \
