@@ -48,8 +48,8 @@ has_file() {
   fi
 }
 
-# Prints the number by which a bucket knows what a file holds now; 0 if there is
-# no file. With --if-generation-match a bucket changes nothing else.
+# Prints the number by which a bucket knows what a file holds now, or 0 if there
+# is no file. A copy with --if-generation-match=N fails unless that is still N.
 generation_of() {
   local said status=0
   said="$(timeout -k 5 "${file_seconds}" gcloud storage objects describe "$1" \

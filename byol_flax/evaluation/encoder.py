@@ -201,9 +201,18 @@ def untrained(config: Config, mesh: Mesh) -> Any:
   return jax.jit(init, out_shardings=sharding.replicated(mesh))()
 
 
+def plain_config(config: Config) -> dict[str, Any]:
+  """The config as dictionaries: that of a run is plain, a read one is not."""
+  given: Any = config
+  plain: dict[str, Any] = (
+    given.to_dict() if hasattr(given, "to_dict") else dict(given)
+  )
+  return plain
+
+
 def _config_digest(config: Config) -> str:
   """Tells random encoders of two configs apart, on whatever devices."""
-  plain = config.to_dict() if hasattr(config, "to_dict") else config
+  plain = plain_config(config)
   drawn = [plain["model"], plain["dtype"], plain["seed"]]
   shown = [plain["augment"]["size"], plain["evaluation"]["crop_ratio"]]
   text = json.dumps([*drawn, *shown], sort_keys=True)
@@ -265,8 +274,7 @@ def _config_of_file(
 
   It is plain, as that of a run, because evaluations that train record it.
   """
-  given: Any = read_config(_CONFIG_OF_FILES)
-  config = given.to_dict() if hasattr(given, "to_dict") else given
+  config = plain_config(read_config(_CONFIG_OF_FILES))
   return {
     **config,
     "model": structure.completed(found.model, config["model"]),

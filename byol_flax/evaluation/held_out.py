@@ -30,11 +30,19 @@ def open_split(
   `train` is `valid`, and the others are `train_without_valid`. A folder has its
   images in the order of their classes, so a tenth of each class is held out.
 
+  Args:
+    name: see `sources.open_source`.
+    split: see above.
+    data_dir: see `sources.open_source`.
+    began_with: the same, for the folder that is trained on, which is another
+      one than `valid` if that has a folder.
+
   Raises:
     UsageError: there is no such data set or split.
   """
   try:
-    return sources.open_source(name, split, data_dir, began_with)
+    there = None if split == VALID else began_with
+    return sources.open_source(name, split, data_dir, there)
   except UsageError:
     facts = tfds_sources.known_facts(name)
     if split not in (TRAIN, VALID) or (facts and split in facts.splits):

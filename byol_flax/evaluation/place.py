@@ -97,7 +97,10 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
 def completed(
   before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """An older record with what today's tells besides of its "encoder"."""
+  """The record `before`, with what an older version did not say in it.
+
+  Both have an "encoder", if the evaluation is of one.
+  """
   digest = now.get("encoder", {}).get("config_digest")
   if not digest or "encoder" not in before:
     return dict(before)

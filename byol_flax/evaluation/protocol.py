@@ -13,7 +13,14 @@ from byol_flax.evaluation import features, held_out, place
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.progress_line import human_duration
-from input_pipeline import labels, paths, pipeline, sources, unreadable
+from input_pipeline import (
+  labels,
+  paths,
+  pipeline,
+  sources,
+  split_slices,
+  unreadable,
+)
 from input_pipeline.errors import UsageError
 
 _SECONDS_BETWEEN_LINES = 10
@@ -69,13 +76,22 @@ class Setting:
         began with.
     """
     name_of_set, folder = data_of(self.config, self.encoder.config)
-    found = self._found_unreadable() if name == "train_split" else None
-    source = held_out.open_split(name_of_set, self.config[name], folder, found)
+    source = held_out.open_split(
+      name_of_set, self.config[name], folder, self._found_unreadable(name)
+    )
     place.claim_images(self.workdir, name, source, self.processes)
     return source
 
-  def _found_unreadable(self) -> dict[str, int]:
-    """Files that trainings could not read, and may be mended or gone now."""
+  def _found_unreadable(self, name: str) -> dict[str, int]:
+    """Files that trainings could not read, and may be mended or gone now.
+
+    They are of the folder that is trained on, of which `name` may be a part.
+    """
+    split, trained = (
+      split_slices.parse(self.config[key])[0] for key in (name, "train_split")
+    )
+    if split not in (trained, held_out.VALID):
+      return {}
     lists = epath.Path(self.workdir).glob(f"*/{unreadable.FILES}")
     folders = {str(path.parent) for path in lists}
     return unreadable.began_with(

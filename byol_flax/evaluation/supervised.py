@@ -6,6 +6,7 @@ Other protocols can evaluate the folder of its training as an encoder.
 import dataclasses
 from typing import Any
 
+from byol_flax.evaluation import encoder as encoder_lib
 from byol_flax.evaluation import splits, training, whole_network
 from byol_flax.evaluation.protocol import Setting, data_of
 from byol_flax.pretrain import schedules
@@ -95,9 +96,8 @@ def _recorded(setting: Setting, train: sources.Source) -> Setting:
 
   Checkpoints record that config, and whoever opens them is told of that data.
   """
-  given = setting.encoder.config
-  plain = given.to_dict() if hasattr(given, "to_dict") else given
-  name, folder = data_of(setting.config, given)
+  plain = encoder_lib.plain_config(setting.encoder.config)
+  name, folder = data_of(setting.config, plain)
   config = {
     **plain,
     "data": {**plain["data"], "name": name, "split": train.split},

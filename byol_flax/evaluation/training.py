@@ -14,6 +14,7 @@ import jax
 from etils import epath
 
 from byol_flax import sharding
+from byol_flax.evaluation import encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.runs import (
   checkpoint,
@@ -183,11 +184,10 @@ def _record(setting: Setting) -> checkpoint.Record:
 
   Its config is the encoder's, because that describes the network.
   """
-  config = setting.encoder.config
-  plain = config.to_dict() if hasattr(config, "to_dict") else config
+  config = encoder.plain_config(setting.encoder.config)
   return {
     "format": records.FORMAT,
-    "config": json.loads(json.dumps(plain)),
+    "config": json.loads(json.dumps(config)),
     "init": None,
     "code_version": code_version(),
   }

@@ -113,6 +113,40 @@ def test_images_that_a_training_could_not_read_may_change(
     open_images(workdir, images)
 
 
+@pytest.mark.parametrize(
+  ("train", "valid"),
+  [("all[:60%]", "all[60%:]"), ("train_without_valid", "valid")],
+)
+def test_what_is_held_out_of_the_same_folder_keeps_its_images(
+  tmp_path, train, valid
+):
+  names = [f"train/{kind}/{i}.png" for kind in "ab" for i in range(10)]
+  name = make_folder(tmp_path / "images", names)
+  if train.startswith("all"):
+    name += "/train"
+  workdir = tmp_path / "evaluation"
+  claim(workdir)
+  made = settings.setting(
+    knn.get_config(),
+    workdir,
+    data_name=name,
+    data_dir=None,
+    train_split=train,
+  )
+  with made.config.unlocked():
+    made.config.valid_split = valid
+  first = [made.open_split(f"{key}_split") for key in ("train", "valid")]
+  (workdir / "network").mkdir()
+  unreadable.UnreadableImages(
+    sources.ReadableSource(first[0]),
+    str(workdir / "network/unreadable-0.txt"),
+    1.0,
+  ).see(np.array([2]))
+  (tmp_path / "images/train/a/2.png").unlink()
+  again = [made.open_split(f"{key}_split") for key in ("train", "valid")]
+  assert [len(x) for x in again] == [len(x) for x in first]
+
+
 def test_more_unreadable_images_may_be_allowed_later(tmp_path):
   before = {"config": {"protocol": "linear", "max_unreadable_share": 0.01}}
   after = {"config": {"protocol": "linear", "max_unreadable_share": 0.5}}
