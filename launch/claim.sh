@@ -36,8 +36,8 @@ is_same() {
 }
 
 # claim WORKDIR RESOURCE ATTEMPT: claims a workdir for this slice. If another
-# one has it, it prints which and fails. If two slices find it free, one gets it:
-# the bucket refuses the second line, because it has changed since it was read.
+# one has it, it prints which and fails. If two slices find it free, one gets
+# it: the bucket refuses the second line, as the first has come since the look.
 claim() {
   local workdir="$1" resource="$2" attempt="$3" known other
   known="$(generation_of "${workdir}/logs/RUNNING")" || return

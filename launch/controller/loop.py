@@ -109,7 +109,7 @@ class Loop:
     if event == "2":
       self._show_logs()
       raise Ended(
-        2, "The run cannot go on before what it says above is mended."
+        2, "The run ended with 2, which no restart mends; see its lines above."
       )
     if event == attempts.UNREACHED:
       raise Ended(1, "The workers could not be made to run it.")
