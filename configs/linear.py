@@ -19,7 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   given = common.parse_arg(arg, table7=0, released=0, simclr=0)
   config = common.trained_protocol("linear")
   # ImageNet's valid is the last 10,009 images of TFDS's order (App. C.1). The
-  # other sets in `tfds_sources.KNOWN` have a valid too. Of any other set it is
+  # other sets in `known_sets.KNOWN` have a valid too. Of any other set it is
   # its own validation split, or else every tenth image of train.
   config.train_split = "train_without_valid"
   config.valid_split = "valid"

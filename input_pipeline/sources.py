@@ -21,17 +21,13 @@ from input_pipeline.decoding import ImageError, Reduction, image_size
 from input_pipeline.digits import DigitsSource
 from input_pipeline.errors import UnreadableError, UsageError
 from input_pipeline.folders import open_folder
+from input_pipeline.known_sets import known_facts
 from input_pipeline.parts import ByName
 from input_pipeline.parts import Part as Part
 from input_pipeline.parts import Source as Source
-from input_pipeline.tfds_sources import (
-  TfdsSource,
-  known_facts,
-  open_tfds,
-  shards_of,
-)
+from input_pipeline.tfds_sources import TfdsSource, open_tfds, shards_of
 
-# Splits of `tfds_sources.KNOWN` that train is cut into.
+# Splits of `known_sets.KNOWN` that train is cut into.
 _CUT_FROM_TRAIN = ("train_without_valid", "valid")
 
 MAX_TRIES = 32  # images tried for one place, the first and its neighbours
@@ -52,7 +48,7 @@ def open_source(
         have a subfolder for each split, and split `all` is the whole folder;
       `unlabelled:PATH`: the same without labels;
       any other: a TFDS data set prepared as ArrayRecord, `name[/config]`.
-    split: name of a split (for the data sets in `tfds_sources.KNOWN`: `train`,
+    split: name of a split (for the data sets in `known_sets.KNOWN`: `train`,
       `train_without_valid`, `valid`, `test`), or a slice of it written as in
       TFDS: `train[:90%]`, `train[100:200]`, `train[-10%:]`.
     data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.

@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from byol_flax import main as byol
 from configs import paper
-from input_pipeline import tfds_sources
+from input_pipeline import known_sets
 from tests import small_sets
 
 # A run on ImageNet, of which only the encoder and the size of images count.
@@ -91,7 +91,7 @@ def main(out):
     small_sets.write_folders(out)
     (out / "encoder.py").write_text(_ENCODER)
   folders = {name: f"folder:{out / name}" for name in ("birdsnap", "aircraft")}
-  with mock.patch.object(tfds_sources, "KNOWN", small_sets.known()):
+  with mock.patch.object(known_sets, "KNOWN", small_sets.known()):
     code = byol.main(list(words(out, folders)))
   print((out / "suite" / "report.md").read_text())
   missing = [part for part in parts() if not done(out / "suite", part)]

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import sets
-from input_pipeline import tfds_sources
+from input_pipeline import known_sets
 from tests.input_pipeline.test_folders import make_folder
 
 CLASSES = 3  # the first ones of each set
@@ -95,19 +95,19 @@ def changes(
   }
 
 
-def known() -> dict[str, tfds_sources.Facts]:
-  """What `tfds_sources.KNOWN` would be if the sets were as small as these."""
+def known() -> dict[str, known_sets.Facts]:
+  """What `known_sets.KNOWN` would be if the sets were as small as these."""
   found = {}
-  for name, facts in tfds_sources.KNOWN.items():
+  for name, facts in known_sets.KNOWN.items():
     if name not in TFDS:
       continue
     total = CLASSES * TFDS[name]["train"]
     theirs = facts.splits["test"][0]
     splits = {"train": ("train", total)}
     if held := HELD_OUT.get(name):
-      splits = tfds_sources.splits_of_train(total, held)
+      splits = known_sets.splits_of_train(total, held)
     splits["test"] = (theirs, CLASSES * TFDS[name][theirs])
-    found[name] = tfds_sources.Facts(facts.num_classes, splits)
+    found[name] = known_sets.Facts(facts.num_classes, splits)
   return found
 
 

@@ -34,7 +34,7 @@ HOMES_OF_NUMBERS = (
   "configs/",
   "byol_flax/models/pixels.py",
   "input_pipeline/sources.py",
-  "input_pipeline/tfds_sources.py",
+  "input_pipeline/known_sets.py",
   "tests/",
 )
 

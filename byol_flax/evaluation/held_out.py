@@ -1,14 +1,14 @@
 """A validation split for data sets that bring none.
 
 Protocols choose on `valid` and train on `train_without_valid`. The sets of the
-paper have these two (`tfds_sources.KNOWN`); any other gets them here.
+paper have these two (`known_sets.KNOWN`); any other gets them here.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from input_pipeline import sources, tfds_sources
+from input_pipeline import known_sets, sources
 from input_pipeline.errors import UsageError
 
 TRAIN, VALID = "train_without_valid", "valid"
@@ -44,7 +44,7 @@ def open_split(
     there = None if split == VALID else began_with
     return sources.open_source(name, split, data_dir, there)
   except UsageError:
-    facts = tfds_sources.known_facts(name)
+    facts = known_sets.known_facts(name)
     if split not in (TRAIN, VALID) or (facts and split in facts.splits):
       raise
   train = sources.open_source(name, "train", data_dir, began_with)

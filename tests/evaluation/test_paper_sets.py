@@ -10,7 +10,7 @@ from byol_flax.evaluation import three_splits
 from configs import finetune as finetune_config
 from configs import sets
 from configs import transfer as transfer_config
-from input_pipeline import decoding, sources, subsets, tfds_sources
+from input_pipeline import decoding, known_sets, sources, subsets
 from tests import small_sets
 from tests.evaluation import settings
 
@@ -28,7 +28,7 @@ def copies(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-  monkeypatch.setattr(tfds_sources, "KNOWN", small_sets.known())
+  monkeypatch.setattr(known_sets, "KNOWN", small_sets.known())
 
 
 @pytest.fixture(scope="module")

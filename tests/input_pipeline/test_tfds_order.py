@@ -3,7 +3,7 @@
 import pytest
 import tensorflow_datasets as tfds
 
-from input_pipeline import sources, tfds_order, tfds_sources
+from input_pipeline import known_sets, sources, tfds_order
 from tests.input_pipeline.prepare.test_prepare import byol_prepare, jpeg, write
 
 KEYS = [
@@ -65,7 +65,7 @@ def imagenet(tmp_path):
 
 
 def facts(total, held):
-  return tfds_sources.Facts(2, tfds_sources.splits_of_train(total, held))
+  return known_sets.Facts(2, known_sets.splits_of_train(total, held))
 
 
 def names_of(part):
@@ -78,7 +78,7 @@ def names_of(part):
 
 def test_valid_of_a_prepared_imagenet_is_the_papers(imagenet, monkeypatch):
   data_dir, names = imagenet
-  monkeypatch.setitem(tfds_sources.KNOWN, "imagenet2012", facts(20, 6))
+  monkeypatch.setitem(known_sets.KNOWN, "imagenet2012", facts(20, 6))
   keys = [name.replace(".jpg", ".JPEG") for name in names]
   last = {names[i] for i in tfds_order.order(keys, "train")[-6:]}
   train, valid, rest, half = (
@@ -104,7 +104,7 @@ def test_valid_of_a_prepared_imagenet_is_the_papers(imagenet, monkeypatch):
 
 def test_with_other_names_the_end_is_taken_and_told(imagenet, monkeypatch):
   data_dir, _ = imagenet
-  monkeypatch.setitem(tfds_sources.KNOWN, "imagenet2012", facts(18, 6))
+  monkeypatch.setitem(known_sets.KNOWN, "imagenet2012", facts(18, 6))
   valid = sources.open_source("imagenet2012", "valid", str(data_dir))
   assert len(valid) == 6
   assert "but not the paper's" in sources.how_held_out(valid)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from input_pipeline import tfds_sources
+from input_pipeline import known_sets, tfds_sources
 from input_pipeline.decoding import decode_image
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import ReadableSource, open_source
@@ -114,13 +114,13 @@ def test_held_out_images_are_the_last_of_train(tmp_path, monkeypatch):
     [{"image": png(k), "label": k} for k in range(9)],
     name="imagenet2012",
   )
-  train = tfds_sources.splits_of_train(9, 2)
+  train = known_sets.splits_of_train(9, 2)
   assert train["valid"] == ("train[7:]", 2)
   splits = {
     k: (v.replace("train", "holdout"), n) for k, (v, n) in train.items()
   }
   monkeypatch.setitem(
-    tfds_sources.KNOWN, "imagenet2012", tfds_sources.Facts(9, splits)
+    known_sets.KNOWN, "imagenet2012", known_sets.Facts(9, splits)
   )
   whole = labels(open_source("imagenet2012", "train", str(tmp_path)))
   assert sorted(whole) == list(range(9))
@@ -132,11 +132,11 @@ def test_held_out_images_are_the_last_of_train(tmp_path, monkeypatch):
 
 
 def test_known_data_sets_have_the_papers_sizes():
-  splits = tfds_sources.KNOWN["imagenet2012"].splits
+  splits = known_sets.KNOWN["imagenet2012"].splits
   assert splits["train_without_valid"] == ("train[:1271158]", 1_271_158)
   assert splits["valid"] == ("train[1271158:]", 10_009)
   assert splits["test"] == ("validation", 50_000)
-  for name, facts in tfds_sources.KNOWN.items():
+  for name, facts in known_sets.KNOWN.items():
     sizes = {split: size for split, (_, size) in facts.splits.items()}
     if "valid" in sizes:
       held_out = sizes["train_without_valid"] + sizes["valid"]
@@ -144,7 +144,7 @@ def test_known_data_sets_have_the_papers_sizes():
 
 
 def test_known_data_sets_are_tfdss():
-  for name, facts in tfds_sources.KNOWN.items():
+  for name, facts in known_sets.KNOWN.items():
     builder = tfds.builder(name, data_dir="/nonexistent")
     features = builder.info.features
     assert isinstance(features["image"], tfds.features.Image)
