@@ -180,8 +180,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     "num_workers": -1,
     # A local folder, such as /dev/shm/byol, into which each host first copies
     # all shards of the splits that it reads; unset: they are read where they
-    # lie. A part would not do: every batch has images of any shard. Read-ahead
-    # from a bucket would not help for the same reason.
+    # lie. A part would not do: every batch has images of any shard. For the
+    # same reason they come from a bucket one by one, while evaluations, which
+    # read in order, get many by one request (`input_pipeline/read_ahead.py`).
     "stage_dir": config_dict.placeholder(str),
     # In each worker. 0 is one, which keeps a core busy, and 16 where the images
     # lie in a bucket and are not staged.

@@ -57,7 +57,8 @@ def protocol(name: str) -> ConfigDict:
   # As loader.data_dir; if it is unset, the encoder's own counts.
   config.data_dir = config_dict.placeholder(str)
   config.num_workers = -1  # processes that read images; -1 is one per core
-  config.num_threads = 2  # in each
+  # In each. 0 is two, and 16 where the images lie in a bucket.
+  config.num_threads = 0
   # Seconds that a process waits for the others; see configs/byol.py.
   config.deadlines = {
     "start_seconds": 300.0,

@@ -125,6 +125,9 @@ class DenseFiles:
     image = folders.read_below(self._root, self.example_name(i))
     return {"image": image, "label": label}
 
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Does nothing: each image is a file of its own."""
+
   def example_name(self, i: int) -> str:
     """The path of image `i`."""
     return os.path.join(self._root, self._relative(i))

@@ -1,6 +1,7 @@
 """A small data set that is always at hand."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,9 @@ class DigitsSource:
   def __getitem__(self, i: int) -> dict[str, Any]:
     grey = self._images[i].reshape(8, 8, 1)
     return {"image": np.repeat(grey, 3, axis=2), "label": self._labels[i]}
+
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Does nothing: all images are in memory."""
 
   def example_name(self, i: int) -> str:
     """The number of the image in scikit-learn's list."""

@@ -5,7 +5,7 @@ import errno
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,9 @@ class FolderSource:
   def __getitem__(self, i: int) -> dict[str, Any]:
     image = read_below(self._root, self.example_name(i))
     return {"image": image, "label": self._labels[i]}
+
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Does nothing: each image is a file of its own."""
 
   def example_name(self, i: int) -> str:
     """The path of file `i`."""

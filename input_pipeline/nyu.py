@@ -72,6 +72,9 @@ class NyuFrames:
     image = file["images"][frame].transpose(2, 1, 0)
     return {"image": np.ascontiguousarray(image), "label": depth}
 
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Does nothing: the file is local."""
+
   def _file(self) -> h5py.File:
     with self._lock:
       if self._opened is None or self._opened[0] != os.getpid():

@@ -41,6 +41,13 @@ class Source(Protocol):
     not, and -1 does not count.
     """
 
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Says which examples this thread asks for next, in this order.
+
+    It is only a hint. Where many records lie in one file, those that lie
+    together then come by one request; elsewhere nothing happens.
+    """
+
   def example_name(self, i: int) -> str:
     """File path or record name of example `i`, for reports."""
 
@@ -87,6 +94,10 @@ class Part:
 
   def __getitem__(self, i: int) -> dict[str, Any]:
     return self.source[int(self.examples[i])]
+
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Says so of the source."""
+    self.source.ahead([int(self.examples[i]) for i in numbers])
 
   @property
   def fingerprint(self) -> str:

@@ -180,10 +180,11 @@ class EvalReader:
 
   def stream(self, *splits: sources.Source) -> grain.MapDataset:
     """The rows of all processes, a whole number of batches of each split."""
+    chunk_rows = self.how(*splits).chunk_rows
     return grain.MapDataset.concatenate(
       [
         grain.MapDataset.source(
-          _PaddedExamples(split, self.transform, self.batch_size)
+          _PaddedExamples(split, self.transform, self.batch_size, chunk_rows)
         )
         for split in splits
       ]
@@ -221,8 +222,10 @@ class _PaddedExamples:
     source: sources.Source,
     transform: RowTransform,
     batch_size: int,
+    chunk_rows: int,
   ) -> None:
     self._source = source
+    self._chunk_rows = chunk_rows
     self._transform = transform
     self._length = -(-len(source) // batch_size) * batch_size
 
@@ -235,6 +238,9 @@ class _PaddedExamples:
     unread = {**empty, "mask": np.bool_(False)}
     if index >= len(self._source):
       return unread
+    if index % self._chunk_rows == 0:  # the thread goes on to its end
+      end = min(index + self._chunk_rows, len(self._source))
+      self._source.ahead(range(index, end))
     try:
       example = sources.read_example(self._source, index)
     except UnreadableError:

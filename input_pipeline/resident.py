@@ -1,15 +1,12 @@
 """Loads a whole data set as one array, for the memory of the devices."""
 
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator
-from typing import TypeVar
+from collections.abc import Callable
 
 import numpy as np
 
-from input_pipeline import augment, chunk_draws, loading, sources
+from input_pipeline import augment, chunk_draws, in_order, loading, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +53,7 @@ def load(
     images[i, : stored.shape[0], : stored.shape[1]] = stored
     return turned, image.shape[:2], example["label"], example["unreadable"]
 
-  rest = zip(*_of_every(put, len(source)), strict=True)
+  rest = zip(*in_order.of_every(source, put), strict=True)
   turned, sizes, label, unreadable = map(np.array, rest)
   return Resident(
     images=images,
@@ -78,7 +75,7 @@ def shape_of(
   """
   shape: tuple[int, ...] = (len(source), 0, 0, 3)
   upright, sorted_sides = np.zeros(2, int), np.zeros(2, int)
-  with contextlib.closing(_of_every(source.size_of, len(source))) as sizes:
+  with contextlib.closing(in_order.of_every(source, source.size_of)) as sizes:
     for size in sizes:
       upright = np.maximum(upright, size)
       sorted_sides = np.maximum(sorted_sides, sorted(size))
@@ -90,36 +87,6 @@ def shape_of(
         shape = grown
         check(shape)
   return shape
-
-
-T = TypeVar("T")
-_BLOCK = 64  # examples that a thread takes at a time
-
-
-def _of_every(task: Callable[[int], T], count: int) -> Generator[T, None, None]:
-  """Yields `task` of 0, ..., count - 1, in order; all cores work.
-
-  They run at most one block a core ahead of the reader, so that little is done
-  in vain if the reader stops early.
-  """
-
-  def block(start: int) -> list[T]:
-    return [task(i) for i in range(start, min(start + _BLOCK, count))]
-
-  cores = loading.available_cores()
-  threads = concurrent.futures.ThreadPoolExecutor(cores)
-  under_way: collections.deque[concurrent.futures.Future[list[T]]] = (
-    collections.deque()
-  )
-  try:
-    for start in range(0, count, _BLOCK):
-      under_way.append(threads.submit(block, start))
-      if len(under_way) > cores:
-        yield from under_way.popleft().result()
-    while under_way:
-      yield from under_way.popleft().result()
-  finally:
-    threads.shutdown(cancel_futures=True)
 
 
 class DrawStream(loading.RowStream):

@@ -311,6 +311,10 @@ class ReadableSource:
       indices=[index for index, _ in tried],
     )
 
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Says so of the source."""
+    self._source.ahead(numbers)
+
   def readable(self, i: int) -> bool:
     """Whether image `i` itself can be read and decoded."""
     try:

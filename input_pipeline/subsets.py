@@ -1,7 +1,6 @@
 """Parts of a data set that are chosen example by example."""
 
 import collections
-import concurrent.futures
 import math
 import os
 import pathlib
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import loading, sources
+from input_pipeline import in_order, sources
 from input_pipeline.errors import UsageError
 
 
@@ -69,6 +68,13 @@ class Joined:
     source, number = self._at(i)
     return source[number]
 
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Says so of both sources."""
+    numbers = np.asarray(numbers)
+    second = numbers >= len(self._first)
+    self._first.ahead(numbers[~second])
+    self._second.ahead(numbers[second] - len(self._first))
+
   @property
   def fingerprint(self) -> str:
     """Those of both."""
@@ -106,10 +112,7 @@ def labels_of(source: sources.Source) -> np.ndarray:
     example = source[i]
     return example.get("classes", example["label"])
 
-  with concurrent.futures.ThreadPoolExecutor(
-    loading.available_cores()
-  ) as threads:
-    return np.stack([*threads.map(label_of, range(len(source)))]).astype(int)
+  return np.stack([*in_order.of_every(source, label_of)]).astype(int)
 
 
 def balanced(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -182,10 +185,7 @@ def names_in(file: str) -> set[str]:
 
 def names_of(source: sources.Source) -> list[str]:
   """The file names of all examples; every record is read, none decoded."""
-  with concurrent.futures.ThreadPoolExecutor(
-    loading.available_cores()
-  ) as threads:
-    return [*threads.map(source.file_name, range(len(source)))]
+  return [*in_order.of_every(source, source.file_name)]
 
 
 def listed(

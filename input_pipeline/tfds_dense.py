@@ -66,6 +66,10 @@ class TfdsDense:
       raise OSError(f"{self.example_name(i)} is empty")
     return {"image": image, "label": self.label_of(i, record)}
 
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Says so of the source."""
+    self._source.ahead(self._records[np.asarray(numbers)])
+
   def example_name(self, i: int) -> str:
     """The place of record `i` in the data set."""
     return self._source.example_name(int(self._records[i]))

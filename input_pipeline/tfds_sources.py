@@ -5,6 +5,7 @@ Nothing here downloads.
 """
 
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import known_sets, open_files, tfds_metadata
+from input_pipeline import known_sets, open_files, read_ahead, tfds_metadata
 from input_pipeline.errors import UsageError
 
 _SAMPLE = 8  # records that tell whether a split's labels were published
@@ -48,7 +49,7 @@ class TfdsSource:
     self,
     name: str,
     split: str,
-    records: Sequence[Mapping[str, Any]],
+    records: read_ahead.ReadAhead,
     image_key: str,
     label_key: str | None,
     class_names: Sequence[str],
@@ -56,7 +57,7 @@ class TfdsSource:
     folder: str,
     several: int,
   ) -> None:
-    """Takes TFDS's `records`, and the keys to read in each of them.
+    """Takes `records` as TFDS decodes them, and the keys to read in each.
 
     `folder` is DATA_DIR/NAME/VERSION.
     `several` is the number of classes of which an image may have several, as in
@@ -101,6 +102,10 @@ class TfdsSource:
     classes[record[_ALL]] = -1
     classes[record[_NOT_DIFFICULT]] = 1
     return {"image": image, "label": np.int32(label), "classes": classes}
+
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """See `read_ahead.ReadAhead`."""
+    self._records.ahead(numbers)
 
   def record(self, i: int) -> Mapping[str, Any]:
     """All of example `i` as TFDS decodes it, but images as their bytes."""
@@ -174,13 +179,21 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
       f"Split {split!r} of {name} is {names[split]!r} of TFDS, which "
       f"{builder.data_dir} does not hold: {_one_line(error)}"
     ) from error
-  shards = builder.info.splits[_whole(names[split])].num_shards
-  open_files.make_room(shards, f"The shards of {name}")
+  whole = builder.info.splits[_whole(names[split])]
+  open_files.make_room(whole.num_shards, f"The shards of {name}")
   class_names = features[label_key].names if label_key else ()
   return TfdsSource(
     name,
     split,
-    records,
+    read_ahead.ReadAhead(
+      records,
+      [
+        read_ahead.Shard(str(part.filename), part.skip, part.take)
+        for part in builder.info.splits[names[split]].file_instructions
+      ],
+      functools.partial(_decode, records),
+      whole.num_bytes // max(1, whole.num_examples),
+    ),
     image_key,
     label_key,
     class_names,
@@ -188,6 +201,12 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> TfdsSource:
     folder=str(builder.data_dir),
     several=features[_ALL].num_classes if _NOT_DIFFICULT in features else 0,
   )
+
+
+def _decode(records: Any, record: bytes) -> Mapping[str, Any]:
+  """What TFDS's `records` make of the bytes of a record."""
+  features = records.dataset_info.features
+  return features.deserialize_example_np(record, decoders=records.decoders)
 
 
 def shards_of(

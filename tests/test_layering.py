@@ -38,7 +38,8 @@ HOMES = {
   " input_pipeline.jpeg input_pipeline.mask_files input_pipeline.other_formats"
   " input_pipeline.prepare.shrinking",
   "absl": "byol_flax.commands.config_file byol_flax.commands.libraries",
-  "array_record": "input_pipeline.prepare.array_records",
+  "array_record": "input_pipeline.prepare.array_records"
+  " input_pipeline.read_ahead",
   "clu": "byol_flax.runs.tensorboard_files",
   "configs": "configs",
   "flax": "byol_flax",

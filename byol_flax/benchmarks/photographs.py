@@ -1,6 +1,6 @@
 """Images to measure with: those of a config, or synthetic photographs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -106,6 +106,9 @@ class Photographs:
 
   def __getitem__(self, i: int) -> dict[str, Any]:
     return {"image": self._files[i % len(self._files)], "label": np.int32(-1)}
+
+  def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
+    """Does nothing: the photographs are in memory."""
 
   def example_name(self, i: int) -> str:
     """Names a photograph by its number."""

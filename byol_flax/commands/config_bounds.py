@@ -30,6 +30,7 @@ from byol_flax.commands.protocol_bounds import (
   PROTOCOLS,
   SEED,
   SHARE,
+  THREADS,
   WORKERS,
   rows_in,
 )
@@ -120,7 +121,7 @@ RUN: dict[str, Bound] = {
   "loader.data_dir": Path(optional=True),
   "loader.stage_dir": Path(optional=True),
   "loader.num_workers": WORKERS,
-  "loader.num_threads": Whole(0, 10_000, ", 0 to go by the storage"),
+  "loader.num_threads": THREADS,
   "loader.max_unreadable_share": SHARE,
   **CHECKPOINT,
   **DEADLINES,

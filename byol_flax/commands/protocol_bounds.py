@@ -23,7 +23,7 @@ POSITIVE = Real(0, above=True)
 SEED = Whole(0, 2**32 - 1)  # JAX would reduce any other to one of these
 
 WORKERS = Whole(-1, 10_000, ", -1 for one per core")
-THREADS = Whole(1, 10_000)
+THREADS = Whole(0, 10_000, ", 0 to go by the storage")
 
 
 def rows_in(section: str, rows: Mapping[str, Bound]) -> dict[str, Bound]:

@@ -318,7 +318,7 @@ def each_batch(
     setting.mesh,
     batch_size=config.evaluation_batch_size,
     num_workers=config.num_workers,
-    num_threads=config.num_threads,
+    num_threads=setting.num_threads,
   )
   announce = setting.progress(reader.count_batches(split), reader.batch_size)
   with features.open_splits([split], reader, announce) as (batches,):

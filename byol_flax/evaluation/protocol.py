@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from byol_flax.evaluation import features, held_out, place
 from byol_flax.evaluation.encoder import Encoder
+from byol_flax.runs import data_sets
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.progress_line import human_duration
 from input_pipeline import (
@@ -24,6 +25,7 @@ from input_pipeline import (
 from input_pipeline.errors import UsageError
 
 _SECONDS_BETWEEN_LINES = 10
+_THREADS = 2  # in each worker, if the images are not in a bucket
 
 
 def data_of(
@@ -64,6 +66,14 @@ class Setting:
   processes: Processes
   tell: Callable[[str], None]
   console: TextIO
+
+  @property
+  def num_threads(self) -> int:
+    """How many threads read in each worker."""
+    name, folder = data_of(self.config, self.encoder.config)
+    return self.config.num_threads or data_sets.threads_for(
+      name, folder, local=_THREADS
+    )
 
   def open_source(self, name: str) -> sources.Source:
     """Opens the split that a key of the config names, labelled or not.
@@ -181,5 +191,5 @@ class Setting:
       self.mesh,
       batch_size=self.config.batch_size,
       num_workers=self.config.num_workers,
-      num_threads=self.config.num_threads,
+      num_threads=self.num_threads,
     )

@@ -122,7 +122,7 @@ def _train(
     lines_of(folder),
     share_key="max_unreadable_share",
   )
-  how, batches = _open_batches(training, config, source, start_step, unreadable)
+  how, batches = _open_input(training, setting, source, start_step, unreadable)
   progress.note(
     f"{training.name}: update {start_step:,} of {training.total_steps:,}; "
     f"input: {how}"
@@ -193,9 +193,9 @@ def _record(setting: Setting) -> checkpoint.Record:
   }
 
 
-def _open_batches(
+def _open_input(
   training: Training,
-  config: Any,
+  setting: Setting,
   source: sources.ReadableSource,
   start_step: int,
   unreadable: UnreadableImages,
@@ -203,8 +203,8 @@ def _open_batches(
   """Opens this process's batches, to be closed; says who makes them."""
   rows = training.batch_size // jax.process_count()
   how = loading.choose_loading(
-    num_workers=config.num_workers,
-    num_threads=config.num_threads,
+    num_workers=setting.config.num_workers,
+    num_threads=setting.num_threads,
     rows=rows,
     row_bytes=training.row_bytes,
   )

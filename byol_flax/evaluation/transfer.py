@@ -45,7 +45,7 @@ def run(setting: Setting) -> dict[str, Any]:
     setting.mesh,
     batch_size=config.batch_size,
     num_workers=config.num_workers,
-    num_threads=config.num_threads,
+    num_threads=setting.num_threads,
   )
   encoder = features.calibrate(
     setting.encoder, splits.train, reader, setting.mesh

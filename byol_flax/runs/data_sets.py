@@ -63,11 +63,22 @@ def size_of(config: Names) -> tuple[int, int]:
 
 
 def num_threads(config: Names) -> int:
-  """How many threads read in each worker."""
+  """How many threads read training images in each worker."""
   if config.loader.num_threads or config.loader.stage_dir:
     return config.loader.num_threads or 1
-  kind, _, path = config.data.name.partition(":")
-  if kind not in paths.FOLDERS:  # TFDS finds its data sets by these
-    path = config.loader.data_dir or os.environ.get("TFDS_DATA_DIR", "")
+  return threads_for(config.data.name, config.loader.data_dir, local=1)
+
+
+def threads_for(name: str, data_dir: str | None, *, local: int) -> int:
+  """How many threads read a data set in each worker, by where it lies.
+
+  Args:
+    name: see `sources.open_source`.
+    data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.
+    local: how many do if it is not in a bucket.
+  """
+  kind, _, path = name.partition(":")
+  if not paths.has_path(kind, path):  # TFDS finds its data sets by these
+    path = data_dir or os.environ.get("TFDS_DATA_DIR", "")
   remote = buckets.holds(paths.absolute(path), buckets.mounts())
-  return _THREADS_OF_BUCKET if remote else 1
+  return _THREADS_OF_BUCKET if remote else local

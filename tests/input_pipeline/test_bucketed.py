@@ -38,6 +38,9 @@ class Sized:
     label = np.array([(0, 0, width, height, 0, 0)], np.float32)
     return {"image": b"" if i in self.broken else image, "label": label}
 
+  def ahead(self, numbers):
+    pass
+
   def example_name(self, i):
     return f"image {i}"
 

@@ -58,10 +58,8 @@ def test_train_says_so_before_it_compiles(flat, tmp_path):
   assert "compiling" not in result.stderr
 
 
-def test_evaluate_says_so_when_it_opens_its_splits(flat):
-  config = few_label.get_config()
-  config.data_name, config.data_dir = flat, "/nowhere"
-  setting = protocol.Setting(
+def setting_of(config):
+  return protocol.Setting(
     config=config,
     encoder=types.SimpleNamespace(config=byol_digits.get_config()),
     workdir="/nowhere",
@@ -70,5 +68,29 @@ def test_evaluate_says_so_when_it_opens_its_splits(flat):
     tell=print,
     console=sys.stderr,
   )
+
+
+@pytest.mark.parametrize(
+  ("name", "data_dir", "given", "expected"),
+  [
+    ("cifar10", "/data", 0, 2),
+    ("cifar10", "gs://bucket/tfds", 0, 16),
+    ("cifar10", "gs://bucket/tfds", 3, 3),
+    ("folder:/data", "gs://bucket/tfds", 0, 2),
+  ],
+)
+def test_evaluations_read_with_more_threads_from_a_bucket(
+  name, data_dir, given, expected
+):
+  config = few_label.get_config()
+  config.data_name, config.data_dir = name, data_dir
+  config.num_threads = given
+  assert setting_of(config).num_threads == expected
+
+
+def test_evaluate_says_so_when_it_opens_its_splits(flat):
+  config = few_label.get_config()
+  config.data_name, config.data_dir = flat, "/nowhere"
+  setting = setting_of(config)
   with pytest.raises(UsageError, match=r"test_split=test needs .*/test/0\.png"):
     setting.open_split("test_split")

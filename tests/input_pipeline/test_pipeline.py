@@ -56,6 +56,9 @@ class Numbered:
   def __len__(self):
     return self.length
 
+  def ahead(self, numbers):
+    pass
+
   def __getitem__(self, i):
     if not 0 <= i < self.length:
       raise IndexError(i)

@@ -283,3 +283,6 @@ def test_the_environment_may_name_the_bucket(monkeypatch):
   monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/tfds")
   assert data_sets.num_threads(config_of(None, None)) == 16
   assert data_sets.num_threads(config_of(None, None, "folder:/x")) == 1
+  assert data_sets.threads_for("cifar10", None, local=2) == 16
+  assert data_sets.threads_for("voc:/x", None, local=2) == 2
+  assert data_sets.threads_for("voc:5.0.0", None, local=2) == 16
