@@ -264,7 +264,7 @@ MUTATIONS = (
   ),
   (
     "byol_flax/runs/checkpoint.py",
-    "mode=atomicity_mode(workdir, buckets.mounts())",
+    "mode=checkpoint_manager.atomicity_mode(workdir, buckets.mounts())",
     "mode=ocp.options.AtomicityMode.AUTO",
     "tests/runs/test_checkpoint.py -k mounted_bucket",
   ),

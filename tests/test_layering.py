@@ -50,7 +50,7 @@ HOMES = {
   "ml_collections": "configs byol_flax.commands.config_file",
   "numba": "input_pipeline.loops",
   "optax": "byol_flax",
-  "orbax": "byol_flax.runs.checkpoint",
+  "orbax": "byol_flax.runs.checkpoint byol_flax.runs.checkpoint_manager",
   "pillow_heif": "input_pipeline.other_formats",
   "pyarrow": "byol_flax.evaluation.feature_files",
   "safetensors": "byol_flax.weights.safetensors_files"

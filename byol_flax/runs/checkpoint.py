@@ -1,26 +1,25 @@
 """Checkpoints: state and record of a run, together or not at all.
 
-No other module uses Orbax. A checkpoint is labelled with the completed updates.
+Only this module and `checkpoint_manager` use Orbax. A checkpoint is labelled with the completed updates.
 It holds the state (`ByolState`) and a record, a JSON object with the config,
 the data position and the code version.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from byol_flax.runs import buckets, digest
+from byol_flax.runs import buckets, checkpoint_manager, digest
 from byol_flax.runs.distributed import Processes
 from input_pipeline import full_disk, retries
 from input_pipeline.errors import RunError, StorageError, UnreadableError
 
 Record = dict[str, Any]
-_managers = ocp.checkpoint_managers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,38 +35,6 @@ class Restored:
   state: Any
   record: Record
   damaged: tuple[str, ...]
-
-
-class _Manager(ocp.CheckpointManager):
-  """Saves when it is told to, and leaves preemption to `Processes`.
-
-  Orbax would ask JAX about preemption too, with the number of the update. JAX
-  expects one rising sequence of numbers. If two callers mix theirs, a process
-  can miss the point at which all have agreed to stop.
-  """
-
-  def reached_preemption(self, step: int) -> bool:
-    del step
-    return False
-
-
-@dataclasses.dataclass(frozen=True)
-class _FirstOfEvery:
-  """Preserves the first checkpoint at or after each multiple of `updates`.
-
-  Orbax's own preserves the multiples themselves, which saves by time miss.
-  """
-
-  updates: int
-
-  def should_preserve(
-    self, checkpoints: Sequence[Any], *, context: Any
-  ) -> list[bool]:
-    del context
-    passed = [found.step // self.updates for found in checkpoints]
-    return [
-      now > before for before, now in zip([0, *passed], passed, strict=False)
-    ]
 
 
 class Checkpoints:
@@ -113,18 +80,20 @@ class Checkpoints:
     self._every_seconds = 60 * every_minutes
     self._last_save = time.monotonic()
     self._owed = False  # whether a save is due that has not begun
-    policies: list[Any] = [_managers.LatestN(keep_last)]
+    policies: list[Any] = [ocp.checkpoint_managers.LatestN(keep_last)]
     if keep_every:
-      policies.append(_FirstOfEvery(keep_every))
-    self._manager = _Manager(
+      policies.append(checkpoint_manager.FirstOfEvery(keep_every))
+    self._manager = checkpoint_manager.Manager(
       self.directory,
       item_names=("state", "record"),
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=_managers.AnyPreservationPolicy(policies),
+        preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
+          policies
+        ),
         # `due` decides when to save; Orbax saves whenever it is asked.
-        save_decision_policy=_managers.FixedIntervalPolicy(1),
+        save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(1),
         atomicity_options=ocp.options.AtomicityOptions(
-          mode=atomicity_mode(workdir, buckets.mounts())
+          mode=checkpoint_manager.atomicity_mode(workdir, buckets.mounts())
         ),
         cleanup_tmp_directories=not read_only,
         create=not read_only,
@@ -377,22 +346,6 @@ def steps_in(workdir: str) -> list[int]:
   steps = reader.steps()
   reader.close()
   return steps
-
-
-def atomicity_mode(path: str, mounts: str) -> ocp.options.AtomicityMode:
-  """How a checkpoint under `path` becomes whole at one moment.
-
-  A local folder is renamed when it is complete. An object store cannot rename,
-  so there a file that is written last says that the folder is complete.
-
-  Args:
-    path: absolute path or gs://BUCKET/PATH.
-    mounts: see `buckets.holds`.
-  """
-  modes = ocp.options.AtomicityMode
-  if buckets.holds(path, mounts):
-    return modes.COMMIT_FILE
-  return modes.ATOMIC_RENAME
 
 
 class DamagedError(RunError):

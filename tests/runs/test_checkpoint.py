@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from byol_flax import sharding
-from byol_flax.runs import buckets, checkpoint, digest, distributed
+from byol_flax.runs import (
+  buckets,
+  checkpoint,
+  checkpoint_manager,
+  digest,
+  distributed,
+)
 
 OPTIONS = {
   "every_steps": 10,
@@ -279,7 +285,7 @@ def test_atomicity_follows_the_path(path, mode):
     "gcsfuse /mnt/other\\040bucket fuse rw 0 0\n"
     "/dev/sdb /mnt/bucket/scratch ext4 rw 0 0\n"
   )
-  assert checkpoint.atomicity_mode(path, mounts).name == mode
+  assert checkpoint_manager.atomicity_mode(path, mounts).name == mode
 
 
 def test_on_a_mounted_bucket_a_checkpoint_counts_once_committed(
