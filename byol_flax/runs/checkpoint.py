@@ -1,8 +1,8 @@
 """Checkpoints: state and record of a run, together or not at all.
 
-Only this module and `checkpoint_manager` use Orbax. A checkpoint is labelled with the completed updates.
-It holds the state (`ByolState`) and a record, a JSON object with the config,
-the data position and the code version.
+Only this module and `checkpoint_manager` use Orbax. A checkpoint is labelled
+with the completed updates. It holds the state (`ByolState`) and a record, a
+JSON object with the config, the data position and the code version.
 """
 
 import dataclasses
@@ -254,20 +254,34 @@ class Checkpoints:
   ) -> Restored | None:
     """Reads the newest sound checkpoint; None when there is none.
 
-    A checkpoint that cannot be read, or whose content differs from the digest
-    saved with it, is moved to `checkpoints-damaged/` and the one before it is
-    tried: it must neither be used nor stand in the way of the next save.
+    If a checkpoint cannot be read, or its content differs from the digest saved
+    with it, the one before it is tried. Once one is sound, the damaged ones are
+    moved to `checkpoints-damaged/`: they must not stand in the way of the next
+    save. If none is, all stay, so that no start takes this for a new run.
 
     Args:
       abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted.
       step: the only checkpoint to try; by default all are tried.
+
+    Raises:
+      DamagedError: there are checkpoints, and none is sound.
+      RunError: the processes do not see the same checkpoints.
     """
-    damaged: list[str] = []
-    for label in reversed(self.steps() if step is None else [step]):
+    labels = self.steps() if step is None else [step]
+    newest = labels[-1] if labels else 0
+    if self._processes.any(newest != self._processes.of_first(newest)):
+      raise RunError(
+        f"The newest checkpoint should be one for all processes, but some see "
+        f"another than the first does (here: {newest or 'none'}); every "
+        f"host must see all of {self.directory}."
+      )
+    damaged: list[tuple[int, str]] = []
+    for label in reversed(labels):
       state, record, problem = self._read(label, abstract_state)
       if not self._processes.any(bool(problem)):
         if digest.tree_digest(state) == record["digest"]:
-          return Restored(state, record, tuple(damaged))
+          told = [self._pass_over(*found) for found in damaged]
+          return Restored(state, record, tuple(told))
         problem = "its content differs from the digest saved with it"
       elif self._processes.any(not problem):
         raise RunError(
@@ -275,15 +289,16 @@ class Checkpoints:
           f"(here: {problem or 'it can'}); every host must see all of "
           f"{self.directory}."
         )
-      if self._read_only:
-        damaged.append(f"Checkpoint {label} is damaged ({problem}).")
-      else:
-        moved = self._set_aside(label)
-        damaged.append(
-          f"Checkpoint {label} is damaged ({problem}); moved to {moved}."
-        )
+      damaged.append((label, problem))
     if damaged:
-      raise DamagedError(" ".join(damaged))
+      told = [f"Checkpoint {x} is damaged ({why})." for x, why in damaged]
+      if not self._read_only:
+        told.append(
+          "None is sound, so all were left where they are. Give the command "
+          f"again if their storage was at fault, or move {self.directory} away "
+          "to begin anew."
+        )
+      raise DamagedError(" ".join(told))
     return None
 
   def _read(self, label: int, abstract_state: Any) -> tuple[Any, Record, str]:
@@ -301,7 +316,7 @@ class Checkpoints:
         )
       )
     # These are faults of the devices or the storage, not of the file.
-    except (jax.errors.JaxRuntimeError, StorageError):
+    except (jax.errors.JaxRuntimeError, StorageError, MemoryError):
       raise
     except UnreadableError as error:
       return None, {}, str(error)[:200]
@@ -318,7 +333,10 @@ class Checkpoints:
     """Waits for the last save and frees the threads."""
     self._manager.close()
 
-  def _set_aside(self, step: int) -> epath.Path:
+  def _pass_over(self, step: int, problem: str) -> str:
+    """Moves a damaged checkpoint away, unless this only reads; tells of it."""
+    if self._read_only:
+      return f"Checkpoint {step} is damaged ({problem})."
     folder = self.directory.parent / "checkpoints-damaged"
     moved = folder / f"{step}-{time.time_ns()}"
     if jax.process_index() == 0:
@@ -326,7 +344,7 @@ class Checkpoints:
       (self.directory / str(step)).rename(moved)
     self._processes.wait(f"set aside {step}")
     self._manager.reload()
-    return moved
+    return f"Checkpoint {step} is damaged ({problem}); moved to {moved}."
 
 
 def _first_line(error: Exception) -> str:

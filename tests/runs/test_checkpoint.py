@@ -17,6 +17,7 @@ from byol_flax.runs import (
   digest,
   distributed,
 )
+from input_pipeline.errors import RunError
 
 OPTIONS = {
   "every_steps": 10,
@@ -196,8 +197,30 @@ def test_a_damaged_newest_checkpoint_is_told_and_passed_over(saved, damage):
 def test_all_damaged_is_an_error_and_not_a_new_run(saved):
   for step in ("20", "30"):
     damage_remove(saved / "checkpoints" / step)
-  checkpoints = reopen(saved)
-  with pytest.raises(checkpoint.DamagedError, match=r"30 is damaged.*20 is"):
+  before = sorted(saved.rglob("*"))
+  for _ in range(2):  # nor does the same command take it for one
+    checkpoints = reopen(saved)
+    told = r"30 is damaged.*20 is damaged.*left where they are"
+    with pytest.raises(checkpoint.DamagedError, match=told):
+      checkpoints.restore(abstract(state()))
+    checkpoints.close()
+  assert sorted(saved.rglob("*")) == before
+
+
+class _OneOfTwo(distributed.Processes):
+  """A process beside another one, which sees other checkpoints."""
+
+  def of_first(self, number):
+    return 30
+
+  def any(self, flag):
+    return flag
+
+
+def test_hosts_with_other_checkpoints_are_told_so(saved):
+  shutil.rmtree(saved / "checkpoints" / "30")
+  checkpoints = reopen(saved, processes=_OneOfTwo())
+  with pytest.raises(RunError, match=r"here: 20\); every host must see all of"):
     checkpoints.restore(abstract(state()))
   checkpoints.close()
 
