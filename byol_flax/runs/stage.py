@@ -1,6 +1,7 @@
 """Copies the shards of a run to its hosts before it trains."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from byol_flax.runs import data_sets
 from byol_flax.runs.distributed import Processes
 from input_pipeline import staging
+from input_pipeline.errors import UsageError
 
 _TELL_SECONDS = 30.0
 
@@ -30,12 +32,12 @@ def stage(
     Whether the config wants a copy.
 
   Raises:
-    UsageError: the images are not in shards, or do not fit.
+    UsageError: the images are not in shards, a split is absent, or they do not
+      fit.
     StorageError: their storage does not answer.
     PreemptedError: a process was told to end; what is copied stays.
   """
-  read = config.evaluation.split, config.evaluation.bank_split
-  place = data_sets.place_of(config, config.data.split, *read)
+  place = _place_of(config)
   if place is None:
     return False
   begun = told = time.monotonic()
@@ -55,3 +57,22 @@ def stage(
     f"staged in {seconds:.0f} s, {new} of it new here; every host has its copy"
   )
   return True
+
+
+def _place_of(config: Any) -> staging.Place | None:
+  """What of the splits that this run reads shall be copied where.
+
+  Images without labels are not evaluated (`online.open_evaluation`), so then
+  the evaluation's splits are neither copied nor have to be there.
+  """
+  place = data_sets.place_of(config, config.data.split)
+  if place is None or not data_sets.open_split(config).num_classes:
+    return place
+  shards = place.shards
+  for setting in ("split", "bank_split"):
+    try:
+      other = data_sets.place_of(config, config.evaluation[setting])
+    except UsageError as error:  # before hours of copying, not after
+      raise UsageError(f"evaluation.{setting}: {error}") from None
+    shards |= other.shards if other else frozenset()
+  return dataclasses.replace(place, shards=shards)

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from etils import epath
 
+from byol_flax.evaluation import online
 from byol_flax.runs import data_sets, distributed, stage
 from configs import byol_digits
 from input_pipeline import copying, retries, staging
 from input_pipeline.errors import RunError, StorageError, UsageError
 from input_pipeline.sources import open_source, place_of
 from tests import prepare_cifar10
+from tests.input_pipeline.prepare.test_prepare import byol_prepare, jpeg
 from tests.input_pipeline.test_tfds_sources import CIFAR10, NAMES
 
 
@@ -248,6 +250,39 @@ def test_a_staged_data_set_is_the_original(cifar10_dir, tmp_path):
   os.truncate(os.path.join(place.copy, min(place.shards)), 10)
   assert data_sets.open_split(config).source.folder == place.folder
   assert data_sets.open_split(config, "test").source.folder == place.copy
+
+
+def photos(tmp_path, labels):
+  """Prepares images as the split train, and no other; a config that has it."""
+  listed = tmp_path / "photos.txt"
+  lines = []
+  for i, label in enumerate(labels):
+    (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
+    lines.append(f"{i}.jpg{label}\n")
+  listed.write_text("".join(lines))
+  byol_prepare(listed, tmp_path / "tfds", "--split=train", "--workers=1")
+  return config_of(str(tmp_path / "tfds"), tmp_path / "stage", "photos")
+
+
+def test_images_without_labels_need_no_split_to_evaluate_on(tmp_path):
+  config, never = photos(tmp_path, [""] * 4), distributed.Processes()
+  assert stage.stage(config, never, lambda line: None)
+  source = data_sets.open_split(config)
+  assert source.source.folder == data_sets.place_of(config, "train").copy
+  network = types.SimpleNamespace(num_classes=source.num_classes)
+  _, why = online.open_evaluation(config, network, None, never, pytest.fail)
+  assert why == "none, because the images have no labels"
+
+
+def test_a_split_to_evaluate_on_is_missed_before_the_copying(tmp_path):
+  config = photos(tmp_path, ["\ta", "\tb"] * 2)
+  with pytest.raises(UsageError, match=r"^evaluation\.split: photos has no sp"):
+    stage.stage(config, distributed.Processes(), pytest.fail)
+  config.evaluation.split = config.evaluation.bank_split
+  assert stage.stage(config, distributed.Processes(), lambda line: None)
+  config.evaluation.bank_split = "test"
+  with pytest.raises(UsageError, match=r"^evaluation\.bank_split: photos has"):
+    stage.stage(config, distributed.Processes(), pytest.fail)
 
 
 def test_what_cannot_be_staged(tmp_path):
