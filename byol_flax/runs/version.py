@@ -8,12 +8,16 @@ import subprocess
 def code_version() -> str:
   """The commit of the source tree ("-dirty" if changed), or the release.
 
-  If the tree was shipped without its history, the file COMMIT tells.
+  If the tree was shipped without its history, the file COMMIT tells. An
+  installed package may lie in somebody else's tree, whose commit says nothing.
   """
   root = pathlib.Path(__file__).resolve().parents[2]
   shipped = root / "COMMIT"
   if shipped.exists():
     return shipped.read_text().strip()
+  release = "release " + importlib.metadata.version("byol-flax")
+  if not (root / ".git").exists():
+    return release
   try:
     described = subprocess.run(
       ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -26,4 +30,4 @@ def code_version() -> str:
     )
     return described.stdout.strip()
   except (OSError, subprocess.SubprocessError):
-    return "release " + importlib.metadata.version("byol-flax")
+    return release
