@@ -108,7 +108,8 @@ def run() -> None:
     status = 2 if isinstance(error, UsageError) else 1
   except PreemptedError:
     if interrupts.handed_on():
-      sys.stderr.write(f"byol: interrupted, and saved{_way_on('goes on')}.\n")
+      saved = ", and saved" if interrupts.saves() else ""
+      sys.stderr.write(f"byol: interrupted{saved}{_way_on('goes on')}.\n")
       status = interrupts.EXIT_CODE
     else:
       sys.stderr.write(f"byol: preempted{_way_on('resumes')}.\n")

@@ -71,7 +71,8 @@ def judge(
   """Looks at one more update.
 
   Args:
-    past: what is remembered of those before it.
+    past: what is remembered of those before it. The averages begin anew if it
+      does not end with the update before.
     update: its number.
     values: its metrics.
     settings: when it counts as ill.
@@ -79,6 +80,8 @@ def judge(
   Returns:
     What to remember from now on, and the reason for an alarm or "".
   """
+  if past.update != update - 1:  # nobody looked at those between
+    past = dataclasses.replace(past, update=0, healthy=update - 1)
   loss, rate = values["train/byol_loss"], values["train/learning_rate"]
   latest = {
     "spread": values["train/projection_std"],

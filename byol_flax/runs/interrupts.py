@@ -120,6 +120,11 @@ def hand_on(wanted: bool) -> None:
   _state.saves = wanted
 
 
+def saves() -> bool:
+  """Whether what `hand_on` said last was that it is wanted."""
+  return _state.saves
+
+
 def handed_on() -> bool:
   """Whether a preemption of this process was a Ctrl-C."""
   return _state.handed_on

@@ -235,11 +235,20 @@ def _keep(
   before: dict[str, float],
   seconds: float,
 ) -> None:
-  """Saves the last whole update, `done`, unless there was none or it is bad."""
-  if done:
-    for _ in _checked(pending, before, outlets.diverged):
-      pass
-    outlets.save(done, state, seconds)
+  """Saves the last whole update, `done`, unless there was none or it is bad.
+
+  Where the watch would end the run, nothing is saved: the next start does these
+  updates again and meets the same.
+  """
+  try:
+    if done:
+      outlets.take(pending, before)
+      outlets.save(done, state, seconds)
+  except NonFiniteError:
+    raise
+  except RunError as error:
+    outlets.hand_on_interrupts(unsaved=False)  # it does not say "and saved"
+    outlets.progress.note(f"Not saved: {error}")
   outlets.finish()
 
 

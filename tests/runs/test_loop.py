@@ -20,7 +20,12 @@ from byol_flax.runs import (
   start_clock,
   time_spent,
 )
-from input_pipeline.errors import RunError, StorageError, UsageError
+from input_pipeline.errors import (
+  PreemptedError,
+  RunError,
+  StorageError,
+  UsageError,
+)
 
 
 class Counter(struct.PyTreeNode):
@@ -289,6 +294,38 @@ def test_every_update_is_watched_before_it_is_saved(tmp_path):
   assert {step: update for step, (update, _) in at_save.items()} == {
     step: step for step in (7, 14, 20)
   }
+
+
+def test_a_preemption_saves_only_what_was_watched(tmp_path):
+  watched, at_save = [], {}
+
+  def make_record(step, seconds):
+    at_save[step] = watched[-1]
+    return {"step": step, "seconds": seconds}
+
+  with pytest.raises(PreemptedError):
+    run(
+      tmp_path,
+      end=(17, PreemptedError()),
+      make_record=make_record,
+      watch=lambda update, values: watched.append(update),
+    )
+  assert watched == [*range(1, 17)]
+  assert at_save == {7: 7, 14: 14, 16: 16}
+
+
+def test_a_preemption_saves_nothing_that_the_watch_refuses(tmp_path):
+  def watch(update, values):
+    if update == 16:
+      raise RunError("seen enough")
+
+  stream = io.StringIO()
+  with pytest.raises(PreemptedError):
+    run(tmp_path, end=(18, PreemptedError()), watch=watch, stream=stream)
+  assert "Not saved: seen enough" in stream.getvalue()
+  reader = checkpoint.Checkpoints.reader(str(tmp_path))
+  assert reader.steps() == [7, 14]
+  reader.close()
 
 
 def test_what_the_watch_raises_ends_the_run_without_a_save(tmp_path):
