@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from byol_flax.pretrain import roll_back, train
+from byol_flax.runs import interrupts
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.start_clock import StartClock
 
@@ -53,4 +54,5 @@ def run(
       alarm = error.alarm
     # Here the exception is gone, and with it the arrays of the failed attempt.
     rolled_back = roll_back.go_back(alarm, config, workdir, processes)
+    interrupts.hand_on(False)  # nothing is unsaved
     restart, start_clock = False, StartClock(time.monotonic())

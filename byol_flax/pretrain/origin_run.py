@@ -67,8 +67,8 @@ def open_run(
     has_momentum=True,
     step=step,
     model=record["config"]["model"],
-    config=record["config"],
-    what=f"{begins_with.where} after update {step:,}",
+    config=records.went_on_with(record),
+    what=f"{begins_with.where} after update {step:,}{_changed(record)}",
     read=read,
     record={
       "workdir": begins_with.where,
@@ -86,6 +86,16 @@ def _damaged(
 ) -> RunError:
   """An error that says `sentence` and which other checkpoints there are."""
   return RunError(f"{begins_with}: {sentence} {address.others(step, steps)}")
+
+
+def _changed(record: checkpoint.Record) -> str:
+  """Tells by which settings a run went on that had been rolled back."""
+  rolled_back = record.get("rolled_back")
+  if not rolled_back:
+    return ""
+  changed = records.changed_by_roll_back(record["config"], rolled_back)
+  flags = (f"--config.{key}={value}" for key, value in changed.items())
+  return f", which had been rolled back and goes on with {' '.join(flags)}"
 
 
 def _abstract(

@@ -7,13 +7,16 @@ run came, the "reason", and the "change".
 """
 
 import dataclasses
+import json
 from typing import Any
 
-from byol_flax.runs import checkpoint, run_files
-from byol_flax.runs.distributed import Processes
-from input_pipeline.errors import RunError
+import jax
+from etils import epath
 
-_HALF = 0.5  # of the learning rate
+from byol_flax.runs import checkpoint, records, run_files
+from byol_flax.runs.distributed import Processes
+from input_pipeline import whole_files
+from input_pipeline.errors import RunError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ def go_back(
 
   A kill on the way loses nothing: the same command goes on from the newest
   checkpoint that is left, and if that is not a healthy one, the alarm comes
-  again.
+  again. Once this returns, every start knows of it, see `found`.
 
   Returns:
     What the record of the run shall say of it.
@@ -80,13 +83,37 @@ def go_back(
       "to, so the run stops. Begin anew with a lower learning rate or a higher "
       "base_target_decay; --config.checkpoint.every_steps saves more often."
     )
-  run_files.set_aside_checkpoints(workdir, healthy[-1], processes)
-  return {
+  rolled_back = {
     "step": healthy[-1],
     "from": alarm.update,
     "reason": alarm.sentence,
     "change": settings.change,
   }
+  # Not sooner: from an unhealthy checkpoint the change is no way out.
+  run_files.set_aside_checkpoints(workdir, healthy[-1], processes)
+  if jax.process_index() == 0:
+    text = json.dumps(rolled_back, indent=2) + "\n"
+    whole_files.write_text(epath.Path(workdir, run_files.ROLLED_BACK), text)
+  processes.wait("after going back")
+  return rolled_back
+
+
+def found(
+  record: checkpoint.Record | None, workdir: str
+) -> checkpoint.Record | None:
+  """What is known of a way back that the run in `workdir` has taken.
+
+  Before the first save after it, only a file of its own tells.
+
+  Args:
+    record: of the newest checkpoint; without one there is no way back.
+    workdir: of the run.
+  """
+  file = epath.Path(workdir, run_files.ROLLED_BACK)
+  if record is None or record.get("rolled_back") or not file.exists():
+    return (record or {}).get("rolled_back")
+  kept: checkpoint.Record = json.loads(file.read_text())
+  return kept
 
 
 def changed(config: Any, rolled_back: checkpoint.Record | None) -> Any:
@@ -101,18 +128,14 @@ def changed(config: Any, rolled_back: checkpoint.Record | None) -> Any:
   if not rolled_back:
     return config
   config = config.copy_and_resolve_references()
-  if rolled_back["change"] == "learning_rate":
-    config.base_learning_rate *= _HALF
-  else:
-    # The order of images takes one seed, and the draws the one after it.
-    config.seed = (config.seed + 2) % 2**32
+  config.update(records.changed_by_roll_back(config, rolled_back))
   return config
 
 
 def describe(rolled_back: checkpoint.Record) -> str:
   """Tells of the way back that a record holds."""
   how = {
-    "learning_rate": f"{_HALF:g} times the learning rate",
+    "learning_rate": f"{records.LESS:g} times the learning rate",
     "views": "another stream of views",
   }
   return (

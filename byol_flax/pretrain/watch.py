@@ -19,17 +19,22 @@ class Watch:
   """
 
   def __init__(
-    self, config: Any, record: Record | None, just_rolled_back: Record | None
+    self,
+    config: Any,
+    record: Record | None,
+    workdir: str,
+    just_rolled_back: Record | None,
   ) -> None:
     """Begins to watch.
 
     Args:
       config: as made by configs/byol.py.
       record: of the newest checkpoint, if there is one.
+      workdir: of the run.
       just_rolled_back: what `roll_back.go_back` returned, if it was called.
     """
     self._news = just_rolled_back
-    self._rolled_back = just_rolled_back or (record or {}).get("rolled_back")
+    self._rolled_back = just_rolled_back or roll_back.found(record, workdir)
     self.config = roll_back.changed(config, self._rolled_back)
     self._action = config.watchdog.action
     self._settings = watchdog.settings_of(config)

@@ -21,6 +21,7 @@ from input_pipeline.errors import UsageError
 MARKER = "byol-run.json"
 LOCK = "run.lock"
 METRICS = "metrics.jsonl"
+ROLLED_BACK = "rolled-back.json"
 
 # All that a run and its evaluation write, and that moves when a run is set
 # aside. Marker and lock stay, as do the folders `replaced-<time>` of runs that
@@ -28,7 +29,8 @@ METRICS = "metrics.jsonl"
 _WRITTEN = re.compile(
   r"checkpoints|checkpoints-damaged|checkpoints-rolled-back|tensorboard"
   r"|(metrics\.jsonl|starts\.jsonl|view_hashes-\d+\.jsonl"
-  r"|config\.json|evaluation\.json|result\.json|summary\.json|parameters\.txt|unreadable-\d+\.txt"
+  r"|config\.json|evaluation\.json|result\.json|summary\.json"
+  r"|rolled-back\.json|parameters\.txt|unreadable-\d+\.txt"
   r"|views\.png|curves\.png)(\.tmp)?"
 )
 _HOLDER = re.compile(rb"(process \d+ on \S+\n)?")

@@ -93,6 +93,10 @@ def to_train_longer(workdir: str) -> str:
   )
 
 
+# Runs from before there was this key do not tell what it would have been.
+_SINCE = "reference_batch_size"
+
+
 def differences(
   before: Mapping[str, Any], after: Mapping[str, Any], may_change: Sequence[str]
 ) -> list[str]:
@@ -104,6 +108,8 @@ def differences(
     may_change: names, and beginnings of names, that make no difference; each
       ends with a dot.
   """
+  if before.get(_SINCE, 0) is None:
+    before = {**before, _SINCE: after.get(_SINCE)}
   there, here = metrics_log.flatten(before), metrics_log.flatten(after)
   absent = "not a key"
   return [
@@ -129,8 +135,6 @@ def check_same_run(
   if saved is None:
     return
   before, after = records.completed(saved)["config"], now["config"]
-  if before["reference_batch_size"] is None:  # of a run before there was one
-    before = {**before, "reference_batch_size": after["reference_batch_size"]}
   different = differences(before, after, MAY_CHANGE)
   if different:
     more = after["epochs"] > before["epochs"]

@@ -51,7 +51,7 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
     ) from None
   finally:
     checkpoints.close()
-  config = record["config"]
+  config = records.went_on_with(record)
   if "online" not in state:  # trained with labels
     state = {"online": state}
   networks = {

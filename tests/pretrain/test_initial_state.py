@@ -1,6 +1,5 @@
 """Weights from elsewhere enter a new run: which, whole, and of whose making."""
 
-import dataclasses
 import functools
 import shutil
 
@@ -9,106 +8,30 @@ import numpy as np
 import optax
 import pytest
 
-from byol_flax import sharding
 from byol_flax.pretrain import (
-  initial_state,
-  optimizers,
   origin,
-  origin_run,
-  train_state,
 )
-from byol_flax.runs import checkpoint, distributed, records
+from byol_flax.runs import checkpoint
 from byol_flax.weights import npz, structure
 from byol_flax.weights.arrays import Stored
 from byol_flax.weights.foreign import Account, Foreign
 from input_pipeline.errors import RunError, UsageError
 from tests import tiny
-
-ALONE = distributed.Processes()
-CONFIG = {
-  "model": {"encoder": {"padding": "same"}, "batch_norm": {"epsilon": 1e-5}},
-  "batch_size": 64,
-  "seed": 0,
-  "reference_batch_size": 64,
-}
-RECORD = {
-  "config": CONFIG,
-  "code_version": "c0de",
-  "seconds": 1.0,
-}
-
-
-@dataclasses.dataclass
-class Run:
-  """What the new run is known by."""
-
-  abstract_state: train_state.ByolState
-  total_steps: int = 100
-
-
-def some_state(seed, devices=8, **changes):
-  """A state as it lies on a mesh, with numbers that depend on `seed`, and it.
-
-  Of `changes`, `num_classes` and modules go to the network.
-  """
-  mesh = sharding.make_mesh(jax.devices()[:devices])
-  tx = optimizers.lars(
-    lambda step: 0.1, weight_decay=0.0, momentum=0.9, trust_coefficient=1e-3
-  )
-  shapes = jax.eval_shape(
-    lambda: train_state.create_byol_state(
-      tiny.make_network().clone(**changes),
-      tx,
-      seed=0,
-      image_size=tiny.SIZE,
-      target_init="independent",
-    )
-  )
-  rng = np.random.default_rng(seed)
-
-  def draw(x):
-    values = rng.integers(1, 1000, x.shape).astype(x.dtype)
-    return jax.device_put(values, sharding.cut(mesh, x.shape))
-
-  return jax.tree.map(draw, shapes), mesh
+from tests.pretrain import begun
+from tests.pretrain.begun import (
+  CONFIG,
+  assert_same,
+  begin,
+  some_state,
+  whole_config,
+)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-  """A workdir with checkpoints 10 and 20, and the state of the latter."""
+  """A workdir, see `begun.save_source`, and its state."""
   folder = str(tmp_path_factory.mktemp("source"))
-  state, _ = some_state(1)
-  checkpoints = checkpoint.Checkpoints(
-    folder,
-    every_steps=1,
-    every_minutes=1,
-    keep_last=2,
-    keep_every=0,
-    processes=ALONE,
-  )
-  for step in (10, 20):
-    position = {"seed": 1, "next_update": step}
-    checkpoints.save(step, state, {**RECORD, "data_position": position})
-  checkpoints.close()
-  return folder, state
-
-
-def begin(
-  text, state, mesh, folder, takes="networks", restart=False, config=CONFIG
-):
-  return initial_state.open_beginning(
-    origin.parse(text, takes),
-    Run(state),
-    mesh,
-    str(folder),
-    config,
-    restart,
-    ALONE,
-  )
-
-
-def assert_same(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
+  return folder, begun.save_source(folder)
 
 
 @pytest.mark.slow
@@ -223,55 +146,6 @@ def test_a_damaged_checkpoint_is_told_and_no_other_taken(source, tmp_path):
   (damaged / "record" / "metadata").write_text("{")
   with pytest.raises(RunError, match=r"20 is damaged .* has 10 too; WORKDIR@"):
     begin(f"{tmp_path}/copy", state, mesh, tmp_path)
-
-
-def whole_config(**changes):
-  """Of a run like the one in the source, as its record is completed."""
-  config = records.completed({"config": CONFIG})["config"]
-  return {**config, **changes}
-
-
-def test_a_run_is_continued_with_momentum_and_step(source, tmp_path):
-  folder, old = source
-  state, mesh = some_state(0)
-  state = jax.tree.map(lambda x: x * 0 if x.ndim == 0 else x, state)
-  config = whole_config(seed=5, data={"name": "other"})
-  beginning = begin(folder, state, mesh, tmp_path, "everything", config=config)
-  first = beginning.enter(state)
-  assert (
-    beginning.step == int(first.online.step) == int(first.target.step) == 20
-  )
-  counted = optax.tree_utils.tree_get(first.online.opt_state, "count")
-  assert int(counted) == 20
-  assert_same(first.online.variables, old.online.variables)
-  assert_same(first.target.variables, old.target.variables)
-  assert_same(
-    *(
-      optax.tree_utils.tree_get(x.online.opt_state, "trace")
-      for x in (first, old)
-    )
-  )
-  places = [[x.sharding for x in jax.tree.leaves(s)] for s in (first, state)]
-  assert places[0] == places[1]
-  assert beginning.record["takes"] == "everything"
-
-
-def test_a_run_of_another_config_is_not_continued(source, tmp_path):
-  folder, _ = source
-  state, mesh = some_state(0)
-  with pytest.raises(UsageError, match=r"batch_size: 64 there, 32 now"):
-    begin(
-      folder,
-      state,
-      mesh,
-      tmp_path,
-      "everything",
-      config=whole_config(batch_size=32),
-    )
-  asked = origin.parse(folder, "everything")
-  weights = origin_run.open_run(asked, state, mesh, ALONE)
-  with pytest.raises(UsageError, match=r"done 20 updates.* this run has 20;"):
-    initial_state._step_to_go_on(asked, weights, whole_config(), 20)
 
 
 @pytest.mark.parametrize("takes", origin.FLAGS)

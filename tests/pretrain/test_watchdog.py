@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from byol_flax.pretrain import attempts, roll_back, watch, watchdog
-from byol_flax.runs import checkpoint, distributed, metrics_log, start_clock
+from byol_flax.runs import (
+  checkpoint,
+  distributed,
+  metrics_log,
+  records,
+  run_files,
+  start_clock,
+)
 from configs import byol_digits
 from input_pipeline.errors import RunError
 
@@ -100,6 +107,19 @@ def test_a_restart_changes_nothing():
   assert again == alarms(reports)
 
 
+def test_after_updates_that_nobody_looked_at_the_averages_begin_anew():
+  """One bad update after a gap is none, and a stale average heals nothing."""
+  healthy = [report(k) for k in range(1, 41)]
+  past = watchdog.Past()
+  for update, values in enumerate(healthy, 1):
+    past, _ = watchdog.judge(past, update, values, SETTINGS)
+  past, reason = watchdog.judge(past, 61, report(61, std=0.0), SETTINGS)
+  assert not reason
+  assert (past.healthy, past.spread, past.largest) == (60, 0.0, 0.15)
+  found = alarms((report(k, std=0.0) for k in range(62, 75)), past=past)
+  assert found[0][:2] == (70, 60)
+
+
 @pytest.mark.parametrize(
   ("key", "value"),
   [
@@ -152,6 +172,37 @@ def test_where_there_is_no_way_back_the_run_stops(
   with pytest.raises(RunError, match=rf"It is ill\. .*{sentence}"):
     roll_back.go_back(alarm, config, str(tmp_path), distributed.Processes())
   assert not (tmp_path / "checkpoints-rolled-back").exists()
+
+
+def test_a_way_back_is_known_before_the_next_save(tmp_path):
+  for label in (3, 6, 9):
+    (tmp_path / "checkpoints" / str(label)).mkdir(parents=True)
+  config = byol_digits.get_config()
+  config.watchdog.action = "roll_back"
+  alarm = roll_back.Alarm(13, 8, "It is ill.", None)
+  assert roll_back.found({"step": 9}, str(tmp_path)) is None
+  back = roll_back.go_back(
+    alarm, config, str(tmp_path), distributed.Processes()
+  )
+  kept = {"step": 6, "rolled_back": None}
+  found = watch.Watch(config, kept, str(tmp_path), None)  # of a later start
+  assert found.config.base_learning_rate == config.base_learning_rate / 2
+  assert found.record()["rolled_back"] == back
+  assert (back["step"], back["from"]) == (6, 13)
+  # What a checkpoint says itself comes first, and a new run knows of nothing.
+  said = {"step": 9, "rolled_back": {**back, "step": 3}}
+  assert roll_back.found(said, str(tmp_path))["step"] == 3
+  assert roll_back.found(None, str(tmp_path)) is None
+  run_files.set_aside(str(tmp_path), distributed.Processes())
+  assert roll_back.found(kept, str(tmp_path)) is None
+
+
+def test_the_config_by_which_a_run_went_on():
+  config = byol_digits.get_config().to_dict()
+  assert records.went_on_with({"config": config}) is config
+  back = {"change": "learning_rate"}
+  slower = records.went_on_with({"config": config, "rolled_back": back})
+  assert slower == {**config, "base_learning_rate": 6.0}
 
 
 def small(**watchdog_settings):

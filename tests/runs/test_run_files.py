@@ -20,6 +20,7 @@ NAMES = (
   "views.png",
   "curves.png",
   "summary.json",
+  "rolled-back.json",
   "unreadable-3.txt",
   "view_hashes-12.jsonl",
 )
