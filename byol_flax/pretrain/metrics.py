@@ -7,15 +7,20 @@ import jax.numpy as jnp
 from byol_flax.pretrain import losses
 
 
-def labelled_mean(values: jax.Array, labels: jax.Array) -> jax.Array:
+def labelled_mean(
+  values: jax.Array, labels: jax.Array, count: jax.Array | None = None
+) -> jax.Array:
   """Mean of `values` over what has a label; 0 where nothing has.
 
   Values and labels are [B], or [B, K] where an example has a label for each of
-  K classes; -1 is none.
+  K classes; -1 is none. The sum is divided by `count`, if it is given, in place
+  of the number of labels.
   """
   labelled = labels >= 0
   total = jnp.sum(jnp.where(labelled, values, 0))
-  return total / jnp.maximum(jnp.sum(labelled), 1)
+  if count is None:
+    count = jnp.maximum(jnp.sum(labelled), 1)
+  return total / count
 
 
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:

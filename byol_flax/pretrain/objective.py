@@ -110,6 +110,7 @@ def objective(
   images: jax.Array,
   labels: jax.Array,
   sums: regression.Moments | None = None,
+  labelled: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[dict[str, Any], Metrics]]:
   """BYOL's loss plus that of the online classifier (paper.md §1.2, §1.6).
 
@@ -123,6 +124,8 @@ def objective(
     labels: int32 [B]; -1 is no label.
     sums: over the whole batch, of which this is a part, for the optimal
       predictor; None if this is the whole batch.
+    labelled: how many images of a micro-batch have a label, [] float > 0, on
+      average over those of the batch; None if this is the whole batch.
 
   Returns:
     Loss [], and the new running averages and the metrics.
@@ -160,13 +163,13 @@ def objective(
   if network.num_classes:
     logits = online.logits[:, 0]  # view1 only
     classifier_loss = metrics.labelled_mean(
-      losses.cross_entropy(logits, labels), labels
+      losses.cross_entropy(logits, labels), labels, labelled
     )
     loss += classifier_loss
     report["train/classifier_loss"] = classifier_loss
     for k in (1, 5):
       report[f"train/top{k}"] = metrics.labelled_mean(
-        metrics.in_top_k(logits, labels, k), labels
+        metrics.in_top_k(logits, labels, k), labels, labelled
       )
   return loss, (new_stats, report)
 

@@ -82,7 +82,8 @@ def _make_gradient(
   """Returns (state, images, labels) -> gradient, running averages, metrics.
 
   Gradient and metrics are means over the micro-batches, whose running averages
-  move one after the other.
+  move one after the other. Where only some images have labels, these may lie
+  unevenly; what concerns them is a mean over those of the whole batch.
   """
   on_cpus = mesh.devices.flat[0].platform == "cpu"
 
@@ -101,7 +102,10 @@ def _make_gradient(
     online_params = _whole(online.params, network.dtype, mesh)
     target_params = _whole(target.params, network.dtype, mesh)
     batch_stats = {"online": online.batch_stats, "target": target.batch_stats}
-    sums = None
+    sums = labelled = None
+    if accumulation_steps > 1:
+      count = jnp.maximum(jnp.sum(labels >= 0), 1)
+      labelled = count / accumulation_steps
     if settings.optimal_predictor and accumulation_steps > 1:
       networks = (online_params, target_params, batch_stats)
       sums = _summed(
@@ -122,6 +126,7 @@ def _make_gradient(
         batch_stats,
         *micro_batch,
         sums,
+        labelled,
       )
       grads = _parts(grads, online.params, mesh)
       return (batch_stats, jax.tree.map(jnp.add, total, grads)), report

@@ -210,18 +210,35 @@ def twice(step):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [tiny.BYOL, REGRESSION])
-def test_micro_batches_are_one_batch_if_their_statistics_agree(settings):
+@pytest.mark.parametrize(
+  ("settings", "labelled"),
+  [
+    (tiny.BYOL, range(32)),
+    (REGRESSION, range(32)),
+    (tiny.BYOL, [0]),
+    (tiny.BYOL, [0, 1, 2, 6, 20]),
+    (tiny.BYOL, []),
+  ],
+)
+def test_micro_batches_are_one_batch_if_their_statistics_agree(
+  settings, labelled
+):
   """Momentum shows the gradient: the first learning rate is 0."""
-  traces = []
+  traces, reports = [], []
+  whole = twice(0)
+  whole["label"][~np.isin(np.arange(32), labelled)] = -1
   with jax.enable_x64(True):
     for parts in (1, 2):
       create, step_fn = make(
         dtype="float64", accumulation_steps=parts, settings=settings
       )
-      state, _ = jax.jit(step_fn)(create(), twice(0))
+      state, metrics = jax.jit(step_fn)(create(), whole)
       traces.append(jax.device_get(state.online.opt_state[2].trace))
+      reports.append(jax.device_get(metrics))
   assert largest_difference(*traces) < 1e-9
+  for name in ("classifier_loss", "top1", "top5", "byol_loss", "grad_norm"):
+    one, other = (report[f"train/{name}"] for report in reports)
+    np.testing.assert_allclose(one, other, rtol=1e-9, err_msg=name)
   assert any(np.abs(x).max() > 1e-2 for x in jax.tree.leaves(traces[0]))
 
 
