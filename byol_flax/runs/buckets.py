@@ -4,6 +4,7 @@ An object is written as a whole: it cannot be renamed and nothing can be added
 to its end.
 """
 
+import os
 import pathlib
 
 
@@ -11,7 +12,8 @@ def holds(path: str, mounts: str) -> bool:
   """Whether `path` is in a bucket.
 
   A bucket mounted with gcsfuse looks like a local folder; only the list of
-  mounts shows what it is.
+  mounts shows what it is. Links on the way are followed, because the list names
+  folders by their real paths.
 
   Args:
     path: absolute path or gs://BUCKET/PATH.
@@ -19,6 +21,7 @@ def holds(path: str, mounts: str) -> bool:
   """
   if path.startswith("gs://"):
     return True
+  real = pathlib.PurePath(os.path.realpath(path))
   mounted, deepest = "", -1
   for line in mounts.splitlines():
     fields = line.split(" ")
@@ -27,7 +30,7 @@ def holds(path: str, mounts: str) -> bool:
     point = pathlib.PurePath(fields[1].replace("\\040", " "))
     depth = len(point.parts)
     # If there are two mounts on one point, the later one hides the other.
-    if pathlib.PurePath(path).is_relative_to(point) and depth >= deepest:
+    if real.is_relative_to(point) and depth >= deepest:
       mounted, deepest = f"{fields[0]} {fields[2]}", depth
   return "gcsfuse" in mounted
 

@@ -11,6 +11,7 @@ from input_pipeline import paths, sources, staging
 # requests at a time keep it busy if a bucket answers after 35 ms, which is an
 # assumption.
 _THREADS_OF_BUCKET = 16
+_DIR_OF_TFDS = "~/tensorflow_datasets"  # where it looks if nothing is given
 
 
 class Names(Protocol):
@@ -79,6 +80,6 @@ def threads_for(name: str, data_dir: str | None, *, local: int) -> int:
   """
   kind, _, path = name.partition(":")
   if not paths.has_path(kind, path):  # TFDS finds its data sets by these
-    path = data_dir or os.environ.get("TFDS_DATA_DIR", "")
+    path = data_dir or os.environ.get("TFDS_DATA_DIR") or _DIR_OF_TFDS
   remote = buckets.holds(paths.absolute(path), buckets.mounts())
   return _THREADS_OF_BUCKET if remote else local

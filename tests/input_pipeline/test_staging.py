@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 
 from byol_flax.evaluation import online
-from byol_flax.runs import data_sets, distributed, stage
+from byol_flax.runs import buckets, data_sets, distributed, stage
 from configs import byol_digits
 from input_pipeline import copying, retries, staging
 from input_pipeline.errors import RunError, StorageError, UsageError
@@ -321,3 +321,14 @@ def test_the_environment_may_name_the_bucket(monkeypatch):
   assert data_sets.threads_for("cifar10", None, local=2) == 16
   assert data_sets.threads_for("voc:/x", None, local=2) == 2
   assert data_sets.threads_for("voc:5.0.0", None, local=2) == 16
+
+
+def test_the_folder_of_tfds_may_lead_into_a_bucket(tmp_path, monkeypatch):
+  monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+  monkeypatch.setenv("HOME", str(tmp_path))
+  mounts = f"my-bucket {tmp_path}/bucket fuse.gcsfuse rw 0 0\n"
+  monkeypatch.setattr(buckets, "mounts", lambda: mounts)
+  assert data_sets.num_threads(config_of(None, None)) == 1
+  (tmp_path / "bucket").mkdir()
+  (tmp_path / "tensorflow_datasets").symlink_to(tmp_path / "bucket")
+  assert data_sets.num_threads(config_of(None, None)) == 16
