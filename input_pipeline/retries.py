@@ -146,6 +146,19 @@ def patiently(
   raise AssertionError("the last try returns or raises")
 
 
+def in_bucket(call: Callable[[], T], path: str) -> T:
+  """Returns `call()`, which reads or writes a whole object; see `patiently`.
+
+  Raises:
+    StorageError: for a minute the bucket did not answer.
+    RunError: it refuses.
+  """
+  try:
+    return patiently(call, path)
+  except UnreadableError as error:
+    raise RunError(f"{path} cannot be written: {error}.") from error
+
+
 def _fault_of_a_read(error: Exception, unknown: Fault) -> Fault:
   """`fault_of`, or `unknown`; UNKNOWN if the error is not one of reading."""
   library = type(error).__module__.split(".")[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
-from input_pipeline import full_disk
+from input_pipeline import full_disk, retries
 
 
 @contextlib.contextmanager
@@ -29,9 +29,19 @@ def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
 
 
 def write_bytes(path: epath.PathLike, data: bytes) -> None:
-  """Writes a file as `replacing` does."""
-  with replacing(path) as temporary:
-    temporary.write_bytes(data)
+  """Writes a file as `replacing` does.
+
+  A bucket that does not answer is asked again; see `retries.in_bucket`.
+  """
+
+  def write() -> None:
+    with replacing(path) as temporary:
+      temporary.write_bytes(data)
+
+  if str(path).startswith("gs://"):
+    retries.in_bucket(write, str(path))
+  else:
+    write()
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

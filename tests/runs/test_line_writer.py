@@ -125,12 +125,15 @@ from byol_flax.runs.metrics_log import MetricsLog
 from byol_flax.runs.start_clock import StartClock
 from byol_flax.runs.time_spent import Attempt
 
-written = []
+written, failed = [], []
 
 class Bucket(memory.MemoryFileSystem):
   protocol = ("gcs", "gs")
 
   def _open(self, path, mode="rb", **options):
+    if mode != "rb" and path not in failed:  # at first it does not answer
+      failed.append(path)
+      raise ConnectionResetError("Connection reset by peer")
     if mode != "rb":
       written.append(path.split("/")[-1])
     return super()._open(path, mode.replace("a", "w"), **options)  # as gcsfs
@@ -153,14 +156,17 @@ for resumed in (0, 50):
 for name in ("metrics", "starts"):
   lines = epath.Path(f"gs://b/run/{name}.jsonl").read_text().splitlines()
   print([eval(line)["step"] for line in lines])
+print(sorted(failed))
 """
 
 
 def test_in_a_bucket_the_file_is_written_at_each_flush_only():
   told, _ = run_python(IN_A_BUCKET)
   left_out = "TensorBoard's files are left out"
-  first, second, metrics, starts = told.splitlines()
+  first, second, metrics, starts, failed = told.splitlines()
   assert first == f"2 3 {left_out}"
   assert second == f"5 6 {left_out}"
   assert metrics == str(list(range(1, 151)))
   assert starts == "[0, 50]"
+  names = ["metrics.jsonl", "metrics.jsonl.tmp", "starts.jsonl.tmp"]
+  assert failed == str([f"gs://b/run/{name}" for name in names])
