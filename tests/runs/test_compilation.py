@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from byol_flax.runs import compilation
 from tests import trainers
 
 PROGRAM = """
@@ -23,7 +25,7 @@ print("cache_hits" in hits)
 """
 
 
-def start(folder, **environment):
+def start(folder, told=None, **environment):
   kept = {
     name: value
     for name, value in os.environ.items()
@@ -37,6 +39,8 @@ def start(folder, **environment):
     text=True,
     check=True,
   )
+  if told is not None:
+    told.append(found.stderr)
   return found.stdout.split()
 
 
@@ -54,3 +58,46 @@ def test_programs_are_kept_where_the_user_says(tmp_path):
 def test_a_folder_that_cannot_be_made_is_no_obstacle(tmp_path):
   (tmp_path / "file").write_text("")
   assert start(str(tmp_path / "file" / "under")) == ["None", "False"]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o702, 0o1777])
+def test_a_folder_that_others_write_into_is_left_out(tmp_path, capsys, mode):
+  folder = tmp_path / "shared"
+  folder.mkdir()
+  folder.chmod(mode)
+  assert compilation.keep_programs(str(folder)) is None
+  assert jax.config.jax_compilation_cache_dir is None
+  assert f"{folder} has mode {mode & 0o777:o}" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_user_is_left_out(tmp_path, capsys, monkeypatch):
+  tmp_path.chmod(0o755)
+  owner = os.stat(tmp_path).st_uid
+  monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+  assert compilation.keep_programs(str(tmp_path)) is None
+  told = capsys.readouterr().err
+  assert f"{tmp_path} belongs to the user with number {owner}." in told
+
+
+@pytest.mark.slow
+def test_folders_that_nobody_else_writes_into_are_taken(tmp_path):
+  told = []
+  mounted = tmp_path / "mounted"
+  mounted.mkdir()
+  mounted.chmod(0o755)
+  if os.geteuid() == 0:  # as in a container
+    os.chown(mounted, 12345, 12345)
+  assert start(str(mounted), told)[0] == str(mounted)
+  new = f"{tmp_path}/new/one"
+  before = os.umask(0o002)
+  try:
+    assert start(new, told)[0] == start(new, told)[0] == new
+  finally:
+    os.umask(before)
+  # Whoever sets the variable has chosen, as a slice's launcher does.
+  shared = tmp_path / "shared"
+  shared.mkdir()
+  shared.chmod(0o777)
+  kept = start("", told, JAX_COMPILATION_CACHE_DIR=str(shared))
+  assert kept[0] == str(shared)
+  assert not [text for text in told if "byol: " in text]
