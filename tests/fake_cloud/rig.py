@@ -77,8 +77,9 @@ class Rig:
   def start(self, *arguments, stdin=None, stderr=subprocess.PIPE, ignored=()):
     def inherit():
       # A program answers no signal that was ignored when it started, as SIGINT
-      # is in the background of another shell.
-      signal.signal(signal.SIGINT, signal.SIG_DFL)
+      # is in the background of another shell, and SIGHUP by nohup.
+      for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
       for number in ignored:
         signal.signal(number, signal.SIG_IGN)
 

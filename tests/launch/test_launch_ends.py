@@ -9,7 +9,7 @@ import pytest
 
 from launch.controller.calls import Console
 from launch.controller.ending import Ended, Interrupted, end_of
-from tests.fake_cloud.rig import PATIENCE, START, WORKDIR
+from tests.fake_cloud.rig import PATIENCE, START, WORKDIR, verb_of
 
 pytest_plugins = ("tests.fake_cloud.fixtures",)
 # Each test starts dozens of programs.
@@ -78,6 +78,8 @@ def test_a_terminal_that_is_closed_deletes_the_slice(rig):
   process.stderr.close()  # what is said now meets an error
   process.send_signal(signal.SIGHUP)
   process.wait(PATIENCE)
+  # A slice whose run has come to its end would be deleted, too.
+  assert [verb_of(call) for call in rig.calls].count("state") < 999
   assert rig.verbs == ["create", *START, "delete"]
 
 
