@@ -7,9 +7,18 @@ import pytest
 
 from tests import forks, trainers
 
+# An eighth of the width of configs/byol_digits.py.
+NARROW = """
+from configs import byol_digits
+
+def get_config(_):
+  config = byol_digits.get_config()
+  config.model.encoder.width = 0.25
+  return config
+"""
+
 LINEAR = (
   "--config=configs/linear.py",
-  "--encoder=random:configs/byol_digits.py",
   "--config.train_split=train[:60%]",
   "--config.valid_split=train[60%:]",
   "--config.batch_size=48",
@@ -22,7 +31,6 @@ LINEAR = (
 
 KNN = (
   "--config=configs/knn.py",
-  "--encoder=random:configs/byol_digits.py",
   "--config.batch_size=50",  # of 1,437 and 360 images, and of four devices
   "--config.neighbours=(1,20)",
   "--config.num_workers=0",
@@ -31,7 +39,6 @@ KNN = (
 
 GRID = (
   "--config=configs/semi_supervised.py",
-  "--encoder=random:configs/byol_digits.py",
   "--config.train_split=train[:60%]",
   "--config.valid_split=train[60%:]",
   "--config.shares=(0.1,)",
@@ -44,7 +51,6 @@ GRID = (
 
 TRANSFER = (
   "--config=configs/transfer.py",
-  "--encoder=random:configs/byol_digits.py",
   "--config.train_split=train[:60%]",
   "--config.valid_split=train[60%:]",
   "--config.batch_size=48",  # calibrates alike on one device and on four
@@ -59,6 +65,8 @@ def both(tmp_path, flags, killed_at=None):
   started again.
   """
   two = tmp_path / "two"
+  (tmp_path / "narrow.py").write_text(NARROW)
+  flags = (*flags, f"--encoder=random:{tmp_path}/narrow.py")
 
   def start():
     return trainers.Trainers(
@@ -69,6 +77,7 @@ def both(tmp_path, flags, killed_at=None):
     killed = start()
     deadline = time.monotonic() + 600
     while not killed_at(two):
+      assert killed.running(), killed.logs()
       assert time.monotonic() < deadline, killed.logs()
       time.sleep(0.02)
     killed.kill()

@@ -20,12 +20,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 SMALL = (
   f"--config={ROOT}/configs/byol_digits.py",
   "--config.batch_size=64",
-  "--config.epochs=6",  # 134 updates
-  "--config.warmup_epochs=1",
-  "--config.model.encoder.width=0.5",
+  "--config.epochs=3",  # 67 updates
+  "--config.warmup_epochs=0.5",
+  "--config.model.encoder.width=0.25",
   "--config.augment.size=8",
-  "--config.evaluation.every_steps=100",
-  "--config.checkpoint.every_steps=50",
+  "--config.evaluation.every_steps=50",
+  "--config.checkpoint.every_steps=25",
   "--config.loader.num_workers=0",
 )
 
@@ -61,9 +61,9 @@ def test_a_run_leaves_everything_it_promises(run):
     "views.png",
   }
   steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
-  assert steps == [50, 100, 134]
-  assert "step 134/134 100%" in console
-  assert "Done: 134 updates" in console
+  assert steps == [25, 50, 67]
+  assert "step 67/67 100%" in console
+  assert "Done: 67 updates" in console
   assert "input of evaluations: 1,797 images by " in console
   assert len(console.splitlines()) < 12
   config = json.loads((workdir / "config.json").read_text())
@@ -85,7 +85,7 @@ def test_metrics_have_the_names_of_the_vocabulary(run):
     "time/data_wait_fraction",
   }  # fmt: skip
   evaluated = [line for line in lines if "knn/test/top1" in line]
-  assert [line["step"] for line in evaluated] == [100, 134]
+  assert [line["step"] for line in evaluated] == [50, 67]
   assert {"classifier/test/top1", "classifier/test/top5"} <= set(evaluated[0])
   # 360 test images, each counted once.
   for name in ("knn/test/top1", "classifier/test/top1"):
@@ -146,7 +146,7 @@ def test_a_contradicting_config_is_refused(run):
     "train", *SMALL, f"--workdir={workdir}", "--config.model.encoder.width=1"
   )
   assert result.returncode == 2
-  assert "model.encoder.width: 0.5 there, 1.0 now" in result.stderr
+  assert "model.encoder.width: 0.25 there, 1.0 now" in result.stderr
   assert "Traceback" not in result.stderr
 
 
@@ -169,7 +169,7 @@ def test_evaluate_prints_the_table_and_writes_the_summary(run):
   assert names == ["representation", "raw_pixels", "random_encoder", "byol"]
   summary = json.loads((workdir / "summary.json").read_text())
   encoder = summary["encoder"]
-  assert encoder["step"] == 134
+  assert encoder["step"] == 67
   assert encoder["training_seconds"] > 1
   assert len(encoder["code_version"]) >= 7
   by_name = {row["representation"]: row for row in summary["table"]}
@@ -220,12 +220,12 @@ def test_a_run_that_diverges_says_so(tmp_path):
 def test_restart_sets_the_old_run_aside(run, tmp_path):
   workdir = tmp_path / "run"
   shutil.copytree(run[0], workdir)
-  changes = ("--config.epochs=2", "--config.batch_size=128")
+  changes = ("--config.epochs=1", "--config.batch_size=128")
   result = byol("train", *SMALL, f"--workdir={workdir}", "--restart", *changes)
   assert result.returncode == 0, result.stderr
   (old,) = workdir.glob("replaced-*")
-  assert (old / "checkpoints" / "134").is_dir()
-  assert (workdir / "checkpoints" / "22").is_dir()
+  assert (old / "checkpoints" / "67").is_dir()
+  assert (workdir / "checkpoints" / "11").is_dir()
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def test_views_made_on_the_devices_train_alike(run, tmp_path, place):
     *SMALL,
     f"--workdir={workdir}",
     f"--config.{place}",
-    "--config.epochs=2",
+    "--config.epochs=1",
     "--config.evaluation.every_steps=0",
     "--config.report.view_hashes=true",
   )
