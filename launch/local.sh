@@ -64,9 +64,10 @@ config="${config%.py}"
 [[ -f "${repository}/configs/${config}.py" ]] ||
   die "There is no config file configs/${config}.py."
 workdir="${workdir:-${repository}/runs/local-${config}}"
-# The processes change to the folder of the code.
-if [[ "${workdir}" != /* && "${workdir}" != gs://* ]]; then
-  workdir="${PWD}/${workdir}"
+# As the trainer reads it; the programs that it compiles are kept there.
+if [[ "${workdir}" != gs://* ]]; then
+  workdir="$(python3 -I -c 'import os, sys
+print(os.path.abspath(os.path.expanduser(sys.argv[1])))' "${workdir}")"
 fi
 
 export BYOL_PYTHON="${BYOL_PYTHON:-${repository}/.venv/bin/python}"
@@ -109,9 +110,9 @@ export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="${devices}"
 for ((i = 0; i < processes; i++)); do
   # A substitution, no pipe, because $! must be the trainer, which gets SIGTERM.
   bash "${repository}/launch/worker.sh" train \
-    "--config=configs/${config}.py${argument}" "--workdir=${workdir}" \
-    "--coordinator=127.0.0.1:${port}" "--process-count=${processes}" \
-    "--process-index=${i}" "${overrides[@]}" \
+    "--config=${repository}/configs/${config}.py${argument}" \
+    "--workdir=${workdir}" "--coordinator=127.0.0.1:${port}" \
+    "--process-count=${processes}" "--process-index=${i}" "${overrides[@]}" \
     </dev/null > >(
       trap '' INT TERM HUP
       number_lines "${i}"

@@ -178,7 +178,9 @@ train() {
       *) ;;
     esac
   done
-  cd "${code}"
+  # Not by changing the folder: launch/local.sh is given paths that begin where
+  # its user stands, where there may also be modules of other things.
+  export PYTHONPATH="${code}${PYTHONPATH:+:${PYTHONPATH}}" PYTHONSAFEPATH=1
   # The cache is in the workdir, because a new slice has empty disks and the
   # largest encoder takes minutes to compile.
   local cache="${workdir%/}/compilation_cache"
