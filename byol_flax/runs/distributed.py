@@ -46,7 +46,8 @@ class Cluster:
 class Processes:
   """What the processes of a run do together.
 
-  Every method but `at` must be called by all of them in the same order.
+  Every method but `at` and `moved` must be called by all of them in the same
+  order.
   """
 
   def __init__(self, channel: watch.Peers | None = None) -> None:
@@ -64,10 +65,14 @@ class Processes:
     if self._channel:
       self._channel.at(step, activity)
 
-  def part_done(self) -> None:
-    """Says that a part of an activity is done, and calls `check_preempted`."""
+  def moved(self) -> None:
+    """Says that a part of this process's activity is done."""
     if self._channel:
       self._channel.part_done()
+
+  def part_done(self) -> None:
+    """Says that a part of an activity is done, and calls `check_preempted`."""
+    self.moved()
     self.check_preempted()
 
   def check_preempted(self) -> None:

@@ -11,6 +11,7 @@ from byol_flax.runs.distributed import Processes
 from input_pipeline import staging
 from input_pipeline.errors import UsageError
 
+_LOOK_SECONDS = 1.0
 _TELL_SECONDS = 30.0
 
 
@@ -43,11 +44,20 @@ def stage(
   begun = told = time.monotonic()
   tell(f"staging {place.inner} from {place.folder} to {place.copy}")
   copying = staging.Staging(place)
+  processes.at(0, "staging")
   with contextlib.ExitStack() as stack:
     stack.callback(copying.stop)
+    ended, came = False, 0
     # All look equally often, so that all hear of a preemption together.
-    while processes.any(not copying.wait(1.0)):
-      processes.part_done()
+    while processes.any(not ended):
+      processes.check_preempted()
+      before, ended = ended, copying.wait(_LOOK_SECONDS)
+      # Not at each look, or a host whose storage hangs would seem to move.
+      if ended and not before:
+        processes.at(0, "setting up after staging")
+      elif copying.bytes_done > came:
+        processes.moved()
+      came = copying.bytes_done
       if time.monotonic() - told >= _TELL_SECONDS:
         told = time.monotonic()
         tell(f"staging: {copying.sentence()}")

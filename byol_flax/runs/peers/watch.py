@@ -28,6 +28,8 @@ _LAST_SECONDS = 1.5 * BEAT_SECONDS
 # What a process can be doing within one update, in this order.
 ACTIVITIES = (
   "setting up",
+  "staging",
+  "setting up after staging",
   "waiting for input",
   "updating",
   "saving",
