@@ -5,7 +5,7 @@ Exit codes:
   1: the run cannot go on; a sentence says why.
   2: usage, config or data are wrong; a sentence says why.
   3: preflight found that the run does not fit.
-  75: the run was preempted and has saved; run the command again.
+  75: the run was preempted, after a save if it was sound; run it again.
   130: the command was interrupted.
 Any other code is a fault.
 """
@@ -108,7 +108,7 @@ def run() -> None:
     status = 2 if isinstance(error, UsageError) else 1
   except PreemptedError:
     if interrupts.handed_on():
-      saved = ", and saved" if interrupts.saves() else ""
+      saved = ", and saved" if interrupts.saved() else ""
       sys.stderr.write(f"byol: interrupted{saved}{_way_on('goes on')}.\n")
       status = interrupts.EXIT_CODE
     else:

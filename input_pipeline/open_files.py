@@ -4,7 +4,7 @@ import resource
 
 from input_pipeline.errors import UsageError
 
-_OTHERS = 128  # libraries, pipes to workers, the files of a run
+_OTHERS = 128  # libraries, pipes to workers, a run's files, shards read ahead
 
 
 def make_room(count: int, what: str) -> None:

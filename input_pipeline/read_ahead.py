@@ -19,10 +19,11 @@ import numpy as np
 from array_record.python import array_record_module
 
 _REQUEST_BYTES = 8 * 2**20  # so much on the average; a thread holds one
+_UNKNOWN_BYTES = 128 * 2**10  # of a record, where nobody has counted
 # Records of one request may be larger than the average of all; up to here they
 # still come by one.
 _LARGEST_REQUEST = 16 * 2**20
-_OPEN_SHARDS = 16  # in each process; opening one takes a request
+_OPEN_SHARDS = 8  # of one split in each process; opening one takes a request
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +61,13 @@ class ReadAhead:
       records: read one at a time.
       shards: of the files that hold them, in order.
       decode: makes of the bytes of a record what `records` gives.
-      record_bytes: of an average record.
+      record_bytes: of an average record; 0 if nobody knows.
     """
     self._how = records, shards, decode, record_bytes
     self._records = records
     self._shards = shards
     self._decode = decode
-    self._most = max(1, _REQUEST_BYTES // max(1, record_bytes))
+    self._most = max(1, _REQUEST_BYTES // (record_bytes or _UNKNOWN_BYTES))
     self._ends = [*itertools.accumulate(shard.take for shard in shards)]
     self._mine = _OfThread()
     self._open: OrderedDict[str, Any] = OrderedDict()

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from byol_flax import sharding
 from byol_flax.pretrain import origin, train_state
-from byol_flax.runs import address, checkpoint, records
+from byol_flax.runs import address, checkpoint, records, way_back
 from byol_flax.runs.distributed import Processes
 from input_pipeline.errors import RunError, StorageError, UsageError
 
@@ -47,6 +47,9 @@ def open_run(
   finally:
     checkpoints.close()
 
+  rolled_back = way_back.known(record, begins_with.where)
+  changed = _changed(record["config"], rolled_back) if rolled_back else ""
+
   def read() -> origin.Taken:
     checkpoints = checkpoint.Checkpoints.reader(begins_with.where, processes)
     try:
@@ -67,8 +70,8 @@ def open_run(
     has_momentum=True,
     step=step,
     model=record["config"]["model"],
-    config=records.went_on_with(record),
-    what=f"{begins_with.where} after update {step:,}{_changed(record)}",
+    config=way_back.config_of(record, begins_with.where),
+    what=f"{begins_with.where} after update {step:,}{changed}",
     read=read,
     record={
       "workdir": begins_with.where,
@@ -88,13 +91,10 @@ def _damaged(
   return RunError(f"{begins_with}: {sentence} {address.others(step, steps)}")
 
 
-def _changed(record: checkpoint.Record) -> str:
+def _changed(config: dict[str, Any], rolled_back: checkpoint.Record) -> str:
   """Tells by which settings a run went on that had been rolled back."""
-  rolled_back = record.get("rolled_back")
-  if not rolled_back:
-    return ""
-  changed = records.changed_by_roll_back(record["config"], rolled_back)
-  flags = (f"--config.{key}={value}" for key, value in changed.items())
+  changes = way_back.changes(config, rolled_back)
+  flags = (f"--config.{key}={value}" for key, value in changes.items())
   return f", which had been rolled back and goes on with {' '.join(flags)}"
 
 

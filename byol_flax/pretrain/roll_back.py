@@ -1,21 +1,17 @@
 """The way back of a run whose network has collapsed, taken once at most.
 
 The run goes on from a healthy checkpoint. As it was it would collapse again, so
-it goes on with one change, which stands in its record from then on:
-`rolled_back` holds the "step" of that checkpoint, the update "from" which the
-run came, the "reason", and the "change".
+it goes on with one change, which stands in its record from then on; see
+`runs.way_back`.
 """
 
 import dataclasses
-import json
 from typing import Any
 
 import jax
-from etils import epath
 
-from byol_flax.runs import checkpoint, records, run_files
+from byol_flax.runs import checkpoint, loop, run_files, way_back
 from byol_flax.runs.distributed import Processes
-from input_pipeline import whole_files
 from input_pipeline.errors import RunError
 
 
@@ -36,7 +32,7 @@ class Alarm:
   rolled_back: checkpoint.Record | None
 
 
-class CollapsedError(RunError):
+class CollapsedError(loop.WatchError):
   """A run must not go on as it is, because its network has collapsed."""
 
   def __init__(self, alarm: Alarm) -> None:
@@ -92,28 +88,32 @@ def go_back(
   # Not sooner: from an unhealthy checkpoint the change is no way out.
   run_files.set_aside_checkpoints(workdir, healthy[-1], processes)
   if jax.process_index() == 0:
-    text = json.dumps(rolled_back, indent=2) + "\n"
-    whole_files.write_text(epath.Path(workdir, run_files.ROLLED_BACK), text)
+    way_back.keep(workdir, rolled_back)
   processes.wait("after going back")
   return rolled_back
 
 
 def found(
-  record: checkpoint.Record | None, workdir: str
+  record: checkpoint.Record | None, workdir: str, processes: Processes
 ) -> checkpoint.Record | None:
   """What is known of a way back that the run in `workdir` has taken.
-
-  Before the first save after it, only a file of its own tells.
 
   Args:
     record: of the newest checkpoint; without one there is no way back.
     workdir: of the run.
+    processes: all that take part; each calls this.
+
+  Raises:
+    RunError: they do not see the same.
   """
-  file = epath.Path(workdir, run_files.ROLLED_BACK)
-  if record is None or record.get("rolled_back") or not file.exists():
-    return (record or {}).get("rolled_back")
-  kept: checkpoint.Record = json.loads(file.read_text())
-  return kept
+  known = way_back.known(record, workdir)
+  if not processes.agree(known):
+    raise RunError(
+      f"All processes should see one {run_files.ROLLED_BACK} in {workdir}, "
+      "but some see another one than the first does, or none. Give the command "
+      "again, and if that does not help, see that every host has this folder."
+    )
+  return known
 
 
 def changed(config: Any, rolled_back: checkpoint.Record | None) -> Any:
@@ -128,14 +128,14 @@ def changed(config: Any, rolled_back: checkpoint.Record | None) -> Any:
   if not rolled_back:
     return config
   config = config.copy_and_resolve_references()
-  config.update(records.changed_by_roll_back(config, rolled_back))
+  config.update(way_back.changes(config, rolled_back))
   return config
 
 
 def describe(rolled_back: checkpoint.Record) -> str:
   """Tells of the way back that a record holds."""
   how = {
-    "learning_rate": f"{records.LESS:g} times the learning rate",
+    "learning_rate": f"{way_back.LESS:g} times the learning rate",
     "views": "another stream of views",
   }
   return (

@@ -100,7 +100,7 @@ def train(
   checkpoints = None if restart else open_checkpoints()
   before = checkpoints.newest_record() if checkpoints else None
   workdir_lib.check_same_run(before, {"config": _plain(config)}, workdir)
-  watching = watch.Watch(config, before, workdir, just_rolled_back)
+  watching = watch.Watch(config, before, workdir, processes, just_rolled_back)
 
   # Data: training split, evaluation split, and the bank of kNN.
   if stage.stage(config, processes, lambda line: print(line, file=stream)):

@@ -5,6 +5,7 @@ from typing import Any
 
 from byol_flax.pretrain import roll_back, watchdog
 from byol_flax.runs.checkpoint import Record, Restored
+from byol_flax.runs.distributed import Processes
 
 NOTE = "watchdog"  # name of its notes among the metrics
 
@@ -23,6 +24,7 @@ class Watch:
     config: Any,
     record: Record | None,
     workdir: str,
+    processes: Processes,
     just_rolled_back: Record | None,
   ) -> None:
     """Begins to watch.
@@ -31,10 +33,13 @@ class Watch:
       config: as made by configs/byol.py.
       record: of the newest checkpoint, if there is one.
       workdir: of the run.
+      processes: all that take part.
       just_rolled_back: what `roll_back.go_back` returned, if it was called.
     """
     self._news = just_rolled_back
-    self._rolled_back = just_rolled_back or roll_back.found(record, workdir)
+    self._rolled_back = just_rolled_back or roll_back.found(
+      record, workdir, processes
+    )
     self.config = roll_back.changed(config, self._rolled_back)
     self._action = config.watchdog.action
     self._settings = watchdog.settings_of(config)

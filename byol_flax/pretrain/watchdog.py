@@ -50,6 +50,7 @@ class Past:
   Attributes:
     update: the last one that was judged.
     healthy: the last one that was not ill.
+    ill: how many were in a row until now.
     spread: moving average.
     largest: the largest `spread` so far.
     gain: moving average, as a share of the loss.
@@ -59,6 +60,7 @@ class Past:
 
   update: int = 0
   healthy: int = 0
+  ill: int = 0
   spread: float = 0.0
   largest: float = 0.0
   gain: float = 0.0
@@ -81,7 +83,7 @@ def judge(
     What to remember from now on, and the reason for an alarm or "".
   """
   if past.update != update - 1:  # nobody looked at those between
-    past = dataclasses.replace(past, update=0, healthy=update - 1)
+    past = dataclasses.replace(past, update=0, ill=0)
   loss, rate = values["train/byol_loss"], values["train/learning_rate"]
   latest = {
     "spread": values["train/projection_std"],
@@ -106,12 +108,13 @@ def judge(
   now = Past(
     update=update,
     healthy=past.healthy if reasons else update,
+    ill=past.ill + 1 if reasons else 0,
     spread=spread,
     largest=largest,
     gain=gain,
     rate=rate,
   )
-  if update - now.healthy < settings.patience:
+  if now.ill < settings.patience:
     return now, ""
   return now, " and ".join(reasons)
 

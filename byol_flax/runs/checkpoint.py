@@ -268,12 +268,11 @@ class Checkpoints:
       RunError: the processes do not see the same checkpoints.
     """
     labels = self.steps() if step is None else [step]
-    newest = labels[-1] if labels else 0
-    if self._processes.any(newest != self._processes.of_first(newest)):
+    if not self._processes.agree(labels):
       raise RunError(
-        f"The newest checkpoint should be one for all processes, but some see "
-        f"another than the first does (here: {newest or 'none'}); every "
-        f"host must see all of {self.directory}."
+        "All processes should see the same checkpoints, but some see others "
+        f"than the first does (here: {labels or 'none'}); every host must see "
+        f"all of {self.directory}."
       )
     damaged: list[tuple[int, str]] = []
     for label in reversed(labels):

@@ -9,11 +9,13 @@ preemption.
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import signal
 import socket
 import time
 import traceback
+import zlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -96,6 +98,11 @@ class Processes:
     if self.alone:
       return number
     return int(multihost_utils.process_allgather(np.asarray(number))[0])
+
+  def agree(self, value: Any) -> bool:
+    """Whether all give the same JSON value."""
+    digest = zlib.crc32(json.dumps(value, sort_keys=True).encode()) >> 1
+    return not self.any(digest != self.of_first(digest))
 
   def all_fail(self, name: str) -> bool:
     """Whether every process comes here within a minute.

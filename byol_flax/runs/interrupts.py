@@ -50,6 +50,7 @@ class _State:
     default_factory=list
   )
   saves: bool = False
+  saved: bool = True
   handed_on: bool = False
   status: int | None = None
   ending: threading.Lock = dataclasses.field(default_factory=threading.Lock)
@@ -120,9 +121,14 @@ def hand_on(wanted: bool) -> None:
   _state.saves = wanted
 
 
-def saves() -> bool:
-  """Whether what `hand_on` said last was that it is wanted."""
-  return _state.saves
+def nothing_saved() -> None:
+  """Says that what was unsaved was not fit to be saved."""
+  _state.saved = False
+
+
+def saved() -> bool:
+  """Whether all is saved once the first Ctrl-C was handed on."""
+  return _state.saved
 
 
 def handed_on() -> bool:

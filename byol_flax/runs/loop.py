@@ -43,6 +43,10 @@ class NonFiniteError(RunError):
   """A metric became NaN or infinite."""
 
 
+class WatchError(RunError):
+  """What a run is watched for has come, and the run must not go on as it is."""
+
+
 class HasStep(Protocol):
   """A state that counts its updates."""
 
@@ -84,7 +88,8 @@ class Outlets:
     diverged: sentences that help to find the cause of a metric that is not
       finite from the metrics before it.
     watch: is given the number and the metrics of every update, in order and
-      before the state after it is saved; it may raise, which ends the run.
+      before the state after it is saved; it may raise `WatchError`, which ends
+      the run.
   """
 
   checkpoints: Checkpoints
@@ -240,15 +245,14 @@ def _keep(
   Where the watch would end the run, nothing is saved: the next start does these
   updates again and meets the same.
   """
-  try:
-    if done:
+  if done:
+    try:
       outlets.take(pending, before)
+    except WatchError as error:
+      interrupts.nothing_saved()
+      outlets.progress.note(f"Not saved: {error}")
+    else:
       outlets.save(done, state, seconds)
-  except NonFiniteError:
-    raise
-  except RunError as error:
-    outlets.hand_on_interrupts(unsaved=False)  # it does not say "and saved"
-    outlets.progress.note(f"Not saved: {error}")
   outlets.finish()
 
 

@@ -95,34 +95,6 @@ def completed(
   return {"init": None, **record, "config": config}
 
 
-LESS = 0.5  # of the learning rate, after a collapse
-
-
-def changed_by_roll_back(
-  config: Mapping[str, Any], rolled_back: Mapping[str, Any]
-) -> dict[str, Any]:
-  """The keys of a config, and their values, by which a run went on.
-
-  Args:
-    config: that it had begun with.
-    rolled_back: what its record says of the way back, see
-      `pretrain.roll_back`. Its "change" is "learning_rate", which is halved, or
-      "views", which come from another stream.
-  """
-  if rolled_back["change"] == "learning_rate":
-    return {"base_learning_rate": config["base_learning_rate"] * LESS}
-  # The order of images takes one seed, and the draws the one after it.
-  return {"seed": (config["seed"] + 2) % 2**32}
-
-
-def went_on_with(record: Mapping[str, Any]) -> dict[str, Any]:
-  """The config of a completed record, with the change of a way back."""
-  config: dict[str, Any] = record["config"]
-  if rolled_back := record.get("rolled_back"):
-    config = {**config, **changed_by_roll_back(config, rolled_back)}
-  return config
-
-
 def _section(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
   """The section of a nested config; made if it is absent."""
   for name in names:

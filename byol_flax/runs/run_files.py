@@ -100,7 +100,9 @@ def set_aside_unsaved(workdir: str, processes: Processes) -> tuple[str, ...]:
     metrics = epath.Path(workdir, METRICS)
     reported = metrics.exists() and metrics.read_bytes()
     # A list of unreadable images moves too: the new run may have other images.
-    if reported or unreadable.lines_of(workdir):
+    # And it has not gone back, even if the one before had.
+    went_back = epath.Path(workdir, ROLLED_BACK).exists()
+    if reported or went_back or unreadable.lines_of(workdir):
       entries = written(epath.Path(workdir))
       # The time of earlier starts is the run's, though nothing is left of them.
       stay = ("checkpoints", goodput.FILE)

@@ -15,9 +15,8 @@ def code_version() -> str:
   shipped = root / "COMMIT"
   if shipped.exists():
     return shipped.read_text().strip()
-  release = "release " + importlib.metadata.version("byol-flax")
   if not (root / ".git").exists():
-    return release
+    return _release()
   try:
     described = subprocess.run(
       ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -30,4 +29,8 @@ def code_version() -> str:
     )
     return described.stdout.strip()
   except (OSError, subprocess.SubprocessError):
-    return release
+    return _release()
+
+
+def _release() -> str:
+  return "release " + importlib.metadata.version("byol-flax")

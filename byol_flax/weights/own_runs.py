@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from byol_flax import sharding
-from byol_flax.runs import address, checkpoint, metrics_log, records
+from byol_flax.runs import address, checkpoint, metrics_log, records, way_back
 from byol_flax.weights import arrays
 from byol_flax.weights.foreign import Account, Foreign
 from input_pipeline.errors import RunError
@@ -51,7 +51,7 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
     ) from None
   finally:
     checkpoints.close()
-  config = records.went_on_with(record)
+  config = way_back.config_of(record, named.workdir)
   if "online" not in state:  # trained with labels
     state = {"online": state}
   networks = {

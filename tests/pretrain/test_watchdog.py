@@ -12,9 +12,9 @@ from byol_flax.runs import (
   checkpoint,
   distributed,
   metrics_log,
-  records,
   run_files,
   start_clock,
+  way_back,
 )
 from configs import byol_digits
 from input_pipeline.errors import RunError
@@ -115,9 +115,9 @@ def test_after_updates_that_nobody_looked_at_the_averages_begin_anew():
     past, _ = watchdog.judge(past, update, values, SETTINGS)
   past, reason = watchdog.judge(past, 61, report(61, std=0.0), SETTINGS)
   assert not reason
-  assert (past.healthy, past.spread, past.largest) == (60, 0.0, 0.15)
+  assert (past.healthy, past.spread, past.largest) == (40, 0.0, 0.15)
   found = alarms((report(k, std=0.0) for k in range(62, 75)), past=past)
-  assert found[0][:2] == (70, 60)
+  assert found[0][:2] == (70, 40)  # the last that somebody looked at
 
 
 @pytest.mark.parametrize(
@@ -174,34 +174,56 @@ def test_where_there_is_no_way_back_the_run_stops(
   assert not (tmp_path / "checkpoints-rolled-back").exists()
 
 
+def at(step):
+  """The record of a checkpoint."""
+  return {"data_position": {"next_update": step}, "rolled_back": None}
+
+
 def test_a_way_back_is_known_before_the_next_save(tmp_path):
   for label in (3, 6, 9):
     (tmp_path / "checkpoints" / str(label)).mkdir(parents=True)
   config = byol_digits.get_config()
   config.watchdog.action = "roll_back"
   alarm = roll_back.Alarm(13, 8, "It is ill.", None)
-  assert roll_back.found({"step": 9}, str(tmp_path)) is None
+  assert way_back.known(at(9), str(tmp_path)) is None
   back = roll_back.go_back(
     alarm, config, str(tmp_path), distributed.Processes()
   )
-  kept = {"step": 6, "rolled_back": None}
-  found = watch.Watch(config, kept, str(tmp_path), None)  # of a later start
+  found = watch.Watch(  # of a later start
+    config, at(6), str(tmp_path), distributed.Processes(), None
+  )
   assert found.config.base_learning_rate == config.base_learning_rate / 2
   assert found.record()["rolled_back"] == back
   assert (back["step"], back["from"]) == (6, 13)
   # What a checkpoint says itself comes first, and a new run knows of nothing.
-  said = {"step": 9, "rolled_back": {**back, "step": 3}}
-  assert roll_back.found(said, str(tmp_path))["step"] == 3
-  assert roll_back.found(None, str(tmp_path)) is None
-  run_files.set_aside(str(tmp_path), distributed.Processes())
-  assert roll_back.found(kept, str(tmp_path)) is None
+  said = {**at(6), "rolled_back": {**back, "step": 3}}
+  assert way_back.known(said, str(tmp_path))["step"] == 3
+  assert way_back.known(None, str(tmp_path)) is None
+  # Nor does a checkpoint of before, which went on as it was.
+  assert way_back.known(at(3), str(tmp_path)) is None
+  # A run that begins anew because there is no checkpoint has not gone back.
+  run_files.set_aside_unsaved(str(tmp_path), distributed.Processes())
+  assert way_back.known(at(6), str(tmp_path)) is None
 
 
-def test_the_config_by_which_a_run_went_on():
+class _Other(distributed.Processes):
+  """A process whose first one sees another folder."""
+
+  def of_first(self, number):
+    return number + 1
+
+
+def test_processes_that_do_not_see_the_same_way_back_are_told(tmp_path):
+  with pytest.raises(RunError, match=r"one rolled-back\.json in .* or none\. "):
+    roll_back.found(at(6), str(tmp_path), _Other())
+
+
+def test_the_config_by_which_a_run_went_on(tmp_path):
   config = byol_digits.get_config().to_dict()
-  assert records.went_on_with({"config": config}) is config
-  back = {"change": "learning_rate"}
-  slower = records.went_on_with({"config": config, "rolled_back": back})
+  record = {**at(6), "config": config}
+  assert way_back.config_of(record, str(tmp_path)) is config
+  way_back.keep(str(tmp_path), {"change": "learning_rate", "step": 6})
+  slower = way_back.config_of(record, str(tmp_path))
   assert slower == {**config, "base_learning_rate": 6.0}
 
 

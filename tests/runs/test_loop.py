@@ -314,10 +314,20 @@ def test_a_preemption_saves_only_what_was_watched(tmp_path):
   assert at_save == {7: 7, 14: 14, 16: 16}
 
 
+def test_a_save_that_fails_on_a_preemption_is_told(tmp_path):
+  def make_record(step, seconds):
+    if step == 16:
+      raise StorageError("no answer")
+    return {"step": step, "seconds": seconds}
+
+  with pytest.raises(StorageError, match="no answer"):
+    run(tmp_path, end=(17, PreemptedError()), make_record=make_record)
+
+
 def test_a_preemption_saves_nothing_that_the_watch_refuses(tmp_path):
   def watch(update, values):
     if update == 16:
-      raise RunError("seen enough")
+      raise loop.WatchError("seen enough")
 
   stream = io.StringIO()
   with pytest.raises(PreemptedError):
