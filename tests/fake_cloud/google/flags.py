@@ -1,6 +1,7 @@
 """The commands and flags of gcloud that launch/ uses; others are refused."""
 
 import argparse
+import sys
 
 from tests.fake_cloud.google.machines import scp, ssh
 from tests.fake_cloud.google.nodes import (
@@ -26,29 +27,42 @@ from tests.fake_cloud.google.others import (
 TPUS = ("compute", "tpus")
 
 
+class _Other:
+  """Takes the flags of a command that was not given, and forgets them."""
+
+  def add_argument(self, *_, **__):
+    pass
+
+
 def parse(argv):
-  """The same flags as gcloud's for the commands that launch/ uses."""
-  top = argparse.ArgumentParser(prog="gcloud", allow_abbrev=False)
-  groups = {(): top.add_subparsers(dest="_0", required=True)}
+  """The same flags as gcloud's for the commands that launch/ uses.
+
+  Only the parser of the command that was given is made, because most of the
+  time of a call would go into the others.
+  """
+  asked = []
 
   def command(path, handler):
-    for depth in range(1, len(path)):
-      if path[:depth] not in groups:
-        group = groups[path[: depth - 1]].add_parser(path[depth - 1])
-        groups[path[:depth]] = group.add_subparsers(required=True)
-    parser = groups[path[:-1]].add_parser(path[-1], allow_abbrev=False)
+    if tuple(argv[: len(path)]) != path:
+      return _Other()
+    name = " ".join(("gcloud", *path))
+    parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
     parser.set_defaults(handler=handler)
     if path[0] == "compute":
       parser.add_argument("--project", required=True)
       zone = "--zones" if path[1] == "instances" else "--zone"
       parser.add_argument(zone, required=True)
       parser.add_argument("--quiet", action="store_true")
+    asked.append((parser, argv[len(path) :]))
     return parser
 
   add_slices(command)
   add_workers(command)
   add_others(command)
-  return top.parse_args(argv)
+  if not asked:
+    sys.exit(f"ERROR: (gcloud) launch/ has no such command: {argv}")
+  ((parser, rest),) = asked
+  return parser.parse_args(rest)
 
 
 def add_slices(command):

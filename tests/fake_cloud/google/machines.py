@@ -2,8 +2,6 @@
 
 import os
 import shlex
-import shutil
-import subprocess
 import sys
 import time
 
@@ -15,6 +13,8 @@ from tests.fake_cloud.google.state import NODES, need_running_node, pick_workers
 
 def scp(cloud, options):
   cloud.fail_if_planned("scp")
+  import shutil  # as in booting.py
+
   *sources, target = options.paths
   name, _, folder = target.partition(":")
   need_running_node(cloud, name, options.zone)
@@ -55,6 +55,8 @@ def ssh(cloud, options):
 
 def run_really(cloud, workers, command, failing):
   """Exit statuses of the command, run on all those workers at once."""
+  import subprocess  # as in booting.py
+
   processes = []
   frozen = [x for x in workers if (NODES / f"worker-{x}" / "frozen").exists()]
   for worker in workers:
