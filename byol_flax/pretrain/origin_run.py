@@ -70,7 +70,7 @@ def open_run(
     has_momentum=True,
     step=step,
     model=record["config"]["model"],
-    config=way_back.config_of(record, begins_with.where),
+    config=way_back.config_of(record["config"], rolled_back),
     what=f"{begins_with.where} after update {step:,}{changed}",
     read=read,
     record={

@@ -39,6 +39,7 @@ class _State:
     sentence: what it says when it ends the process.
     callbacks: called before the end, the newest first.
     saves: whether the first Ctrl-C is handed on as SIGTERM.
+    saved: whether nothing was left unsaved on purpose.
     handed_on: whether one was.
     status: exit status of the process, once it has nothing left to do.
     ending: held by whoever decides how the process ends.
@@ -127,7 +128,7 @@ def nothing_saved() -> None:
 
 
 def saved() -> bool:
-  """Whether all is saved once the first Ctrl-C was handed on."""
+  """Whether what `hand_on` was told of was saved, if Ctrl-C was handed on."""
   return _state.saved
 
 

@@ -61,8 +61,11 @@ def changes(
   return {"seed": (config["seed"] + 2) % 2**32}
 
 
-def config_of(record: Mapping[str, Any], workdir: str) -> dict[str, Any]:
-  """The config by which the run of a completed record went on from there."""
-  config: dict[str, Any] = record["config"]
-  rolled_back = known(record, workdir)
+def config_of(
+  config: dict[str, Any], rolled_back: Mapping[str, Any] | None
+) -> dict[str, Any]:
+  """The config by which a run went on that is `known` to have gone back.
+
+  Without a way back it is `config`, with which the run had begun.
+  """
   return {**config, **changes(config, rolled_back)} if rolled_back else config

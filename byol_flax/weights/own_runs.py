@@ -51,7 +51,8 @@ def read(where: str, flag: str, *, whole: bool) -> Foreign:
     ) from None
   finally:
     checkpoints.close()
-  config = way_back.config_of(record, named.workdir)
+  rolled_back = way_back.known(record, named.workdir)
+  config = way_back.config_of(record["config"], rolled_back)
   if "online" not in state:  # trained with labels
     state = {"online": state}
   networks = {

@@ -14,7 +14,6 @@ from byol_flax.pretrain import (
 )
 from byol_flax.runs import records
 from input_pipeline.errors import UsageError
-from tests.pretrain import begun
 from tests.pretrain.begun import (
   ALONE,
   CONFIG,
@@ -23,13 +22,6 @@ from tests.pretrain.begun import (
   some_state,
   whole_config,
 )
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-  """A workdir, see `begun.save_source`, and its state."""
-  folder = str(tmp_path_factory.mktemp("source"))
-  return folder, begun.save_source(folder)
 
 
 def test_a_run_is_continued_with_momentum_and_step(source, tmp_path):

@@ -17,7 +17,6 @@ from byol_flax.weights.arrays import Stored
 from byol_flax.weights.foreign import Account, Foreign
 from input_pipeline.errors import RunError, UsageError
 from tests import tiny
-from tests.pretrain import begun
 from tests.pretrain.begun import (
   CONFIG,
   assert_same,
@@ -25,13 +24,6 @@ from tests.pretrain.begun import (
   some_state,
   whole_config,
 )
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-  """A workdir, see `begun.save_source`, and its state."""
-  folder = str(tmp_path_factory.mktemp("source"))
-  return folder, begun.save_source(folder)
 
 
 @pytest.mark.slow
