@@ -22,6 +22,8 @@ class Checked(NamedTuple):
     num_bytes: of the image file.
     label: what a subclass of `DenseFiles` makes of it: boxes, or a file.
     digest: changes when the label does.
+    old_digest: what `digest` was in versions that knew only the size of the
+      label's file; b"" if it was the same.
   """
 
   image: str
@@ -29,10 +31,26 @@ class Checked(NamedTuple):
   num_bytes: int
   label: Any
   digest: bytes
+  old_digest: bytes = b""
+
+  def with_label(self, label: Any, data: bytes) -> "Checked":
+    """The same, with a label that was made of the bytes of its file."""
+    return self._replace(
+      label=label,
+      digest=hashlib.blake2b(data, digest_size=16).digest(),
+      old_digest=b"%d" % len(data),
+    )
 
 
-def look_at_image(root: str, image: str) -> Checked | Kind:
+def look_at_image(
+  root: str, image: str, began_with: Mapping[str, int]
+) -> Checked | Kind:
   """Looks at an image file; returns it without a label, or its fault.
+
+  Args:
+    root: of the set.
+    image: the file, relative to the root.
+    began_with: see `dense_sources.open_boxes`.
 
   Raises:
     OSError: the storage is at fault.
@@ -40,7 +58,8 @@ def look_at_image(root: str, image: str) -> Checked | Kind:
   path = os.path.join(root, image)
   try:
     size = decoding.upright_size(path)
-    return Checked(image, size, os.path.getsize(path), None, b"")
+    num_bytes = began_with.get(image, os.path.getsize(path))
+    return Checked(image, size, num_bytes, None, b"")
   except FileNotFoundError:
     return Kind.IMAGE_MISSING
   except ImageError:
@@ -60,6 +79,7 @@ class DenseFiles:
     sizes: int32 [N, 2], height and width of each upright image.
     faults: kind of fault in words -> names of the examples that have it.
     most_boxes: the most of an image; 0 for masks and depth.
+    old_fingerprint: what older versions recorded as `fingerprint`.
   """
 
   most_boxes = 0
@@ -96,13 +116,10 @@ class DenseFiles:
     # Arrays reach a worker much sooner than lists.
     self._images = np.array([os.fsencode(x.image) for x in examples])
     self._bytes = np.array([x.num_bytes for x in examples], np.int64)
-    self._digest = hashlib.blake2b(
-      b"".join(
-        b"%b\0%d\0%b\n" % (os.fsencode(x.image), x.num_bytes, x.digest)
-        for x in examples
-      ),
-      digest_size=16,
-    ).hexdigest()
+    self._digest = _digest_of(examples)
+    self.old_fingerprint = _digest_of(
+      [x._replace(digest=x.old_digest or x.digest) for x in examples]
+    )
 
   def label_of(self, i: int) -> np.ndarray:
     """What the task predicts for example `i`."""
@@ -110,7 +127,7 @@ class DenseFiles:
 
   @property
   def fingerprint(self) -> str:
-    """Digest of names, sizes of files, and labels as far as they were read."""
+    """Digest of names and sizes of images, and of all labels."""
     return self._digest
 
   def __getstate__(self) -> dict[str, Any]:
@@ -146,6 +163,17 @@ class DenseFiles:
 
   def _relative(self, i: int) -> str:
     return os.fsdecode(bytes(self._images[i]))
+
+
+def _digest_of(examples: Sequence[Checked]) -> str:
+  """Of names, sizes of images, and digests of labels."""
+  return hashlib.blake2b(
+    b"".join(
+      b"%b\0%d\0%b\n" % (os.fsencode(x.image), x.num_bytes, x.digest)
+      for x in examples
+    ),
+    digest_size=16,
+  ).hexdigest()
 
 
 class BoxFiles(DenseFiles):

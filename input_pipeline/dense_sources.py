@@ -29,6 +29,7 @@ _KINDS = {
   "depth": "depth:PATH, a folder of frames with NAME.depth.png beside each",
 }
 
+_NONE: Mapping[str, int] = {}
 _TRAINVAL = "trainval"  # VOC's own name, which TFDS does not have
 
 
@@ -84,7 +85,11 @@ class DenseJoined(subsets.Joined):
 
 
 def open_boxes(
-  name: str, split: str, data_dir: str | None = None, classes_file: str = ""
+  name: str,
+  split: str,
+  data_dir: str | None = None,
+  classes_file: str = "",
+  began_with: Mapping[str, int] = _NONE,
 ) -> DensePart:
   """Opens a data set with boxes.
 
@@ -95,6 +100,9 @@ def open_boxes(
       `sources.open_source`.
     data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.
     classes_file: see `voc.open_boxes`; only for `voc:PATH`.
+    began_with: image files that a training could not read, and their bytes when
+      it began. Their parts of the fingerprint stay, even if they were mended
+      since; one that was removed leaves no gap, as its size is not known.
 
   Raises:
     UsageError: there is no such data set, split or slice, or none is usable.
@@ -104,7 +112,7 @@ def open_boxes(
 
   def open_whole(whole: str) -> DenseSource:
     if kind == "voc":
-      return voc.open_boxes(name, path, whole, classes_file)
+      return voc.open_boxes(name, path, whole, classes_file, began_with)
     _no_file(name, classes_file)
     if whole != _TRAINVAL:
       return tfds_dense.open_tfds_boxes(name, whole, data_dir)
@@ -118,7 +126,11 @@ def open_boxes(
 
 
 def open_classes(
-  name: str, split: str, data_dir: str | None = None, classes_file: str = ""
+  name: str,
+  split: str,
+  data_dir: str | None = None,
+  classes_file: str = "",
+  began_with: Mapping[str, int] = _NONE,
 ) -> DensePart:
   """Opens a data set with a class for each pixel.
 
@@ -128,6 +140,7 @@ def open_classes(
       masks), or a slice.
     data_dir: not used, because TFDS has no such set.
     classes_file: see `voc_masks.open_masks`.
+    began_with: see `open_boxes`.
 
   Raises:
     UsageError: as in `open_boxes`.
@@ -143,11 +156,18 @@ def open_classes(
   return _part(
     name,
     split,
-    lambda whole: voc_masks.open_masks(name, path, whole, classes_file),
+    lambda whole: voc_masks.open_masks(
+      name, path, whole, classes_file, began_with
+    ),
   )
 
 
-def open_depth(name: str, split: str, data_dir: str | None = None) -> DensePart:
+def open_depth(
+  name: str,
+  split: str,
+  data_dir: str | None = None,
+  began_with: Mapping[str, int] = _NONE,
+) -> DensePart:
   """Opens a data set with depth.
 
   Args:
@@ -156,6 +176,7 @@ def open_depth(name: str, split: str, data_dir: str | None = None) -> DensePart:
     split: `train` or `test` of NYU, a folder in PATH, one of TFDS's splits, or
       a slice.
     data_dir: TFDS's directory; None: TFDS_DATA_DIR or ~/tensorflow_datasets.
+    began_with: see `open_boxes`.
 
   Raises:
     UsageError: as in `open_boxes`.
@@ -167,7 +188,7 @@ def open_depth(name: str, split: str, data_dir: str | None = None) -> DensePart:
     if kind == "nyu":
       return nyu.open_nyu(name, path, whole)
     if kind == "depth":
-      return depth_folders.open_depth_folder(name, path, whole)
+      return depth_folders.open_depth_folder(name, path, whole, began_with)
     return tfds_dense.open_tfds_depth(name, whole, data_dir)
 
   return _part(name, split, open_whole)
@@ -220,6 +241,24 @@ def shared_files(one: DensePart, other: DensePart) -> list[str]:
     for name in (other.example_name(i) for i in range(len(other)))
     if name in known
   ]
+
+
+def old_fingerprint(source: parts.Source) -> str:
+  """What older versions recorded as the fingerprint of any source."""
+  old: str = getattr(_whole(source), "old_fingerprint", source.fingerprint)
+  return old
+
+
+def is_dense(source: parts.Source) -> bool:
+  """Whether a source is a `DenseSource` or a part of one."""
+  return hasattr(_whole(source), "sizes")
+
+
+def _whole(source: parts.Source) -> parts.Source:
+  """What a source is a part of, or the source itself."""
+  while isinstance(source, parts.Part):
+    source = source.source
+  return source
 
 
 def sizes_of(source: parts.Source) -> np.ndarray:

@@ -5,6 +5,7 @@ millimetres, where 0 and 65535 are not valid, as depth cameras write them.
 """
 
 import os
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -60,8 +61,12 @@ def decode(data: bytes) -> np.ndarray | None:
   return np.where(depth == _NOT_VALID, 0, depth).astype(np.float32) * _METRES
 
 
-def open_depth_folder(name: str, path: str, split: str) -> DepthFiles:
+def open_depth_folder(
+  name: str, path: str, split: str, began_with: Mapping[str, int]
+) -> DepthFiles:
   """The frames of a folder PATH/SPLIT in the order of their names.
+
+  `began_with` is as in `dense_sources.open_boxes`.
 
   Raises:
     UsageError: there is no such folder, or no frame in it can be used.
@@ -79,25 +84,25 @@ def open_depth_folder(name: str, path: str, split: str) -> DepthFiles:
   ]
 
   def check(image: str) -> tuple[Checked | None, list[Kind]]:
-    looked = dense_files.look_at_image(root, image)
+    looked = dense_files.look_at_image(root, image, began_with)
     if isinstance(looked, Kind):
       return None, [looked]
     if looked.size != (HEIGHT, WIDTH):
       return None, [Kind.FRAME_SIZE]
     beside = depth_path(os.path.join(root, image))
     try:
-      depth = decode(folders.read_below(root, beside))
+      data = folders.read_below(root, beside)
     except FileNotFoundError:
       return None, [Kind.DEPTH_MISSING]
     except OSError as error:
       if retries.fault_of(error) is not retries.Fault.FILE:
         raise
       return None, [Kind.DEPTH_DAMAGED]
+    depth = decode(data)
     if depth is None or depth.shape != looked.size:
       return None, [Kind.DEPTH_DAMAGED]
-    digest = b"%d" % os.path.getsize(beside)
     kinds = [] if depth.any() else [Kind.DEPTH_INVALID]
-    return looked._replace(digest=digest), kinds
+    return looked.with_label(None, data), kinds
 
   kept, found = faults.look_through(sorted(images), check, lambda name: name)
   return DepthFiles(name, split, root, kept, (), found)

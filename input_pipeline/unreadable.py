@@ -73,10 +73,12 @@ class UnreadableImages:
     max_share: float,
     earlier: Iterable[Line] = (),
     share_key: str = "loader.max_unreadable_share",
+    may_be_removed: bool = True,
   ) -> None:
     """Looks again at what `earlier` starts found.
 
-    `share_key` of the config holds `max_share`.
+    `share_key` of the config holds `max_share`, and `may_be_removed` says
+    whether images that are removed keep their places.
 
     Raises:
       UsageError: more than `max_share` of all images, in [0, 1], are still
@@ -84,6 +86,7 @@ class UnreadableImages:
     """
     self._source = source
     self._max_share, self._share_key = max_share, share_key
+    self._may_be_removed = may_be_removed
     self.report = epath.Path(report)
     listed = sorted({x.position for x in earlier if x.position < len(source)})
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
@@ -150,8 +153,9 @@ class UnreadableImages:
       f"{count} of {total} images could not be read, more than the allowed "
       f"share of {self._max_share:g}; their names are in {self.report}. "
       + (
-        f"Mend them in their places, remove them, or raise {self._share_key}, "
-        "and give the command again."
+        "Mend them in their places, "
+        + ("remove them, " if self._may_be_removed else "")
+        + f"or raise {self._share_key}, and give the command again."
         if self._source.file_of(0)
         else f"Raise {self._share_key} and give the command again; or restore "
         "the files of the set, or prepare it anew for a new run."

@@ -1,6 +1,7 @@
 """Opens folders that are laid out as Pascal VOC's development kit."""
 
 import os
+from collections.abc import Mapping
 
 from input_pipeline import (
   dense_files,
@@ -18,7 +19,11 @@ from input_pipeline.voc_annotations import MalformedError
 
 
 def open_boxes(
-  name: str, path: str, split: str, classes_file: str = ""
+  name: str,
+  path: str,
+  split: str,
+  classes_file: str,
+  began_with: Mapping[str, int],
 ) -> BoxFiles:
   """The images of a list in `ImageSets/Main` with the boxes of their objects.
 
@@ -28,6 +33,7 @@ def open_boxes(
     split: names the list.
     classes_file: with one name a line; "": VOC's classes in their order if all
       annotated objects are of these, otherwise all annotated names, sorted.
+    began_with: see `dense_sources.open_boxes`.
 
   Raises:
     UsageError: a folder, the list or the file is absent, or nothing of what is
@@ -53,7 +59,7 @@ def open_boxes(
     if name not in images:
       return None, [Kind.IMAGE_MISSING]
     image = os.path.join(voc_layout.IMAGES, images[name])
-    looked = dense_files.look_at_image(root, image)
+    looked = dense_files.look_at_image(root, image, began_with)
     if isinstance(looked, Kind):
       return None, [looked]
     try:

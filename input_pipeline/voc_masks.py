@@ -92,7 +92,11 @@ def decoded(data: bytes, path: str) -> np.ndarray:
 
 
 def open_masks(
-  name: str, path: str, split: str, classes_file: str = ""
+  name: str,
+  path: str,
+  split: str,
+  classes_file: str,
+  began_with: Mapping[str, int],
 ) -> MaskFiles:
   """The images of a list in `ImageSets/Segmentation` with their masks.
 
@@ -102,6 +106,7 @@ def open_masks(
     split: names the list; `train_aug` is train with SBD's masks.
     classes_file: with one name a line, from number 0 on; "": `classes.txt` in
       the folder if there is one, otherwise background and VOC's classes.
+    began_with: see `dense_sources.open_boxes`.
 
   Raises:
     UsageError: a folder or the list is absent, or nothing can be used.
@@ -126,15 +131,14 @@ def open_masks(
     if name not in what.masks:
       return None, [Kind.MASK_MISSING]
     image = os.path.join(voc_layout.IMAGES, images[name])
-    looked = dense_files.look_at_image(root, image)
+    looked = dense_files.look_at_image(root, image, began_with)
     if isinstance(looked, Kind):
       return None, [looked]
     mask = what.masks[name]
-    kinds = look_at_mask(root, mask, looked.size, len(class_names))
+    data, kinds = look_at_mask(root, mask, looked.size, len(class_names))
     if any(kind not in _KEPT for kind in kinds):
       return None, kinds
-    digest = b"%d" % os.path.getsize(mask)
-    return looked._replace(label=mask, digest=digest), kinds
+    return looked.with_label(mask, data), kinds
 
   kept, found = faults.look_through(what.names, check, lambda name: name)
   return MaskFiles(name, split, root, kept, class_names, found, what.note)
@@ -145,29 +149,30 @@ _KEPT = (Kind.MASK_UNDECLARED, Kind.MASK_VOID)
 
 def look_at_mask(
   root: str, path: str, size: tuple[int, int], num_classes: int
-) -> list[Kind]:
-  """The faults of a mask whose upright image has a height and a width."""
+) -> tuple[bytes, list[Kind]]:
+  """Bytes and faults of a mask whose upright image has a height and a width."""
   try:
-    classes = decoded(folders.read_below(root, path), path)
+    data = folders.read_below(root, path)
+    classes = decoded(data, path)
   except FileNotFoundError:
-    return [Kind.MASK_MISSING]
+    return b"", [Kind.MASK_MISSING]
   except mask_files.ModeError:
-    return [Kind.MASK_MODE]
+    return b"", [Kind.MASK_MODE]
   except mask_files.DamagedError:
-    return [Kind.MASK_DAMAGED]
+    return b"", [Kind.MASK_DAMAGED]
   except OSError as error:
     if retries.fault_of(error) is not retries.Fault.FILE:
       raise
-    return [Kind.MASK_DAMAGED]
+    return b"", [Kind.MASK_DAMAGED]
   if classes.shape != size:
-    return [Kind.MASK_SIZE]
+    return data, [Kind.MASK_SIZE]
   counts = np.bincount(classes.ravel(), minlength=VOID + 1)
   kinds = []
   if counts[num_classes:VOID].any():
     kinds.append(Kind.MASK_UNDECLARED)
   if counts[VOID]:
     kinds.append(Kind.MASK_VOID)
-  return kinds
+  return data, kinds
 
 
 def augmented(name: str, root: str, images: Container[str] = ()) -> Listed:

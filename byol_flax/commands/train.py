@@ -28,7 +28,7 @@ def run(options: argparse.Namespace, config: Any, sigterms: list[int]) -> int:
       full_disk.told(
         workdir, lambda: workdir_lib.way_on(workdir, options.restart)
       ),
-      workdir_lib.taken(workdir),
+      workdir_lib.taken(workdir, processes),
     ):
       attempts.run(
         config,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_flax.evaluation import place, splits
+from byol_flax.evaluation import place, splits, unread
 from byol_flax.evaluation.protocol import Setting, data_of
 from input_pipeline import dense_sources, sources
 from input_pipeline.dense_sources import DensePart
@@ -18,11 +18,11 @@ def open_split(
   Args:
     setting: of the evaluation.
     key: such as "train_split".
-    open_: the task's function of `dense_sources`, called with name, split and
-      folder.
+    open_: the task's function of `dense_sources`.
   """
   name, folder = data_of(setting.config, setting.encoder.config)
-  split = open_(name, setting.config[key], folder)
+  began_with = unread.began_with(setting.workdir, key)
+  split = open_(name, setting.config[key], folder, began_with=began_with)
   place.claim_images(setting.workdir, key, split, setting.processes)
   return split
 

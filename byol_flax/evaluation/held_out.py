@@ -34,23 +34,21 @@ def open_split(
     name: see `sources.open_source`.
     split: see above.
     data_dir: see `sources.open_source`.
-    began_with: the same, for the folder that is trained on, which is another
-      one than `valid` if that has a folder.
+    began_with: the same, for the folder in which the split lies.
 
   Raises:
     UsageError: there is no such data set or split.
   """
   try:
-    there = None if split == VALID else began_with
-    return sources.open_source(name, split, data_dir, there)
+    return sources.open_source(name, split, data_dir, began_with)
   except UsageError:
     facts = known_sets.known_facts(name)
     if split not in (TRAIN, VALID) or (facts and split in facts.splits):
       raise
-  train = sources.open_source(name, "train", data_dir, began_with)
-  given = _given(name, data_dir)
+  given = _given(name, data_dir, began_with if split == VALID else None)
   if split == VALID and given:
     return given
+  train = sources.open_source(name, "train", data_dir, began_with)
   if given:
     return train
   numbers = np.arange(len(train))
@@ -78,11 +76,13 @@ def size_of(name: str, split: str, data_dir: str | None) -> tuple[int, int]:
   return len(source), source.num_classes
 
 
-def _given(name: str, data_dir: str | None) -> sources.Source | None:
+def _given(
+  name: str, data_dir: str | None, began_with: Mapping[str, int] | None
+) -> sources.Source | None:
   """The validation split that a set has by itself."""
   for split in _NAMES:
     try:
-      return sources.open_source(name, split, data_dir)
+      return sources.open_source(name, split, data_dir, began_with)
     except UsageError:
       continue
   return None

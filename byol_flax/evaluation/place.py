@@ -1,7 +1,8 @@
 """The folder of one evaluation, to which no other may write."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from etils import epath
 from byol_flax.runs import run_files, same_data
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.workdir import differences
-from input_pipeline import sources, whole_files
+from input_pipeline import dense_sources, sources, whole_files
 from input_pipeline.errors import UsageError
 
 RESULT = "result.json"
@@ -48,7 +49,8 @@ def claim(
 ) -> None:
   """Makes `workdir` the folder of this evaluation, if it is not yet.
 
-  Process 0 alone looks and writes; the others wait for it.
+  Process 0 alone looks and writes; the others wait for it, and are refused when
+  it is.
 
   Args:
     workdir: absolute path or gs://BUCKET/PATH; the caller keeps others out of
@@ -59,9 +61,12 @@ def claim(
   Raises:
     UsageError: it is the folder of a run, or of another evaluation.
   """
-  if jax.process_index() == 0:
-    _claim(epath.Path(workdir, IDENTITY), identity)
-  processes.wait("claimed the folder")
+
+  def act() -> None:
+    if jax.process_index() == 0:
+      _claim(epath.Path(workdir, IDENTITY), identity)
+
+  processes.together(act)
 
 
 def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
@@ -69,7 +74,7 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
   workdir = path.parent
   now = json.loads(json.dumps(identity))
   if not path.exists():
-    if run_files.written(workdir):
+    if any(not _is_half(entry) for entry in run_files.written(workdir)):
       raise UsageError(
         f"{workdir} is the folder of a training run. Give the evaluation a "
         "--workdir of its own."
@@ -125,10 +130,9 @@ def claim_images(
   Raises:
     UsageError: the evaluation has begun with other images.
   """
-  path = epath.Path(workdir, IDENTITY)
   now = same_data.describe(source)
-  other = jax.process_index() == 0 and _has_other(path, key, now)
-  if processes.any(other):
+  old = {**now, "data_fingerprint": dense_sources.old_fingerprint(source)}
+  if _is_other(workdir, key, now, processes, old):
     raise UsageError(
       f"The images of {source.name} ({key}: {source.split}) are not those that "
       f"the evaluation in {workdir} began with: their fingerprints, or the "
@@ -136,15 +140,61 @@ def claim_images(
     )
 
 
-def _has_other(path: epath.Path, key: str, now: dict[str, Any]) -> bool:
-  """Whether the evaluation has other images; notes them if it has none."""
+def claim_names(
+  workdir: str, key: str, names: Collection[str], processes: Processes
+) -> None:
+  """Does for a list of names, whose file a key gives, what `claim_images` does.
+
+  Raises:
+    UsageError: the evaluation has begun with other names.
+  """
+  text = "\0".join(sorted(names))
+  digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+  now = {"num_names": len(names), "names_digest": digest}
+  if _is_other(workdir, key, now, processes):
+    raise UsageError(
+      f"The names in the list of {key} are not those that the evaluation in "
+      f"{workdir} began with. Restore the list, or give another --workdir."
+    )
+
+
+def images_of(workdir: str) -> dict[str, Any]:
+  """What the splits and lists were that an evaluation began with, by key."""
+  path = epath.Path(workdir, IDENTITY)
+  if not path.exists():
+    return {}
+  found: dict[str, Any] = json.loads(path.read_text()).get("images", {})
+  return found
+
+
+def _is_other(
+  workdir: str,
+  key: str,
+  now: dict[str, Any],
+  processes: Processes,
+  old: dict[str, Any] | None = None,
+) -> bool:
+  """Whether the evaluation began with another split or list of this key.
+
+  `old` is what an older version would have noted for `now`.
+  """
+  path = epath.Path(workdir, IDENTITY)
+  return processes.any(
+    jax.process_index() == 0 and _has_other(path, key, now, old)
+  )
+
+
+def _has_other(
+  path: epath.Path, key: str, now: dict[str, Any], old: dict[str, Any] | None
+) -> bool:
+  """The same, on process 0; notes the split or list if there is none yet."""
   if not path.exists():
     return False
   identity = json.loads(path.read_text())
   images = identity.setdefault("images", {})
   if images.get(key) == now:
     return False
-  if key in images and _begun(path.parent):
+  if key in images and images[key] != old and _begun(path.parent):
     return True
   images[key] = now
   whole_files.write_text(path, json.dumps(identity, indent=2) + "\n")
@@ -157,4 +207,12 @@ def _begun(workdir: epath.Path) -> bool:
   It has not if it was refused, say because the data set was absent.
   """
   claim = {IDENTITY, run_files.MARKER, run_files.LOCK}
-  return any(entry.name not in claim for entry in workdir.iterdir())
+  return any(
+    entry.name not in claim and not _is_half(entry)
+    for entry in workdir.iterdir()
+  )
+
+
+def _is_half(entry: epath.Path) -> bool:
+  """Whether a kill came while the file was written; see `whole_files`."""
+  return entry.name.endswith(".tmp")

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from etils import epath
 from jax.sharding import Mesh
 
-from byol_flax.evaluation import features, held_out, place
+from byol_flax.evaluation import features, held_out, place, unread
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.runs import data_sets
 from byol_flax.runs.distributed import Processes
@@ -19,8 +18,6 @@ from input_pipeline import (
   paths,
   pipeline,
   sources,
-  split_slices,
-  unreadable,
 )
 from input_pipeline.errors import UsageError
 
@@ -87,26 +84,13 @@ class Setting:
     """
     name_of_set, folder = data_of(self.config, self.encoder.config)
     source = held_out.open_split(
-      name_of_set, self.config[name], folder, self._found_unreadable(name)
+      name_of_set,
+      self.config[name],
+      folder,
+      unread.began_with(self.workdir, name),
     )
     place.claim_images(self.workdir, name, source, self.processes)
     return source
-
-  def _found_unreadable(self, name: str) -> dict[str, int]:
-    """Files that trainings could not read, and may be mended or gone now.
-
-    They are of the folder that is trained on, of which `name` may be a part.
-    """
-    split, trained = (
-      split_slices.parse(self.config[key])[0] for key in (name, "train_split")
-    )
-    if split not in (trained, held_out.VALID):
-      return {}
-    lists = epath.Path(self.workdir).glob(f"*/{unreadable.FILES}")
-    folders = {str(path.parent) for path in lists}
-    return unreadable.began_with(
-      line for folder in folders for line in unreadable.lines_of(folder)
-    )
 
   def open_split(self, name: str) -> sources.Source:
     """Opens a split as `open_source` does, whose images have a class each.

@@ -83,7 +83,7 @@ def evaluate(
     RunError: the evaluation cannot go on.
     PreemptedError: the same call goes on.
   """
-  with workdir_lib.taken(workdir):
+  with workdir_lib.taken(workdir, session.processes):
     identity = {
       "config": config.to_dict(),
       "encoder": session.encoder.provenance,

@@ -93,6 +93,7 @@ def _listed(
   config = setting.config
   if config.subset_file:
     of, wanted = config.subset_file, subsets.names_in(config.subset_file)
+    place.claim_names(setting.workdir, "subset_file", wanted, setting.processes)
   else:
     of = f"{config.subset_data}, split train"
     _, folder = data_of(config, setting.encoder.config)

@@ -62,7 +62,7 @@ def run(
     UsageError: the folder holds something else.
     PreemptedError: the same call goes on.
   """
-  with workdir_lib.taken(workdir):
+  with workdir_lib.taken(workdir, session.processes):
     identity = {
       "config": {"suite": suite},
       "encoder": session.encoder.provenance,

@@ -27,7 +27,7 @@ from byol_flax.runs import (
 from byol_flax.runs.start_clock import StartClock
 from byol_flax.runs.time_spent import Attempt
 from byol_flax.runs.version import code_version
-from input_pipeline import loading, pipeline, sources
+from input_pipeline import dense_sources, loading, pipeline, sources
 from input_pipeline.unreadable import UnreadableImages, lines_of
 
 
@@ -121,6 +121,7 @@ def _train(
     config.max_unreadable_share,
     lines_of(folder),
     share_key="max_unreadable_share",
+    may_be_removed=not dense_sources.is_dense(training.source),
   )
   how, batches = _open_input(training, setting, source, start_step, unreadable)
   progress.note(

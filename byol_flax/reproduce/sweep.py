@@ -75,7 +75,7 @@ def run(plan: Plan, folder: str, machine: Machine) -> None:
     RunError: a run cannot go on, but for those that diverge.
     PreemptedError: the same call goes on.
   """
-  with workdir.taken(folder):
+  with workdir.taken(folder, machine.processes):
     identity = {"scale": plan.scale, "changed": plan.changed}
     place.claim(folder, {"config": identity}, machine.processes)
     runs = _distinct(plan)
@@ -190,7 +190,7 @@ def _train_and_measure(
 
 def _train(one: Run, training: str, machine: Machine) -> None:
   """Trains as `byol train` does."""
-  with workdir.taken(training):
+  with workdir.taken(training, machine.processes):
     train.train(
       one.config,
       training,

@@ -16,7 +16,7 @@ import socket
 import time
 import traceback
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from byol_flax.runs.peers import watch
 from input_pipeline.errors import PreemptedError, RunError, UsageError
 
 _FAIL_TOGETHER_MS = 60_000
+_LONGEST = 4096  # bytes of a sentence that all are told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,27 @@ class Processes:
     """Whether all give the same JSON value."""
     digest = zlib.crc32(json.dumps(value, sort_keys=True).encode()) >> 1
     return not self.any(digest != self.of_first(digest))
+
+  def together(self, act: Callable[[], None]) -> None:
+    """Calls `act`; if one process is refused, all are.
+
+    So none waits for another that cannot go on.
+
+    Raises:
+      UsageError: with the sentence that `act` raised on any process.
+    """
+    if self.alone:
+      act()
+      return
+    sentence = b""
+    try:
+      act()
+    except UsageError as error:
+      sentence = str(error).encode()[:_LONGEST]
+    row = np.frombuffer(sentence.ljust(_LONGEST, b"\0"), np.uint8)
+    for other in multihost_utils.process_allgather(row):
+      if text := other.tobytes().rstrip(b"\0"):
+        raise UsageError(text.decode(errors="ignore"))
 
   def all_fail(self, name: str) -> bool:
     """Whether every process comes here within a minute.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from byol_flax.runs import checkpoint, metrics_log, records, run_files
+from byol_flax.runs.distributed import Processes
 from input_pipeline import locks, whole_files
 from input_pipeline.errors import UsageError
 
@@ -49,8 +50,8 @@ def way_on(workdir: str, restart: bool) -> str:
 
 
 @contextlib.contextmanager
-def taken(workdir: str) -> Iterator[None]:
-  """Makes the folder, and keeps other runs out of it.
+def taken(workdir: str, processes: Processes) -> Iterator[None]:
+  """Makes the folder, and keeps other runs out of it; all processes call this.
 
   A bucket cannot be locked, so nothing keeps them out there.
 
@@ -58,16 +59,18 @@ def taken(workdir: str) -> Iterator[None]:
     UsageError: the folder cannot be written to, holds somebody else's files,
       or another run is using it.
   """
+  with contextlib.ExitStack() as until_the_end:
+    processes.together(lambda: _take(workdir, until_the_end))
+    yield
+
+
+def _take(workdir: str, until_the_end: contextlib.ExitStack) -> None:
+  """What each process does; process 0 keeps others out."""
   check_writable(workdir)
   if jax.process_index():
-    yield
     return
   run_files.check_ours(workdir)
-  if workdir.startswith("gs://"):
-    run_files.mark(workdir)
-    yield
-    return
-  with contextlib.ExitStack() as until_the_end:
+  if not workdir.startswith("gs://"):
     try:
       until_the_end.enter_context(locks.taken(f"{workdir}/{run_files.LOCK}"))
     except locks.TakenError as holder:
@@ -75,8 +78,7 @@ def taken(workdir: str) -> Iterator[None]:
         f"Another run ({holder}) is writing to {workdir}; end it first, or "
         "give another --workdir."
       ) from None
-    run_files.mark(workdir)
-    yield
+  run_files.mark(workdir)
 
 
 def complete(workdir: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """A folder of an evaluation is of one encoder, one config and its images."""
 
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from byol_flax.evaluation import encoder, place, representations
 from byol_flax.runs import same_data
 from byol_flax.runs.distributed import Processes
 from configs import few_label, knn
-from input_pipeline import sources, unreadable
+from input_pipeline import sources, subsets, unreadable
 from input_pipeline.errors import UsageError
 from tests.evaluation import settings
 from tests.input_pipeline.test_folders import make_folder
@@ -115,12 +116,20 @@ def test_images_that_a_training_could_not_read_may_change(
 
 @pytest.mark.parametrize(
   ("train", "valid"),
-  [("all[:60%]", "all[60%:]"), ("train_without_valid", "valid")],
+  [
+    ("all[:60%]", "all[60%:]"),
+    ("train_without_valid", "valid"),
+    ("train", "val"),
+  ],
 )
-def test_what_is_held_out_of_the_same_folder_keeps_its_images(
-  tmp_path, train, valid
+@pytest.mark.parametrize("of_train", [True, False])
+def test_what_was_unreadable_in_train_or_valid_may_be_removed(
+  tmp_path, train, valid, of_train
 ):
+  """Both have images of the same names, if they lie in two folders."""
   names = [f"train/{kind}/{i}.png" for kind in "ab" for i in range(10)]
+  if train == "train":
+    names += [f"val/{kind}/{i}.png" for kind in "ab" for i in range(1, 9)]
   name = make_folder(tmp_path / "images", names)
   if train.startswith("all"):
     name += "/train"
@@ -137,14 +146,41 @@ def test_what_is_held_out_of_the_same_folder_keeps_its_images(
     made.config.valid_split = valid
   first = [made.open_split(f"{key}_split") for key in ("train", "valid")]
   (workdir / "network").mkdir()
+  both = subsets.Joined(*first)
+  number = 2 if of_train else len(first[0])
   unreadable.UnreadableImages(
-    sources.ReadableSource(first[0]),
+    sources.ReadableSource(both),
     str(workdir / "network/unreadable-0.txt"),
     1.0,
-  ).see(np.array([2]))
-  (tmp_path / "images/train/a/2.png").unlink()
+  ).see(np.array([number]))
+  assert [len(made.open_split(f"{x}_split")) for x in ("train", "valid")] == [
+    len(x) for x in first
+  ]
+  pathlib.Path(both.example_name(number)).unlink()
   again = [made.open_split(f"{key}_split") for key in ("train", "valid")]
   assert [len(x) for x in again] == [len(x) for x in first]
+
+
+def test_a_list_of_names_may_not_change_under_an_evaluation(tmp_path):
+  claim(tmp_path)
+
+  def claim_names(*names):
+    place.claim_names(str(tmp_path), "subset_file", names, Processes())
+
+  claim_names("a", "b")
+  claim_names("c")  # nothing was kept yet
+  (tmp_path / "scores-listed.json").touch()
+  claim_names("c")
+  with pytest.raises(UsageError, match="names in the list of subset_file are"):
+    claim_names("c", "d")
+
+
+def test_a_kill_while_the_folder_was_claimed_leaves_it_free(tmp_path):
+  half = tmp_path / f"{place.IDENTITY}.tmp"
+  half.write_text("{")
+  claim(tmp_path)
+  half.write_text("{")
+  claim(tmp_path, step=4)  # nothing was kept yet
 
 
 def test_more_unreadable_images_may_be_allowed_later(tmp_path):

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from byol_flax.evaluation import semi_supervised
+from byol_flax.evaluation import place, semi_supervised
 from configs import semi_supervised as semi_supervised_config
 from input_pipeline import sources, subsets
 from input_pipeline.errors import UsageError
@@ -89,6 +89,15 @@ def test_listed_images_on_which_is_chosen_are_not_trained_on(tmp_path):
   (part,) = semi_supervised._parts(told, train, valid).values()
   np.testing.assert_array_equal(part.examples, [3, 7])
   assert "1 of the 3 images" in lines[0]
+  # What was kept is of the list that the evaluation began with.
+  (tmp_path / "scores-listed.json").touch()
+  place.claim(str(tmp_path), {"config": {}}, told.processes)
+  semi_supervised._parts(told, train, valid)
+  (tmp_path / "list.txt").write_text(
+    subsets.write_list(whole, np.array([3, 8]))
+  )
+  with pytest.raises(UsageError, match="list of subset_file are not those"):
+    semi_supervised._parts(told, train, valid)
 
 
 def setting(workdir, **changes):

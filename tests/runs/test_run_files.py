@@ -59,7 +59,7 @@ def test_a_folder_of_somebody_else_is_refused_by_name(tmp_path, name):
   where.write_text("precious")
   with (
     pytest.raises(UsageError, match=rf"no run .* holds {name}, which"),
-    workdir.taken(str(tmp_path)),
+    workdir.taken(str(tmp_path), ALONE),
   ):
     pass
   assert where.read_text() == "precious"
@@ -76,7 +76,7 @@ def test_a_folder_with_other_files_becomes_a_run_and_stays_one(tmp_path):
   fill(tmp_path, NOT_OURS)
   (tmp_path / "checkpoints").mkdir()  # empty: nothing would be lost
   for _ in range(2):
-    with workdir.taken(str(tmp_path)):
+    with workdir.taken(str(tmp_path), ALONE):
       fill(tmp_path, NAMES)
   assert json.loads((tmp_path / "byol-run.json").read_text())["format"] == 2
 
@@ -87,7 +87,7 @@ def test_a_run_of_an_older_version_is_one_of_ours(tmp_path, evidence):
   folder = tmp_path / "digits"
   other = {"starts.jsonl", "checkpoints"} - {evidence}
   (folder / other.pop()).rename(tmp_path / "elsewhere")
-  with workdir.taken(str(folder)):
+  with workdir.taken(str(folder), ALONE):
     pass
   assert (folder / "byol-run.json").exists()
 

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from byol_flax.runs import workdir
+from byol_flax.runs.distributed import Processes
 from configs import byol_digits
 from input_pipeline.errors import UsageError
 
@@ -98,10 +99,10 @@ def test_a_read_only_workdir_is_told(tmp_path):
 
 def test_a_workdir_has_one_run_at_a_time(tmp_path):
   with (
-    workdir.taken(str(tmp_path / "run")),
+    workdir.taken(str(tmp_path / "run"), Processes()),
     pytest.raises(UsageError, match=f"Another run .process {os.getpid()} on"),
-    workdir.taken(str(tmp_path / "run")),
+    workdir.taken(str(tmp_path / "run"), Processes()),
   ):
     pass
-  with workdir.taken(str(tmp_path / "run")):  # it was let go of
+  with workdir.taken(str(tmp_path / "run"), Processes()):  # it was let go of
     pass
