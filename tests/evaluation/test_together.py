@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from byol_flax.runs import run_files
 from tests import forks, trainers
 
 # An eighth of the width of configs/byol_digits.py.
@@ -58,19 +59,23 @@ TRANSFER = (
 )
 
 
-def both(tmp_path, flags, killed_at=None):
+def both(tmp_path, flags, killed_at=None, of_two=None, part="."):
   """Results of one process, and of two with two devices each.
 
   Those two are killed once `killed_at` finds something in their workdir, and
-  started again.
+  started again. They may have flags of their own, and their result a folder.
   """
   two = tmp_path / "two"
   (tmp_path / "narrow.py").write_text(NARROW)
-  flags = (*flags, f"--encoder=random:{tmp_path}/narrow.py")
+  encoder = f"--encoder=random:{tmp_path}/narrow.py"
 
   def start():
     return trainers.Trainers(
-      two, flags, processes=2, devices=2, command="evaluate"
+      two,
+      (*(of_two or flags), encoder),
+      processes=2,
+      devices=2,
+      command="evaluate",
     )
 
   if killed_at:
@@ -83,11 +88,11 @@ def both(tmp_path, flags, killed_at=None):
     killed.kill()
     assert not (two / "result.json").exists()
   start().finish()
-  done = forks.byol("evaluate", *flags, f"--workdir={tmp_path}/one")
+  done = forks.byol("evaluate", *flags, encoder, f"--workdir={tmp_path}/one")
   assert done.returncode == 0, done.stderr
   one, other = (
     json.loads((tmp_path / name / "result.json").read_text())
-    for name in ("one", "two")
+    for name in ("one", f"two/{part}")
   )
   assert other["devices"] == "4 cpu devices of 2 processes"
   return one, other
@@ -115,7 +120,17 @@ def test_linear_evaluation_killed_in_two_processes_finds_what_one_finds(
 
 @pytest.mark.slow
 def test_the_neighbours_in_two_processes_are_those_in_one(tmp_path):
-  one, two = both(tmp_path, KNN)
+  """Of the two in a suite, where the folder of another part is a run's."""
+  (tmp_path / "two/linear").mkdir(parents=True)
+  (tmp_path / "two/linear" / run_files.MARKER).write_text("{}")
+  (tmp_path / "two/linear/config.json").write_text("{}")
+  suite = (
+    "--suite=paper:knn,linear",
+    *(x.replace("g.", "g.knn.") for x in KNN[1:]),
+  )
+  one, two = both(tmp_path, KNN, of_two=suite, part="knn")
+  report = json.loads((tmp_path / "two/report.json").read_text())
+  assert "the folder of a training" in report["parts"]["linear"]["why_not"]
   assert two["counted"] == one["counted"] == {"bank": 1437, "queries": 360}
   for vote in ("majority", "weighted"):
     for k in ("1", "20"):  # rounding may turn one of 360
