@@ -28,7 +28,7 @@ from byol_flax.runs.peers import watch
 from input_pipeline.errors import PreemptedError, RunError, UsageError
 
 _FAIL_TOGETHER_MS = 60_000
-_LONGEST = 4096  # bytes of a sentence that all are told
+_LONGEST = 4000  # bytes of a sentence that all are told
 
 
 @dataclasses.dataclass(frozen=True)
