@@ -55,7 +55,8 @@ class Sgd:
     drops: updates after which the rate is a tenth of what it was.
     momentum: v = momentum · v + gradient; weights move by rate · v.
     weight_decay: factor with which a weight is added to its gradient.
-    seed: of what an update draws.
+    seed: of what an update draws. JAX would take an int for an int32, which
+      holds half of all seeds.
   """
 
   peak: float
@@ -64,7 +65,7 @@ class Sgd:
   drops: tuple[int, ...]
   momentum: float
   weight_decay: float
-  seed: int
+  seed: np.uint32
 
 
 # (params, batch_stats, batch, key) -> (loss, (batch_stats, metrics)).
@@ -86,7 +87,7 @@ def sgd_of(config: Any, *, learning_rate: float, seed: int) -> Sgd:
     drops=tuple(round(share * config.steps) for share in config.drops),
     momentum=config.momentum,
     weight_decay=config.weight_decay,
-    seed=seed,
+    seed=np.uint32(seed),
   )
 
 
@@ -143,7 +144,7 @@ def make_creator(
 
   whole = sharding.replicated(setting.mesh)
   jitted = jax.jit(create, out_shardings=whole)
-  return lambda seed: jitted(setting.encoder.variables, seed)
+  return lambda seed: jitted(setting.encoder.variables, np.uint32(seed))
 
 
 def make_update(
@@ -265,7 +266,7 @@ def make_training(
     row_bytes=row_bytes,
     batch_size=config.batch_size,
     total_steps=config.steps,
-    create_state=functools.partial(create_state, sgd.seed),
+    create_state=functools.partial(create_state, int(sgd.seed)),
     step_fn=lambda state, batch: update(state, batch, sgd),
     evaluate=evaluate if evaluate_every else lambda state: {},
     evaluate_every=evaluate_every,

@@ -14,11 +14,12 @@ from byol_flax.evaluation import (
   dense,
   depth_metrics,
   kept_pictures,
+  training,
 )
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.models import depth
 from input_pipeline import dense_depth, pipeline, sources
-from input_pipeline.errors import RunError, UsageError
+from input_pipeline.errors import UsageError
 
 # Pixels for each place of the map: the decoder enlarges it 16 times, to half of
 # the image's height and width; and its channels are halved five times.
@@ -169,7 +170,7 @@ def measures_of(
   """The five measures over all pixels of a split, by convention.
 
   Raises:
-    RunError: they are not finite.
+    NonFiniteError: they are not finite.
   """
   totals: dict[str, Any] = {name: {} for name in depth_metrics.CONVENTIONS}
   for batch in dense.each_batch(
@@ -181,11 +182,8 @@ def measures_of(
   found = {
     name: depth_metrics.measures(total) for name, total in totals.items()
   }
-  if not np.isfinite([list(x.values()) for x in found.values()]).all():
-    raise RunError(
-      f"The depths that were predicted of {split.split} are not finite, so the "
-      "last update diverged. Give a lower learning_rate and another --workdir."
-    )
+  values = [list(x.values()) for x in found.values()]
+  training.check_finite(bool(np.isfinite(values).all()), split)
   return found
 
 

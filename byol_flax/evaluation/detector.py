@@ -14,6 +14,7 @@ from byol_flax.evaluation import (
   box_confusion,
   dense,
   kept_pictures,
+  training,
 )
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.models.detection import network, settings
@@ -132,14 +133,20 @@ class Detector:
   def boxes(
     self, state: dense.DenseState, split: DensePart
   ) -> average_precision.Boxes:
-    """True and found boxes of all images of a split that can be read."""
+    """True and found boxes of all images of a split that can be read.
+
+    Raises:
+      NonFiniteError: what the network says of an image is not finite.
+    """
     parts = []
     for found in self._each(self.find, state, split):
       counts = found.pop("mask")
       parts.append({name: x[counts] for name, x in found.items()})
-    return average_precision.Boxes(
+    boxes = average_precision.Boxes(
       **{name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
     )
+    training.check_finite(bool(np.isfinite(boxes.scores).all()), split)
+    return boxes
 
   def _each(
     self,

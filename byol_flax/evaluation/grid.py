@@ -33,7 +33,7 @@ def scores(
     try:
       return {"score": count(training.run(points[name](), setting))}
     except loop.NonFiniteError as error:
-      setting.tell(f"{name} scores 0, because it diverged: {error}")
+      setting.tell(f"{name} scores 0, because it diverged: {error.fact}")
       return {"score": 0.0}
 
   found: dict[str, float] = {}

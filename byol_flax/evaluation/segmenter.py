@@ -36,14 +36,15 @@ class Segmenter:
     setting: of the evaluation.
     create: see `dense.make_creator`.
     update: see `dense.make_update`.
-    count: (variables, batch) -> confusion, int32 [K, K].
+    count: (variables, batch) -> confusion, int32 [K, K], and whether all scores
+      are finite, bool [].
     show: (variables, batch) -> the batch, and "found", uint8 [B, H, W].
   """
 
   setting: Setting
   create: Callable[[int], dense.DenseState]
   update: dense.Update
-  count: Callable[[Any, Any], jax.Array]
+  count: Callable[[Any, Any], tuple[jax.Array, jax.Array]]
   show: Callable[[Any, Any], dict[str, jax.Array]]
 
   @classmethod
@@ -57,18 +58,19 @@ class Segmenter:
       shape = (mesh.size, config.crop_size, config.crop_size, 3)
       return (jnp.zeros(shape, jnp.uint8),)
 
-    def predicted(variables: Any, batch: Any) -> jax.Array:
-      logits: Any = module.apply(variables, batch["image"], train=False)
-      return jnp.argmax(logits, axis=-1)
+    def logits_of(variables: Any, batch: Any) -> jax.Array:
+      found: Any = module.apply(variables, batch["image"], train=False)
+      return jnp.asarray(found)
 
-    def count(variables: Any, batch: Any) -> jax.Array:
-      found = predicted(variables, batch)
-      return mean_iou.confusion(
-        found, batch["classes"], batch["mask"], num_classes
-      )
+    def count(variables: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+      logits, true = logits_of(variables, batch), batch["classes"]
+      finite = jnp.isfinite(logits).all(axis=(1, 2, 3)) | ~batch["mask"]
+      found = jnp.argmax(logits, axis=-1)
+      counts = mean_iou.confusion(found, true, batch["mask"], num_classes)
+      return counts, finite.all()
 
     def show(variables: Any, batch: Any) -> dict[str, jax.Array]:
-      found = predicted(variables, batch)
+      found = jnp.argmax(logits_of(variables, batch), axis=-1)
       return {**batch, "found": found.astype(jnp.uint8)}
 
     return cls(
@@ -143,19 +145,24 @@ class Segmenter:
   def measures(
     self, state: dense.DenseState, split: sources.Source
   ) -> dict[str, Any]:
-    """What `mean_iou.measures` says of a split, and "confusion"."""
-    counts = sum(
-      np.asarray(batch, np.int64)
-      for batch in dense.each_batch(
-        self.setting,
-        self.count,
-        state.variables,
-        split,
-        canvas(self.setting.config, split),
-      )
-    )
-    found = mean_iou.measures(np.asarray(counts), split.class_names)
-    return {**found, "confusion": np.asarray(counts).tolist()}
+    """What `mean_iou.measures` says of a split, and "confusion".
+
+    Raises:
+      NonFiniteError: some scores are not finite.
+    """
+    counts, finite = np.zeros((), np.int64), True
+    for some, one_finite in dense.each_batch(
+      self.setting,
+      self.count,
+      state.variables,
+      split,
+      canvas(self.setting.config, split),
+    ):
+      counts = counts + some
+      finite &= bool(one_finite)
+    training.check_finite(finite, split)
+    found = mean_iou.measures(counts, split.class_names)
+    return {**found, "confusion": counts.tolist()}
 
   def _keep(
     self, state: dense.DenseState, test: sources.Source, counts: np.ndarray

@@ -220,6 +220,19 @@ def _open_input(
   )
 
 
+def check_finite(finite: bool, split: sources.Source) -> None:
+  """Raises NonFiniteError unless what a network says of a split is `finite`.
+
+  The last update may diverge, and no loss after it tells so.
+  """
+  if not finite:
+    raise loop.NonFiniteError(
+      f"What the network says of {split.split} is not finite, so the last "
+      "update diverged.",
+      "Give a lower learning rate and another --workdir.",
+    )
+
+
 def once(setting: Setting, name: str, find: Callable[[], Any]) -> Any:
   """Returns the JSON object that `find` makes, or that an earlier start kept.
 

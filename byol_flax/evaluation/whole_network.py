@@ -157,10 +157,15 @@ def logits(
   state: finetuning.FinetuneState,
   split: sources.Source,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Logits [N, K] of what can be read of a split, and its numbers there [N]."""
+  """Logits [N, K] of what can be read of a split, and its numbers there [N].
+
+  Raises:
+    NonFiniteError: some logits are not finite.
+  """
   (found,) = _of_splits(
     setting, functions.logits, state, [subsets.Numbered(split)]
   )
+  training.check_finite(bool(np.isfinite(found["logits"]).all()), split)
   return found["logits"], found["label"]
 
 

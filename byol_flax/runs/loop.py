@@ -40,7 +40,16 @@ StepFn = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
 
 
 class NonFiniteError(RunError):
-  """A metric became NaN or infinite."""
+  """Something that a training makes became NaN or infinite.
+
+  Attributes:
+    fact: that alone, for who goes on without this training.
+  """
+
+  def __init__(self, fact: str, consequence: str) -> None:
+    """Takes the sentence `fact`, and what it means where it ends all."""
+    super().__init__(f"{fact} {consequence}")
+    self.fact = fact
 
 
 class WatchError(RunError):
@@ -320,9 +329,9 @@ def _checked(
     for name, value in values.items():
       if not math.isfinite(value):
         raise NonFiniteError(
-          f"{name} became {value} in update {step}. The run stops here and the "
-          f"last checkpoint before it is kept. "
-          f"{_seen_before(step, last, diverged)}"
+          f"{name} became {value} in update {step}.",
+          "The run stops here and the last checkpoint before it is kept. "
+          f"{_seen_before(step, last, diverged)}",
         )
     yield step, values
 

@@ -1,6 +1,7 @@
 """Generated data sets for dense tasks, and encoders that learn them fast."""
 
 import cv2
+import jax
 import numpy as np
 from PIL import Image
 
@@ -21,6 +22,14 @@ def encoder_of(
   config.augment.size = size
   config.dtype = dtype
   return encoder.open_encoder("random:x", mesh, read_config=lambda path: config)
+
+
+def spoilt(state, part):
+  """A state whose part of a network has one weight that is no number."""
+  leaves, tree = jax.tree.flatten(state.params[part])
+  leaves[0] = leaves[0].ravel().at[0].set(np.nan).reshape(leaves[0].shape)
+  params = {**state.params, part: jax.tree.unflatten(tree, leaves)}
+  return state.replace(params=params)
 
 
 def shapes_folder(folder, *, train, test, size=(37, 45)):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from byol_flax.commands import protocol_bounds
 from byol_flax.evaluation import dense, dense_splits
 from byol_flax.pretrain import schedules
 from configs import common
@@ -146,15 +147,19 @@ def test_what_is_drawn_depends_on_seed_and_step():
   )
   x = np.zeros((4, 3), np.float32)
 
+  config = common.dense_protocol("dense")
+  config.update({"steps": 9, "weight_decay": 0.5})
+
   def noises(seed):
     state, found = state_of(np.random.default_rng(0)), []
     for _ in range(2):
-      state, report = update(state, {"x": x}, sgd(seed=seed))
+      how = dense.sgd_of(config, learning_rate=0.01, seed=seed)
+      state, report = update(state, {"x": x}, how)
       found.append(float(report["noise"]))
     return found
 
   assert noises(1) == noises(1)
-  assert len({*noises(1), *noises(2)}) == 4
+  assert len({*noises(1), *noises(protocol_bounds.SEED.most)}) == 4
 
 
 def test_a_state_begins_with_the_encoder():
@@ -167,7 +172,7 @@ def test_a_state_begins_with_the_encoder():
   config = common.trained_protocol("dense")
   setting = settings.setting(config, "unused", opened=Opened())
   create = dense.make_creator(Scales(), lambda: (jnp.ones((1, 3)),), setting)
-  state = create(4)
+  state = create(protocol_bounds.SEED.most)
   assert state.step == 0
   np.testing.assert_array_equal(state.params["encoder"]["kernel"], 7.0)
   np.testing.assert_array_equal(state.batch_stats["encoder"]["mean"], 9.0)

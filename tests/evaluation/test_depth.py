@@ -131,7 +131,7 @@ def test_depths_that_are_not_finite_are_no_result(tmp_path):
     }
 
   split = dense_sources.open_depth(name, "test", None)
-  with pytest.raises(RunError, match="of test are not finite, so the last"):
+  with pytest.raises(RunError, match="of test is not finite, so the last"):
     depth_network.measures_of(setting, compare, {}, split)
 
 

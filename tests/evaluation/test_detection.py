@@ -13,7 +13,7 @@ from byol_flax.evaluation import (
 from byol_flax.models import resnet
 from configs import detection as detection_config
 from input_pipeline import dense_sources, whole_files
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import RunError, UsageError
 from tests.evaluation import dense_data, settings
 from tests.input_pipeline import voc_folders
 
@@ -62,6 +62,11 @@ def test_rectangles_are_found(rectangles, tmp_path):
   assert len(boxes.true) == len(test)
   assert boxes.true[boxes.label >= 0].max() > 100  # in pixels of the files
   untrained = average_precision.summarise(boxes, 2)
+  # As after a last update that diverged.
+  for part in ("rpn", "box"):
+    spoilt = dense_data.spoilt(network.create(0), part)
+    with pytest.raises(RunError, match="of test is not finite, so the last"):
+      network.boxes(spoilt, test)
 
   found = detection.run(setting)
   assert found["ap50"] > 0.6 > 0.1 > untrained.ap50

@@ -1,14 +1,18 @@
 """Fine-tuning on another set: the grid, a part of it, and both splits."""
 
+import types
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from byol_flax.commands import config_bounds
-from byol_flax.evaluation import finetune, three_splits
+from byol_flax.evaluation import finetune, three_splits, whole_network
 from configs import finetune as finetune_config
 from configs import sets
 from configs import transfer as transfer_config
 from input_pipeline import sources, subsets
+from input_pipeline.errors import RunError
 from tests.evaluation import corners, settings
 
 
@@ -95,6 +99,18 @@ def test_a_part_of_the_grid_is_tried_and_said(tmp_path):
   assert [split["examples"] for split in found["splits"]] == [862, 575, 360]
   assert not list(tmp_path.glob("*/checkpoints"))
   assert finetune.run(told) == found
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_no_result(tmp_path, value):
+  """As after a last update that diverged; no metric of them would tell."""
+  split = sources.open_source("digits", "test[:9]")
+  functions = types.SimpleNamespace(
+    logits=lambda _, images: {"logits": jnp.full((len(images), 10), value)}
+  )
+  state = types.SimpleNamespace(params={}, batch_stats={})
+  with pytest.raises(RunError, match=r"of test\[:9\] is not finite"):
+    whole_network.logits(setting(tmp_path), functions, state, split)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import types
 
 from byol_flax.evaluation import grid, training
+from byol_flax.runs import loop
 from byol_flax.runs.distributed import Processes
 
 
@@ -20,15 +21,20 @@ class Recorded(Processes):
 def test_each_loser_is_forgotten_once_in_the_order_of_the_points(
   tmp_path, monkeypatch
 ):
-  scores = {"a": 0.2, "b": 0.7, "c": 0.7, "d": 0.1, "e": 0.9}
+  scores = {"a": 0.2, "b": 0.7, "c": 0.7, "d": 0.0, "e": 0.9}
 
   def train(name, setting):
     """Stands for minutes of updates; leaves a checkpoint."""
     (tmp_path / name / "checkpoints" / "1").mkdir(parents=True)
+    if not scores[name]:
+      raise loop.NonFiniteError("It became nan.", "The run stops here.")
     return scores[name]
 
   monkeypatch.setattr(training, "run", train)
-  setting = types.SimpleNamespace(workdir=str(tmp_path), processes=Recorded())
+  told = []
+  setting = types.SimpleNamespace(
+    workdir=str(tmp_path), processes=Recorded(), tell=told.append
+  )
   points = {name: (lambda name=name: name) for name in scores}
   for _ in range(2):  # the second start finds all scores
     setting.processes.waits.clear()
@@ -39,3 +45,4 @@ def test_each_loser_is_forgotten_once_in_the_order_of_the_points(
   assert grid.best(found) == "e"
   kept = [path.parent.name for path in tmp_path.glob("*/checkpoints")]
   assert kept == ["e"]
+  assert told == ["d scores 0, because it diverged: It became nan."]

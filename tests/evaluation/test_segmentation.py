@@ -19,7 +19,7 @@ from byol_flax.evaluation import (
 from byol_flax.models import resnet
 from configs import segmentation as segmentation_config
 from input_pipeline import dense_sources, whole_files
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import RunError, UsageError
 from tests import trainers
 from tests.evaluation import dense_data, settings
 from tests.input_pipeline import voc_folders
@@ -111,10 +111,15 @@ def test_it_learns_shapes_and_chooses_the_rate_on_what_is_held_out(
   assert found["mean_iou"] == pytest.approx(np.mean(found["spread"]["each"]))
   assert found["per_class"].keys() == set(dense_data.SHAPES)
   trial = found["trials"]["3"]
-  # Void lines and what fills up a canvas count nowhere, all else does.
   source = dense_splits.open_split(
     setting, "test_split", dense_sources.open_classes
   )
+  # As after a last update that diverged.
+  network = segmenter.Segmenter.of(setting, len(dense_data.SHAPES))
+  state = dense_data.spoilt(network.create(0), "head")
+  with pytest.raises(RunError, match="of test is not finite, so the last"):
+    network.measures(state, source)
+  # Void lines and what fills up a canvas count nowhere, all else does.
   pixels = sum((source[i]["label"] != 255).sum() for i in range(len(source)))
   assert np.sum(trial["confusion"]) == pixels
   measured = mean_iou.measures(np.array(trial["confusion"]), dense_data.SHAPES)

@@ -128,7 +128,8 @@ class Detections(NamedTuple):
 
   Attributes:
     boxes: float32 [D, 4], in pixels of the canvas.
-    scores: float32 [D], probabilities.
+    scores: float32 [D], probabilities; NaN where what the network says of the
+      image is not finite.
     label: int32 [D], classes; -1 pads.
   """
 

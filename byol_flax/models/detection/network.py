@@ -124,17 +124,29 @@ class Detector(nn.Module):
   def detect(self, images: jax.Array, size: jax.Array) -> box_head.Detections:
     """Boxes in images, uint8 [B, H, W, 3], which cover int32 [B, 2] pixels."""
     c4 = self._c4(images, train=False)
+    of_anchors = self.rpn(c4)
     proposals, found = self._propose(
-      *self.rpn(c4),
+      *of_anchors,
       self._anchors_of(c4),
       size,
       before=self.rpn_rules.test_before,
       after=self.rpn_rules.test_after,
     )
-    logits, deltas = self._of_each(c4, proposals, train=False)
-    return jax.vmap(functools.partial(box_head.detect, rules=self.test_rules))(
-      logits, deltas, proposals, found, size
+    of_boxes = self._of_each(c4, proposals, train=False)
+    boxes = jax.vmap(functools.partial(box_head.detect, rules=self.test_rules))(
+      *of_boxes, proposals, found, size
     )
+    # NaN exceeds no bound, so a network that has diverged would seem to find
+    # nothing.
+    finite = functools.reduce(
+      jnp.logical_and,
+      (
+        jnp.isfinite(x).all(axis=range(1, x.ndim))
+        for x in (*of_anchors, *of_boxes)
+      ),
+    )
+    scores = jnp.where(finite[:, None], boxes.scores, jnp.nan)
+    return boxes._replace(scores=scores)
 
   def _c4(self, images: jax.Array, train: bool) -> jax.Array:
     """The map [B, h, w, C] of images [B, H, W, 3]."""
