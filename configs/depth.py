@@ -17,6 +17,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   """Returns the config; it takes no argument after the colon."""
   common.parse_arg(arg)
   config = common.dense_protocol("depth")
+  del config.classes_file  # depths have no classes
   config.data_name = "nyu:nyu_depth_v2"
   config.train_split = "train"
   config.test_split = "test"

@@ -177,7 +177,6 @@ _TRANSFER: dict[str, Bound] = {
 # For `common.dense_protocol`.
 _DENSE: dict[str, Bound] = {
   **_LOOPED,
-  "classes_file": Path(optional=True),
   "train_split": Text(),
   "test_split": Text(),
   "batch_norm": OneOf("synchronised", "per_device", "frozen"),
@@ -197,6 +196,7 @@ _DENSE: dict[str, Bound] = {
 # For configs/segmentation.py.
 _SEGMENTATION: dict[str, Bound] = {
   **_DENSE,
+  "classes_file": Path(optional=True),
   "held_out": Whole(0),
   "seed": SEED,
   "evaluate_every_steps": Whole(0),
@@ -210,6 +210,7 @@ _SEGMENTATION: dict[str, Bound] = {
 # For configs/detection.py.
 _DETECTION: dict[str, Bound] = {
   **_DENSE,
+  "classes_file": Path(optional=True),
   "encoder": OneOf("fine_tuned", "frozen"),
   "learning_rate": Real(0, 1e30, above=True),
   "short_edges": Several(Whole(1, 65_535)),

@@ -24,6 +24,7 @@ MAY_CHANGE = (
   "config.checkpoint.",
   "config.deadlines.",
   "config.layout.",
+  "config.classes_file.",  # `claim_images` compares the classes themselves
   "config.report_every_steps.",
   "config.max_unreadable_share.",
   "encoder.code_version.",  # of random weights it is that of the evaluation

@@ -131,7 +131,9 @@ def look(config: Any, name: str, folder: str | None) -> Data:
   task = TASKS[config.protocol]
   try:
     splits = {
-      key: task.open_split(name, config[key], folder, config.classes_file or "")
+      key: task.open_split(
+        name, config[key], folder, config.get("classes_file") or ""
+      )
       for key in _SPLITS
     }
   except UsageError:

@@ -183,12 +183,20 @@ def test_a_kill_while_the_folder_was_claimed_leaves_it_free(tmp_path):
   claim(tmp_path, step=4)  # nothing was kept yet
 
 
-def test_more_unreadable_images_may_be_allowed_later(tmp_path):
-  before = {"config": {"protocol": "linear", "max_unreadable_share": 0.01}}
-  after = {"config": {"protocol": "linear", "max_unreadable_share": 0.5}}
-  place.claim(str(tmp_path), before, Processes())
-  (tmp_path / "scores.json").touch()
-  place.claim(str(tmp_path), after, Processes())
+@pytest.mark.parametrize(
+  ("before", "after"),
+  [
+    ({"max_unreadable_share": 0.01}, {"max_unreadable_share": 0.5}),
+    ({"classes_file": None}, {}),  # which depth had, and did not read
+  ],
+)
+def test_an_evaluation_goes_on_where_a_config_may_change(
+  tmp_path, before, after
+):
+  for changes in (before, after):
+    config = {"protocol": "depth", **changes}
+    place.claim(str(tmp_path), {"config": config}, Processes())
+    (tmp_path / "scores.json").touch()
 
 
 def test_images_outside_of_an_evaluation_are_nobodys(tmp_path, images):
