@@ -119,7 +119,13 @@ def _compute(
   rest = sources.Part(source, source.split, range(start, len(source)))
   reader = setting.make_reader()
   setting.tell(f"input: {reader.describe(rest)}")
-  encoder = features.calibrate(setting.encoder, source, reader, setting.mesh)
+  encoder = features.calibrate(
+    setting.encoder,
+    source,
+    reader,
+    setting.mesh,
+    batch_size=setting.config.batch_size,
+  )
   part_done = setting.progress(reader.count_batches(rest), reader.batch_size)
   with features.open_splits([rest], reader, part_done) as (batches,):
     try:

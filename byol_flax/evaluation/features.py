@@ -159,18 +159,23 @@ def calibrate(
   source: sources.Source,
   reader: pipeline.EvalReader,
   mesh: Mesh,
+  *,
+  batch_size: int,
 ) -> Encoder:
   """Gives an untrained encoder BatchNorm statistics from images of `source`.
 
   With its initial averages it would do worse than it can, and a comparison with
   it would flatter the trained one. An encoder that has averages is returned as
   it is. Every process reads the same images and computes alone, on one device,
-  so that the statistics do not depend on how many devices there are.
+  so that the statistics do not depend on how many devices there are; nor does
+  `batch_size` depend on them, as that of the reader does.
   """
   if encoder.has_averages:
     return encoder
-  alone = dataclasses.replace(reader, process_index=0, process_count=1)
-  count = min(len(source), _CALIBRATION_BATCHES * reader.batch_size)
+  alone = dataclasses.replace(
+    reader, batch_size=batch_size, process_index=0, process_count=1
+  )
+  count = min(len(source), _CALIBRATION_BATCHES * batch_size)
   first = sources.Part(source, source.split, range(count))
 
   @jax.jit

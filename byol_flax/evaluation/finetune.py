@@ -39,7 +39,11 @@ def run(setting: Setting) -> dict[str, Any]:
   data = three_splits.open_splits(setting)
   splits.check_batch(config.batch_size, data.train, setting.mesh)
   encoder = features.calibrate(
-    setting.encoder, data.train, setting.make_reader(), setting.mesh
+    setting.encoder,
+    data.train,
+    setting.make_reader(),
+    setting.mesh,
+    batch_size=config.batch_size,
   )
   chosen = points(config)
   tried = within(config, list(chosen))

@@ -193,7 +193,9 @@ def run(setting: Setting) -> dict[str, Any]:
   _check_enough(config.neighbours, len(known) - len(known.unlabelled()), known)
   reader = setting.make_reader()
   setting.tell(f"input: {reader.describe(known, found)}")
-  encoder = features.calibrate(setting.encoder, known, reader, mesh)
+  encoder = features.calibrate(
+    setting.encoder, known, reader, mesh, batch_size=config.batch_size
+  )
   of_batches = functools.partial(
     features.of_batches,
     features.make_feature_fn(encoder, mesh),

@@ -39,7 +39,9 @@ def run(setting: Setting) -> dict[str, Any]:
   setting.check_splits(train, valid, test)
   check(config, train, setting.mesh)
   reader = setting.make_reader()
-  encoder = features.calibrate(setting.encoder, train, reader, setting.mesh)
+  encoder = features.calibrate(
+    setting.encoder, train, reader, setting.mesh, batch_size=config.batch_size
+  )
   heads = heads_of(config)
   rows = []
   for name in config.augmentations:

@@ -115,7 +115,9 @@ def run(setting: protocol.Setting) -> dict[str, Any]:
         variables=untrained(encoder.config, setting.mesh),
         has_averages=False,
       )
-    return features.calibrate(chosen, known, reader, setting.mesh)
+    return features.calibrate(
+      chosen, known, reader, setting.mesh, batch_size=config.batch_size
+    )
 
   def extract(name: str) -> list[Split]:
     if name == "raw_pixels":

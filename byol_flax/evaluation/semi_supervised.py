@@ -31,7 +31,9 @@ def run(setting: Setting) -> dict[str, Any]:
   )
   setting.check_splits(train, valid, test)
   reader = setting.make_reader()
-  encoder = features.calibrate(setting.encoder, train, reader, setting.mesh)
+  encoder = features.calibrate(
+    setting.encoder, train, reader, setting.mesh, batch_size=config.batch_size
+  )
   parts = _parts(setting, train, valid)
   for part in parts.values():
     splits.check_batch(config.batch_size, part, setting.mesh)

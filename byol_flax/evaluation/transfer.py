@@ -48,7 +48,11 @@ def run(setting: Setting) -> dict[str, Any]:
     num_threads=setting.num_threads,
   )
   encoder = features.calibrate(
-    setting.encoder, splits.train, reader, setting.mesh
+    setting.encoder,
+    splits.train,
+    reader,
+    setting.mesh,
+    batch_size=config.batch_size,
   )
   train, valid, test = (
     _rows(setting, encoder, reader, name, split, splits.labels[name])

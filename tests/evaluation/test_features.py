@@ -54,6 +54,18 @@ def extract(network, batch_size, devices):
   return found
 
 
+def test_statistics_of_an_untrained_encoder_do_not_depend_on_devices():
+  """Nor on what a batch is rounded up to so that they can share it."""
+  source, found = sources.open_source("digits", "test[:9]"), []
+  for devices in (1, 8):
+    mesh = mesh_of(devices)
+    calibrated = features.calibrate(
+      settings.untrained(mesh), source, reader(3, mesh), mesh, batch_size=3
+    )
+    found.append(jax.device_get(calibrated.variables))
+  jax.tree.map(np.testing.assert_array_equal, *found)
+
+
 @pytest.mark.parametrize(("batch_size", "devices"), [(128, 8), (100, 8)])
 def test_features_do_not_depend_on_batches_or_devices(
   network, batch_size, devices

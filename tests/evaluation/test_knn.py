@@ -226,7 +226,9 @@ def test_the_protocol_counts_what_scikit_learn_counts(tmp_path):
     setting.open_split(name) for name in ("train_split", "test_split")
   )
   reader, mesh = setting.make_reader(), setting.mesh
-  calibrated = features.calibrate(setting.encoder, known, reader, mesh)
+  calibrated = features.calibrate(
+    setting.encoder, known, reader, mesh, batch_size=setting.config.batch_size
+  )
   (bank, queries) = features.extract_splits(
     features.make_feature_fn(calibrated, mesh),
     calibrated.variables,
