@@ -20,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data_name = "voc:VOCdevkit/VOC2007"
   config.train_split = "trainval"
   config.test_split = "test"
-  config.encoder = "fine_tuned"  # or "frozen"
+  config.encoder = "fine_tuned"  # or "frozen", its BatchNorm's averages too
   # MoCo (arXiv 1911.05722) App. A.1 and its released detection configs, whose
   # 24,000 updates drop at 18,000 and 22,000.
   config.batch_size = 16

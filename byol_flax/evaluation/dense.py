@@ -119,6 +119,15 @@ def batch_groups(batch_norm: str, setting: Setting) -> int:
   return setting.mesh.size if batch_norm == "per_device" else 1
 
 
+def norm_of(config: Any) -> str:
+  """What becomes of the encoder's BatchNorm, as `batch_norm` of a config says.
+
+  It is a part of the encoder, so that of a frozen one is frozen, too.
+  """
+  frozen = config.get("encoder") == "frozen"
+  return "frozen" if frozen else str(config.batch_norm)
+
+
 def make_creator(
   module: nn.Module, example: Callable[[], tuple[Any, ...]], setting: Setting
 ) -> Callable[[int], DenseState]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_flax.evaluation import place, splits, unread
+from byol_flax.evaluation import dense, place, splits, unread
 from byol_flax.evaluation.protocol import Setting, data_of
 from input_pipeline import dense_sources, sources
 from input_pipeline.dense_sources import DensePart
@@ -78,11 +78,12 @@ def check(setting: Setting, source: sources.Source) -> None:
   """
   config = setting.config
   splits.check_batch(config.batch_size, source, setting.mesh)
-  if config.batch_norm == "frozen" and not setting.encoder.has_averages:
+  if dense.norm_of(config) == "frozen" and not setting.encoder.has_averages:
+    keys = [x for x in ("batch_norm", "encoder") if config.get(x) == "frozen"]
     raise UsageError(
-      "batch_norm=frozen keeps the averages of BatchNorm, and an untrained "
-      "encoder has none; expected a trained --encoder, or "
-      "--config.batch_norm=synchronised."
+      f"{'=frozen, '.join(keys)}=frozen: then BatchNorm keeps its averages, "
+      "and an untrained encoder has none; expected a trained --encoder, or "
+      "--config.batch_norm=synchronised and an encoder that is trained."
     )
 
 

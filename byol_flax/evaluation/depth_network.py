@@ -17,7 +17,7 @@ from byol_flax.evaluation import (
   training,
 )
 from byol_flax.evaluation.protocol import Setting
-from byol_flax.models import depth
+from byol_flax.models import depth, grouping
 from input_pipeline import dense_depth, pipeline, sources
 from input_pipeline.errors import UsageError
 
@@ -214,9 +214,9 @@ def make_module(setting: Setting) -> depth.Fcrn:
       f"{_STRIDE} channels."
     )
   return depth.Fcrn(
-    encoder,
+    grouping.of_groups(encoder),
     batch_groups=dense.batch_groups(config.batch_norm, setting),
-    frozen_norm=config.batch_norm == "frozen",
+    frozen_norm=dense.norm_of(config) == "frozen",
   )
 
 

@@ -116,7 +116,7 @@ def _choices(config: Any) -> list[str]:
   }
   return [
     encoder[config.encoder],
-    f"BatchNorm of the encoder is {config.batch_norm.replace('_', ' ')}.",
+    f"BatchNorm of the encoder is {dense.norm_of(config).replace('_', ' ')}.",
     f"RoIAlign averages {config.roi.sampling_ratio} × "
     f"{config.roi.sampling_ratio} points of each bin. Detectron2 takes more in "
     "larger boxes, which has no static shape.",

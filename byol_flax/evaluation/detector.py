@@ -17,6 +17,7 @@ from byol_flax.evaluation import (
   training,
 )
 from byol_flax.evaluation.protocol import Setting
+from byol_flax.models import grouping
 from byol_flax.models.detection import network, settings
 from input_pipeline import bucketed
 from input_pipeline.dense_boxes import EvalBoxes, TrainBoxes
@@ -258,14 +259,14 @@ def make_module(setting: Setting, num_classes: int) -> network.Detector:
       "detector needs the last one for its proposals alone."
     )
   return network.Detector(
-    encoder=encoder,
+    encoder=grouping.of_groups(encoder),
     num_classes=num_classes,
     anchors=settings.Anchors(**config.anchors),
     rpn_rules=settings.Rpn(**config.rpn),
     roi_rules=settings.Roi(**config.roi),
     test_rules=settings.Test(**config.test),
     batch_groups=dense.batch_groups(config.batch_norm, setting),
-    frozen_norm=config.batch_norm == "frozen",
+    frozen_norm=dense.norm_of(config) == "frozen",
   )
 
 

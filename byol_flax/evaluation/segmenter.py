@@ -17,7 +17,7 @@ from byol_flax.evaluation import (
   training,
 )
 from byol_flax.evaluation.protocol import Setting
-from byol_flax.models import segmentation
+from byol_flax.models import grouping, segmentation
 from input_pipeline import (
   canvases,
   dense_classes,
@@ -207,7 +207,9 @@ def make_module(setting: Setting, num_classes: int) -> segmentation.Fcn:
     UsageError: the crop does not fit the stride of the network.
   """
   config = setting.config
-  encoder = setting.encoder.module.clone(dilate_last=config.output_stride == 16)
+  encoder = grouping.of_groups(setting.encoder.module).clone(
+    dilate_last=config.output_stride == 16
+  )
   stride = encoder.output_stride
   if config.crop_size % stride != 1 % stride:
     above = -(-config.crop_size // stride) * stride + 1
@@ -220,7 +222,7 @@ def make_module(setting: Setting, num_classes: int) -> segmentation.Fcn:
     encoder,
     num_classes=num_classes,
     batch_groups=dense.batch_groups(config.batch_norm, setting),
-    frozen_norm=config.batch_norm == "frozen",
+    frozen_norm=dense.norm_of(config) == "frozen",
   )
 
 

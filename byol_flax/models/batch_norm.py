@@ -27,6 +27,8 @@ class BatchNorm(nn.Module):
     param_dtype: of parameters, statistics and the normalisation itself.
     scale_init: initialiser of the scale; the offset starts at 0.
     use_offset: whether there is an offset.
+    groups: whether axis 1 holds groups of images of one view, see `grouping`.
+      The averages then move once, towards the mean of the groups' statistics.
   """
 
   decay: float
@@ -35,6 +37,7 @@ class BatchNorm(nn.Module):
   param_dtype: Any
   scale_init: nn.initializers.Initializer = nn.initializers.ones
   use_offset: bool = True
+  groups: bool = False
 
   @nn.compact
   def __call__(
@@ -87,13 +90,19 @@ class BatchNorm(nn.Module):
       if max_pool:
         mean *= sign.reshape(1, -1)
       if not self.is_initializing():
-        for view in range(x.shape[1]):
+        seen = {"mean": mean, "variance": variance}
+        if self.groups:
+          seen = {
+            name: jnp.mean(each, axis=0, keepdims=True)
+            for name, each in seen.items()
+          }
+        for view in range(1 if self.groups else x.shape[1]):
           count.value += 1
           weight = (1 - self.decay) / (1 - self.decay**count.value)
           weight = weight.astype(self.param_dtype)
-          for name, batch in (("mean", mean), ("variance", variance)):
+          for name, each in seen.items():
             old = average[name].value
-            average[name].value = old + weight * (batch[view] - old)
+            average[name].value = old + weight * (each[view] - old)
     else:
       mean = average["mean"].value[None]  # [1, C]
       variance = average["variance"].value[None]

@@ -197,6 +197,7 @@ class Split:
     ({"batch_size": 5}, True, 9, "must be a multiple of 2, such as 4 or 6"),
     ({}, True, 3, "more than the 3 images of train"),
     ({"batch_norm": "frozen"}, False, 9, "an untrained encoder has none"),
+    ({"encoder": "frozen"}, False, 9, "^encoder=frozen: then BatchNorm keeps"),
   ],
 )
 def test_what_cannot_be_trained_is_told(changes, averages, count, says):

@@ -138,6 +138,15 @@ def test_a_test_split_of_difficult_boxes_is_refused_before_the_training(
   assert "objects marked difficult: 2" in told[1]
 
 
+def test_a_frozen_encoder_normalises_as_it_did(rectangles, tmp_path):
+  for encoder in ("frozen", "fine_tuned"):
+    setting = small_setting(rectangles, tmp_path, encoder=encoder)
+    module = detector.make_module(setting, 2)
+    assert module.frozen_norm == (encoder == "frozen")
+    (said,) = (x for x in detection._choices(setting.config) if "Norm" in x)
+    assert ("is frozen" in said) == module.frozen_norm
+
+
 def test_encoder_of_one_group_is_refused(rectangles, tmp_path):
   setting = small_setting(rectangles, tmp_path)
   one = resnet.Architecture(bottleneck=False, blocks=(1,), channels=(8,))
