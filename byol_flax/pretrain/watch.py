@@ -72,7 +72,7 @@ class Watch:
     return {"rolled_back": self._rolled_back, "watchdog": vars(self._past)}
 
   def look(self, update: int, values: Mapping[str, float]) -> None:
-    """Judges an update; tells the first alarm of this start.
+    """Judges an update; tells an alarm once, until the network is well again.
 
     Raises:
       roll_back.CollapsedError: there is an alarm, and the config wants more
@@ -83,6 +83,8 @@ class Watch:
     self._past, reason = watchdog.judge(
       self._past, update, values, self._settings
     )
+    if not self._past.ill:
+      self._told = False
     if not reason or self._told:
       return
     self._told = True

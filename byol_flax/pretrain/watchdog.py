@@ -49,7 +49,8 @@ class Past:
 
   Attributes:
     update: the last one that was judged.
-    healthy: the last one that was not ill.
+    healthy: the last one that was not ill, neither by the averages nor by its
+      own values: those of a sudden collapse fall before the averages do.
     ill: how many were in a row until now.
     spread: moving average.
     largest: the largest `spread` so far.
@@ -85,38 +86,58 @@ def judge(
   if past.update != update - 1:  # nobody looked at those between
     past = dataclasses.replace(past, update=0, ill=0)
   loss, rate = values["train/byol_loss"], values["train/learning_rate"]
-  latest = {
-    "spread": values["train/projection_std"],
-    "gain": values["train/predictor_gain"] / loss if loss else 0.0,
-  }
-  if past.update:
-    for name, value in latest.items():
-      latest[name] = _MEMORY * getattr(past, name) + (1 - _MEMORY) * value
-  spread, gain = latest["spread"], latest["gain"]
-  largest = max(spread, past.largest)
-  reasons = []
-  if spread < settings.least_spread * largest:
-    reasons.append(
-      f"the projections vary {spread / largest:.0%} as much as they did at "
-      f"most (deviation {spread:.2g} after {largest:.2g})"
-    )
-  if rate <= past.rate and gain < (settings.least_gain or -math.inf):
-    reasons.append(
-      f"the predictor saves {gain:.1%} of the loss over predicting the "
-      "projection itself"
-    )
-  now = Past(
+  its_spread = values["train/projection_std"]
+  its_gain = values["train/predictor_gain"] / loss if loss else 0.0
+  now = dataclasses.replace(
+    past,
     update=update,
-    healthy=past.healthy if reasons else update,
-    ill=past.ill + 1 if reasons else 0,
-    spread=spread,
-    largest=largest,
-    gain=gain,
+    spread=_average(past, past.spread, its_spread),
+    gain=_average(past, past.gain, its_gain),
     rate=rate,
   )
+  now = dataclasses.replace(now, largest=max(now.spread, past.largest))
+  risen = rate <= past.rate
+  reasons = _reasons(now.spread, now.gain, now.largest, risen, settings)
+  if reasons:
+    now = dataclasses.replace(now, ill=past.ill + 1)
+  else:
+    now = dataclasses.replace(now, ill=0)
+    if not _reasons(its_spread, its_gain, now.largest, risen, settings):
+      now = dataclasses.replace(now, healthy=update)
   if now.ill < settings.patience:
     return now, ""
   return now, " and ".join(reasons)
+
+
+def _average(past: Past, before: float, value: float) -> float:
+  """Moves an average on; the first value is one by itself."""
+  return _MEMORY * before + (1 - _MEMORY) * value if past.update else value
+
+
+def _reasons(
+  spread: float, gain: float, largest: float, risen: bool, settings: Settings
+) -> list[str]:
+  """Why a network with these signals is ill; nothing if it is not.
+
+  Args:
+    spread: of the projections.
+    gain: of the predictor, as a share of the loss.
+    largest: spread so far.
+    risen: whether the learning rate no longer rises.
+    settings: when it counts as ill.
+  """
+  found = []
+  if spread < settings.least_spread * largest:
+    found.append(
+      f"the projections vary {spread / largest:.0%} as much as they did at "
+      f"most (deviation {spread:.2g} after {largest:.2g})"
+    )
+  if risen and gain < (settings.least_gain or -math.inf):
+    found.append(
+      f"the predictor saves {gain:.1%} of the loss over predicting the "
+      "projection itself"
+    )
+  return found
 
 
 def settings_of(config: Any) -> Settings:

@@ -138,4 +138,5 @@ def _orderings(
     },
     # An untrained network is not the one that training makes of it.
     {name: f"{one.folder} {rows[name].trained}" for name, one in found.items()},
+    {name for name, one in found.items() if one.diverged},
   )

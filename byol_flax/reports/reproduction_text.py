@@ -113,10 +113,20 @@ def _orderings(report: Mapping[str, Any]) -> Iterator[str]:
       f"The other {counts[orderings.ALIKE]} are of rows that have the same "
       "settings at this scale."
     )
+  if counts[orderings.DIVERGED]:
+    yield (
+      f"{counts[orderings.DIVERGED]} more cannot be judged, because runs of one "
+      "of the rows diverged: those that are left are no fair sample."
+    )
   if len(report["seeds"]) == 1:
     yield "A single seed has no spread, so nothing is decided."
   labels = {row["name"]: row["label"] for row in report["rows"]}
-  for verdict in (orderings.FAILS, orderings.UNDECIDED, orderings.HOLDS):
+  for verdict in (
+    orderings.FAILS,
+    orderings.UNDECIDED,
+    orderings.DIVERGED,
+    orderings.HOLDS,
+  ):
     these = [one for one in found if one["verdict"] == verdict]
     if these:
       yield from ("", f"### {verdict[0].upper()}{verdict[1:]}", "")
@@ -132,9 +142,9 @@ def _listed(
       cell(labels[one["better"]]),
       cell(labels[one["worse"]]),
       number(one["paper"], sign=True),
-      number(one["ours"], sign=True),
+      "–" if one["ours"] is None else number(one["ours"], sign=True),
     )
-    for one in sorted(these, key=lambda one: -abs(one["ours"]))
+    for one in sorted(these, key=lambda one: -abs(one["ours"] or 0))
   ]
   head = ("better in the paper", "than", "paper, by", "ours, by")
   yield from grid(head, rows[:_MOST_LISTED], right=(2, 3))

@@ -4,7 +4,7 @@ import pytest
 
 from byol_flax.reports import orderings
 from byol_flax.reports.ablations import Number
-from byol_flax.reports.orderings import ALIKE, FAILS, HOLDS, UNDECIDED
+from byol_flax.reports.orderings import ALIKE, DIVERGED, FAILS, HOLDS, UNDECIDED
 
 PAPER = {
   "best": Number.parse("72.5"),  # ± 0.25 at most
@@ -14,9 +14,9 @@ PAPER = {
 }
 
 
-def judged(ours, settings=None):
+def judged(ours, settings=None, diverged=()):
   found = orderings.judge(
-    PAPER, ours, settings or {name: name for name in PAPER}
+    PAPER, ours, settings or {name: name for name in PAPER}, diverged
   )
   return {(one.better, one.worse): one for one in found}
 
@@ -56,6 +56,13 @@ def test_rows_without_numbers_and_rows_that_are_the_same_run():
   ours = {"best": (80.0, 84.0), "bad": (80.0, 84.0)}
   found = judged(ours, {"best": "a", "bad": "a"})
   assert found["best", "bad"].verdict == ALIKE
+
+
+def test_what_a_diverged_row_has_left_decides_nothing():
+  for left, ours in (((70.0, 72.0), 11.0), ((), None)):
+    found = judged({"best": (80.0, 84.0), "bad": left}, diverged={"bad"})
+    assert found["best", "bad"].verdict == DIVERGED
+    assert found["best", "bad"].ours == ours
 
 
 def test_spread_is_half_of_the_range():
