@@ -5,8 +5,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from byol_flax import bounds
 from byol_flax.commands import config_file, libraries, together
 from byol_flax.commands.command_line import SHIPPED_CONFIGS
+from byol_flax.commands.protocol_bounds import SEED
 from input_pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -103,4 +105,6 @@ def _plan(options: argparse.Namespace, changes: list[str]) -> "Plan":
     more = changes if changed else ()
     return config_file.load_config([f"--config={config}", *more])
 
-  return plan.make(options.table, options.scale, options.seeds, load)
+  planned = plan.make(options.table, options.scale, options.seeds, load)
+  bounds.check("The last seed", planned.seeds[-1], SEED)
+  return planned

@@ -97,7 +97,8 @@ def make_network(
   Args:
     encoder: arguments of `make_encoder`, without those of the whole network.
     projector: sizes and switches of `heads.MLP`.
-    predictor: the same; its output size must be the projector's.
+    predictor: the same; its output size must be the projector's, unless it has
+      no layers.
     batch_norm: `decay` and `epsilon`.
     initializer: of all weights, a key of `INITIALIZERS`.
     input_scaling: see `pixels.scale`.
@@ -108,7 +109,8 @@ def make_network(
   Raises:
     UsageError: sizes that do not fit.
   """
-  if projector["output_size"] != predictor["output_size"]:
+  sizes = {head["output_size"] for head in (projector, predictor)}
+  if predictor["layers"] and len(sizes) > 1:
     raise UsageError(
       "The predictor must predict projections: model.projector.output_size is "
       f"{projector['output_size']} and model.predictor.output_size is "

@@ -67,12 +67,25 @@ def check(config: Any) -> None:
       f"{model.predictor.layers} layers; add --config.model.predictor.layers=0."
     )
   rows, size = 2 * config.batch_size, model.projector.output_size
+  hidden = model.projector.hidden_size
   if settings.optimal_predictor and not settings.ridge and rows < size:
     raise UsageError(
       f"The optimal predictor has {size} unknowns for each output, and a "
       f"batch of {config.batch_size} images gives {rows} equations. Take a "
       f"batch_size of at least {(size + 1) // 2}, or set objective.ridge, such "
       "as 1e-4."
+    )
+  if (
+    settings.optimal_predictor
+    and not settings.ridge
+    and model.projector.layers > 1
+    and hidden + bool(model.projector.final_bias) < size
+  ):
+    raise UsageError(
+      f"The projector's last layer makes {size} outputs of {hidden}, so they "
+      "depend on each other and there is no single optimal predictor. Set "
+      f"model.projector.hidden_size to at least {size}, or objective.ridge, "
+      "such as 1e-4."
     )
   multiplier = config.optimizer.predictor_multiplier
   if multiplier != 1 and not model.predictor.layers:

@@ -55,12 +55,18 @@ def scale(config: Any, target_decay: schedules.Schedule) -> Scaled:
     for size in (config.batch_size, config.reference_batch_size)
   )
   base = config.base_target_decay
+  # Without a target network there is no decay to be told of.
+  decay = (
+    f"the target decay from {base:g} to {base:g}^{factor:g} = "
+    f"{base**factor:.6g}, "
+    if config.objective.target == "average"
+    else ""
+  )
   sentence = (
     f"scaling=ema: a batch of {config.batch_size:,} is {factor:g} times the "
     f"{config.reference_batch_size:,} that the config was made for, so an "
     f"update does the work of {factor:g}: the peak of the learning rate goes "
-    f"from {before:g} to {peak:g}, the target decay from {base:g} to "
-    f"{base:g}^{factor:g} = {base**factor:.6g}, and the weight decay stays "
+    f"from {before:g} to {peak:g}, {decay}and the weight decay stays "
     f"{config.optimizer.weight_decay:g}, because the learning rate multiplies "
     "it"
   )

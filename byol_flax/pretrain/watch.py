@@ -60,8 +60,9 @@ class Watch:
       say: writes a sentence on the console.
     """
     self._note, self._say = note, say
-    if restored:
-      self._past = watchdog.Past(**restored.record.get("watchdog", {}))
+    if restored and (remembered := restored.record.get("watchdog")):
+      # Older ones do not say whether the predictor had time to learn.
+      self._past = watchdog.Past(**{"ready": True, **remembered})
     if self._news:
       sentence = roll_back.describe(self._news)
       self._note(self._news["step"], NOTE, sentence)

@@ -11,7 +11,7 @@ Two signals are judged, each as a moving average over updates:
   projection does not say itself, which is so when the target is the online
   network of the moment: the projections then keep one or two directions. At
   first a predictor has learnt nothing yet, so this is judged only when the
-  learning rate no longer rises.
+  learning rate no longer rises; where it never rises, once there was a gain.
 
 `train/online_target_distance` is not judged, because it is zero by construction
 where the target is the online network. Nor are rank, alignment and uniformity:
@@ -57,6 +57,8 @@ class Past:
     gain: moving average, as a share of the loss.
     rate: learning rate of the last update; before the first it is negative, so
       that it rises.
+    ready: whether a predictor has had time to learn: the learning rate rose
+      after the first update, or `gain` was above its bound.
   """
 
   update: int = 0
@@ -66,6 +68,7 @@ class Past:
   largest: float = 0.0
   gain: float = 0.0
   rate: float = -1.0
+  ready: bool = False
 
 
 def judge(
@@ -95,14 +98,21 @@ def judge(
     gain=_average(past, past.gain, its_gain),
     rate=rate,
   )
-  now = dataclasses.replace(now, largest=max(now.spread, past.largest))
-  risen = rate <= past.rate
-  reasons = _reasons(now.spread, now.gain, now.largest, risen, settings)
+  rises = rate > past.rate
+  now = dataclasses.replace(
+    now,
+    largest=max(now.spread, past.largest),
+    ready=past.ready
+    or bool(past.update and rises)
+    or now.gain >= settings.least_gain,
+  )
+  learnt = now.ready and not rises
+  reasons = _reasons(now.spread, now.gain, now.largest, learnt, settings)
   if reasons:
     now = dataclasses.replace(now, ill=past.ill + 1)
   else:
     now = dataclasses.replace(now, ill=0)
-    if not _reasons(its_spread, its_gain, now.largest, risen, settings):
+    if not _reasons(its_spread, its_gain, now.largest, learnt, settings):
       now = dataclasses.replace(now, healthy=update)
   if now.ill < settings.patience:
     return now, ""
@@ -115,7 +125,7 @@ def _average(past: Past, before: float, value: float) -> float:
 
 
 def _reasons(
-  spread: float, gain: float, largest: float, risen: bool, settings: Settings
+  spread: float, gain: float, largest: float, learnt: bool, settings: Settings
 ) -> list[str]:
   """Why a network with these signals is ill; nothing if it is not.
 
@@ -123,7 +133,7 @@ def _reasons(
     spread: of the projections.
     gain: of the predictor, as a share of the loss.
     largest: spread so far.
-    risen: whether the learning rate no longer rises.
+    learnt: whether a predictor has had time to.
     settings: when it counts as ill.
   """
   found = []
@@ -132,7 +142,7 @@ def _reasons(
       f"the projections vary {spread / largest:.0%} as much as they did at "
       f"most (deviation {spread:.2g} after {largest:.2g})"
     )
-  if risen and gain < (settings.least_gain or -math.inf):
+  if learnt and gain < (settings.least_gain or -math.inf):
     found.append(
       f"the predictor saves {gain:.1%} of the loss over predicting the "
       "projection itself"

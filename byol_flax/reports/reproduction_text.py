@@ -115,8 +115,8 @@ def _orderings(report: Mapping[str, Any]) -> Iterator[str]:
     )
   if counts[orderings.DIVERGED]:
     yield (
-      f"{counts[orderings.DIVERGED]} more cannot be judged, because runs of one "
-      "of the rows diverged: those that are left are no fair sample."
+      f"{counts[orderings.DIVERGED]} more cannot be judged, because runs of a "
+      "row diverged: those that are left are no fair sample of it."
     )
   if len(report["seeds"]) == 1:
     yield "A single seed has no spread, so nothing is decided."

@@ -168,8 +168,11 @@ def _sum(
   total = sum(of_names.values())
   devices = total * slice_.devices
   amount = estimate.amount
+  names = {one.name for one in plan.runs() if one.trained}
+  untold = len(names) - len(of_names)
+  missing = f"; {untold} that cannot run there not counted" if untold else ""
   cost = "" if price is None else f", {amount(devices * price)} at your price"
   return (
     f"in all {len(of_names)} trainings: {amount(total)} h one after another, "
-    f"{amount(devices)} device-hours{cost}; evaluations not counted"
+    f"{amount(devices)} device-hours{cost}; evaluations not counted{missing}"
   )

@@ -146,12 +146,18 @@ def _check_free(shipped: Any, baseline: Any) -> None:
       "change the rows that collapse, which is what they show; expected off or "
       "warn."
     )
-  ratio = shipped.evaluation.crop_ratio
-  if baseline.evaluation.crop_ratio != ratio:
-    raise UsageError(
-      "--config.evaluation.crop_ratio would measure runs otherwise than those "
-      f"that are there; leave it out (it is {ratio:g} at this scale)."
+  for key, others in (
+    ("evaluation.crop_ratio", "measure runs otherwise than those"),
+    ("gradient_dtype", "train rows in other numbers than those"),
+  ):
+    ours, theirs = (
+      flatten(config.to_dict())[key] for config in (shipped, baseline)
     )
+    if ours != theirs:
+      raise UsageError(
+        f"--config.{key} would {others} that are there; leave it out (it is "
+        f"{ours} at this scale)."
+      )
 
 
 def changes(before: Any, after: Any) -> dict[str, Any]:

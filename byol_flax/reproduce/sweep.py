@@ -16,8 +16,9 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
+from byol_flax import sharding
 from byol_flax.evaluation import encoder, online, place, protocols
-from byol_flax.pretrain import train
+from byol_flax.pretrain import objective, train
 from byol_flax.reports import (
   png,
   reproduction,
@@ -25,12 +26,13 @@ from byol_flax.reports import (
   reproduction_text,
 )
 from byol_flax.reproduce.plan import Plan, Run, digest_of
-from byol_flax.runs import loop, out_files, workdir
+from byol_flax.runs import data_sets, loop, out_files, workdir
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.progress_line import human_duration
 from byol_flax.runs.start_clock import StartClock
 from byol_flax.runs.version import code_version
-from input_pipeline import whole_files
+from input_pipeline import sources, unreadable, whole_files
+from input_pipeline.errors import UsageError
 
 _RUNS = "runs"
 _TRAINING = "training"
@@ -71,14 +73,18 @@ def run(plan: Plan, folder: str, machine: Machine) -> None:
     machine: where.
 
   Raises:
-    UsageError: the folder holds something else, or a run cannot begin.
+    UsageError: the folder holds something else, its runs are of other images,
+      or no run can begin.
     RunError: a run cannot go on, but for those that diverge.
     PreemptedError: the same call goes on.
   """
+  plan = _possible(plan, machine.mesh.size)
   with workdir.taken(folder, machine.processes):
     identity = {"scale": plan.scale, "changed": plan.changed}
     place.claim(folder, {"config": identity}, machine.processes)
     runs = _distinct(plan)
+    images = _images(plan, runs, folder)
+    place.claim_images(folder, "data.split", images, machine.processes)
     left = [one for one in runs if not _done(plan, one, folder, machine)]
     for why in plan.left_out.values():
       machine.tell(f"left out: {why}")
@@ -100,6 +106,41 @@ def run(plan: Plan, folder: str, machine: Machine) -> None:
     machine.tell(
       f"\nWritten to {epath.Path(folder, plan.table)}.md, .json and .png"
     )
+
+
+def _possible(plan: Plan, devices: int) -> Plan:
+  """The plan without the rows that these devices cannot train.
+
+  Raises:
+    UsageError: that is all of them.
+  """
+  rows, left_out = {}, dict(plan.left_out)
+  for row, config in plan.rows.items():
+    try:
+      objective.check(config)
+      sharding.check_batch_size(
+        config.batch_size,
+        devices=devices,
+        accumulation_steps=config.accumulation_steps,
+      )
+      rows[row] = config
+    except UsageError as error:
+      left_out[row] = f"{plan.table}/{row}: {error}"
+  if not rows:
+    raise UsageError(next(iter(left_out.values())))
+  return dataclasses.replace(plan, rows=rows, left_out=left_out)
+
+
+def _images(plan: Plan, runs: list[Run], folder: str) -> sources.Source:
+  """What all runs are trained on, as the first of them began with it."""
+  lines = [
+    line
+    for one in runs
+    for line in unreadable.lines_of(str(_place(folder, one) / _TRAINING))
+  ]
+  return data_sets.open_split(
+    plan.baseline, began_with=unreadable.began_with(lines)
+  )
 
 
 def _distinct(plan: Plan) -> list[Run]:
@@ -148,10 +189,9 @@ def _evaluation(plan: Plan, one: Run, folder: str) -> epath.Path:
 
 def _done(plan: Plan, one: Run, folder: str, machine: Machine) -> bool:
   """Whether a run has an outcome; all processes get the same answer."""
-  ends = (
-    _evaluation(plan, one, folder) / place.RESULT,
-    _place(folder, one) / _DIVERGED,
-  )
+  ends = [_evaluation(plan, one, folder) / place.RESULT]
+  if one.trained:
+    ends.append(_place(folder, one) / _DIVERGED)
   # Other processes may not see yet what process 0 has written.
   return machine.processes.any(any(path.exists() for path in ends))
 
@@ -173,12 +213,13 @@ def _train_and_measure(
         )
       machine.processes.wait("outcome written")
       return
+  found = encoder.open_encoder(
+    training if one.trained else f"{encoder.RANDOM}{one.name}",
+    machine.mesh,
+    read_config=lambda _: one.config,
+  )
   session = protocols.Session(
-    encoder=encoder.open_encoder(
-      training if one.trained else f"{encoder.RANDOM}{one.name}",
-      machine.mesh,
-      read_config=lambda _: one.config,
-    ),
+    encoder=_shown_as_all(found, plan.baseline),
     mesh=machine.mesh,
     processes=machine.processes,
     out=machine.nowhere,
@@ -186,6 +227,17 @@ def _train_and_measure(
   )
   where = str(_evaluation(plan, one, folder))
   protocols.evaluate(session, plan.evaluation, where, again=False)
+
+
+def _shown_as_all(found: encoder.Encoder, baseline: Any) -> encoder.Encoder:
+  """The encoder, to be measured on the views of the baseline.
+
+  A classifier is trained on crops and flips of all rows (App. C.1), also of
+  those whose own views leave the flip out.
+  """
+  augment = encoder.plain_config(baseline)["augment"]
+  config = {**encoder.plain_config(found.config), "augment": augment}
+  return dataclasses.replace(found, config=config)
 
 
 def _train(one: Run, training: str, machine: Machine) -> None:

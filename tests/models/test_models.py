@@ -386,11 +386,10 @@ def test_a_width_that_does_not_suit_is_told():
     make(width=0.01)
 
 
-@pytest.mark.parametrize("layers", [0, 2])
-def test_predictor_and_projector_must_fit(layers):
-  with pytest.raises(UsageError, match=r"output_size is 256.*is 128"):
-    byol.make_network(
-      encoder={},
+def test_predictor_and_projector_must_fit_if_there_is_a_predictor():
+  def made(layers):
+    return byol.make_network(
+      encoder={**ENCODER, "architecture": "resnet8", "width": 1},
       projector=MLP,
       predictor={**MLP, "output_size": 128, "layers": layers},
       batch_norm=NORM,
@@ -398,3 +397,7 @@ def test_predictor_and_projector_must_fit(layers):
       num_classes=0,
       dtype=jnp.float32,
     )
+
+  with pytest.raises(UsageError, match=r"output_size is 256.*is 128"):
+    made(layers=2)
+  assert not made(layers=0).predictor.layers

@@ -195,6 +195,15 @@ def test_the_loss_of_simclr_is_its_authors():
       "15 images gives 30 equations. Take a batch_size of at least 16",
     ),
     (
+      {
+        "objective.optimal_predictor": True,
+        "objective.ridge": 0.0,
+        "model.predictor.layers": 0,
+        "model.projector.hidden_size": 16,
+      },
+      "32 outputs of 16, so .*hidden_size to at least 32, or objective.ridge",
+    ),
+    (
       {"optimizer.predictor_multiplier": 10.0, "model.predictor.layers": 0},
       "predictor_multiplier is 10, but there is no predictor",
     ),

@@ -7,8 +7,9 @@ from byol_flax.pretrain import scaling, schedules
 from configs import byol_digits
 
 
-def scaled(batch_size, rule, total_steps):
+def scaled(batch_size, rule, total_steps, target="average"):
   config = byol_digits.get_config()
+  config.objective.target = target
   config.batch_size, config.scaling = batch_size, rule
   decay = schedules.target_decay_schedule(
     base_target_decay=config.base_target_decay, total_steps=total_steps
@@ -44,5 +45,7 @@ def test_what_was_changed_is_said():
     "1.5e-06",
   ):
     assert part in sentence
+  without = scaled(256, "ema", 100, "online_stopped").sentence
+  assert "from 3 to 12, and the weight decay stays 1.5e-06" in without
   assert not scaled(256, "linear", 100).sentence
   assert not scaled(64, "ema", 100).sentence

@@ -88,8 +88,19 @@ def test_the_first_update_belongs_to_the_warm_up():
   """Its learning rate is 0."""
   first = {**report(1, gain=-1.0), "train/learning_rate": 0.0}
   impatient = watchdog.Settings(least_spread=0.5, least_gain=0.03, patience=1)
-  assert not alarms([first], impatient)
-  assert alarms([first, first], impatient)
+  second = {**report(2, gain=-1.0), "train/learning_rate": 1.0}
+  assert not alarms([first, second], impatient)
+  assert alarms([first, second, second], impatient)
+
+
+def test_without_a_warm_up_a_predictor_has_time_until_its_first_gain():
+  gains = [-0.5] * 30 + [0.5] * 30 + [-0.5] * 30
+  reports = [
+    {**report(k, gain=gain), "train/learning_rate": 20.0 - k / 1000}
+    for k, gain in enumerate(gains, 1)
+  ]
+  assert not alarms(reports[:60])
+  assert alarms(reports)[0][1] == 60
 
 
 def test_the_end_of_an_illness_is_forgotten():

@@ -71,7 +71,7 @@ def test_the_text():
   assert "| batch norm | 65.3 | left out | left out | – | – |" in text
   assert "none: seed 2 diverged: loss became nan" in text
   assert "of these orderings 0 hold, 0 do not hold" in text
-  assert "2 more cannot be judged, because runs of one" in text
+  assert "2 more cannot be judged, because runs of a row" in text
   assert "`epochs=3.0`" in text
   assert "| l2 (BYOL) | none | +5.1 | +18.0 |" in text
 

@@ -61,7 +61,7 @@ def test_each_program_is_compiled_once_and_runs_are_added_up():
   assert lines[-2].endswith("; the compiler failed")
   assert lines[-1] == (
     "in all 12 trainings: 12 h one after another, 768 device-hours, 1,536 at "
-    "your price; evaluations not counted"
+    "your price; evaluations not counted; 3 that cannot run there not counted"
   )
 
 

@@ -73,7 +73,8 @@ def test_settings_are_told_as_what_a_row_changes():
     ("5a", "--config.epochs=-3", "epochs is -3.0; expected"),
     ("5a", "--config.watchdog.action=roll_back", "the rows that collapse"),
     ("5a", "--config.watchdog.action=stop", "expected off or warn"),
-    ("5a", "--config.evaluation.crop_ratio=0.5", "it is 1 at this scale"),
+    ("5a", "--config.evaluation.crop_ratio=0.5", "it is 1.0 at this scale"),
+    ("5a", "--config.gradient_dtype=activations", "leave it out"),
   ],
 )
 def test_bad_input_is_told(table, flag, message):
