@@ -269,7 +269,7 @@ class _Sweep:
 
 
 def transform(name: str, of_encoder: Config) -> augment.OneView:
-  """Crop and flip, or pre-training's view1: the paper names neither view."""
+  """Crop and flip as in pre-training's view1, or the whole view (Table 7)."""
   view = augment.View(**of_encoder["augment"]["view1"])
   if name == "crop_flip":
     view = augment.crop_and_flip(view)

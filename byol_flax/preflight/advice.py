@@ -22,11 +22,13 @@ class Change:
     config: with the change.
     flags: that make the change on the command line.
     factor: how many times fewer images a device holds at a time.
+    effect: what it does to results, in words; "" if nothing.
   """
 
   config: Any
   flags: str
   factor: int
+  effect: str = ""
 
 
 def changes(config: Any, devices: int) -> list[Change]:
@@ -49,8 +51,15 @@ def changes(config: Any, devices: int) -> list[Change]:
     if factor > 1:
       flags.append(f"--config.accumulation_steps={changed.accumulation_steps}")
     if flags:
-      found.append(Change(changed, " ".join(flags), factor))
+      effect = _of_micro_batches(config) if factor > 1 else ""
+      found.append(Change(changed, " ".join(flags), factor, effect))
   return found
+
+
+def _of_micro_batches(config: Any) -> str:
+  """What smaller micro-batches of a run do to its results."""
+  negatives = " and negatives" if config.objective.negatives_weight else ""
+  return f"each micro-batch has BatchNorm statistics{negatives} of its own"
 
 
 def smaller_batches(config: Any, devices: int) -> list[Change]:

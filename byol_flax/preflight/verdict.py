@@ -201,6 +201,7 @@ def _advise_change(
     question.say(f"advice     no setting fits; take a larger slice{other}")
     return None
   change, _ = found
-  question.say(f"advice     {change.flags}")
+  effect = f"; {change.effect}" if change.effect else ""
+  question.say(f"advice     {change.flags}{effect}")
   answer = question.answer(tried[change.flags], change.config)
   return {"flags": change.flags, "compiled": True, **answer}

@@ -219,7 +219,7 @@ def _train_and_measure(
     read_config=lambda _: one.config,
   )
   session = protocols.Session(
-    encoder=_shown_as_all(found, plan.baseline),
+    encoder=shown_as_all(found, plan.baseline),
     mesh=machine.mesh,
     processes=machine.processes,
     out=machine.nowhere,
@@ -229,7 +229,7 @@ def _train_and_measure(
   protocols.evaluate(session, plan.evaluation, where, again=False)
 
 
-def _shown_as_all(found: encoder.Encoder, baseline: Any) -> encoder.Encoder:
+def shown_as_all(found: encoder.Encoder, baseline: Any) -> encoder.Encoder:
   """The encoder, to be measured on the views of the baseline.
 
   A classifier is trained on crops and flips of all rows (App. C.1), also of

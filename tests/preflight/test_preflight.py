@@ -219,6 +219,11 @@ def test_changes_keep_every_micro_batch_whole():
   changes = advice.changes(config, 8)
   assert [c.config.accumulation_steps for c in changes] == [4, 8, 16, 32, 64]
   assert changes[0].flags == "--config.accumulation_steps=4"
+  assert changes[0].effect.endswith("BatchNorm statistics of its own")
+  config.objective.negatives_weight = 1.0
+  assert "and negatives of its own" in advice.changes(config, 8)[0].effect
+  config.model.encoder.recompute = False
+  assert not advice.changes(config, 8)[0].effect  # recomputed, and no more
   assert config.accumulation_steps == 2
 
 

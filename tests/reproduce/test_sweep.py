@@ -1,11 +1,13 @@
 """A tiny sweep on digits: cut off, resumed, shared, reported."""
 
+import contextlib
 import dataclasses
 import io
 import json
 
 import pytest
 
+from byol_flax.evaluation import encoder, linear
 from byol_flax.reproduce import sweep
 from byol_flax.runs.distributed import Processes
 from input_pipeline.errors import UsageError
@@ -45,9 +47,51 @@ def times(workdir):
   }
 
 
+@contextlib.contextmanager
+def other_images(workdir):
+  """As if the sweep had begun with others."""
+  path = workdir / "evaluation.json"
+  before = path.read_text()
+  identity = json.loads(before)
+  identity["images"]["data.split"]["data_fingerprint"] = "another"
+  path.write_text(json.dumps(identity))
+  yield
+  path.write_text(before)
+
+
+def test_rows_that_the_devices_cannot_train_are_told_before_anything(tmp_path):
+  plan = some_of("16", ("byol_256",))
+  assert plan.rows["byol_256"].accumulation_steps == 16
+  machine = sweep.Machine(
+    mesh=settings.mesh_of(8),
+    processes=Processes(),
+    out=Out(),
+    console=io.StringIO(),
+    nowhere=io.StringIO(),
+  )
+  with pytest.raises(UsageError, match=r"^16/byol_256: batch_size 64 cannot"):
+    sweep.run(plan, str(tmp_path / "sweep"), machine)
+  assert not list(tmp_path.iterdir())
+
+
+def test_all_rows_are_measured_on_the_same_crops_and_flips():
+  plan = planned("17", scale="imagenet")
+  transforms = set()
+  for row in ("byol_baseline", "byol_crop", "simclr_no_flip"):
+    config = plan.rows[row].copy_and_resolve_references()
+    config.model.encoder.update(architecture="resnet8", width=0.25)
+    found = encoder.without_weights(config, settings.mesh_of(1))
+    shown = sweep.shown_as_all(found, plan.baseline)
+    transforms.add(linear.transform("crop_flip", shown.config))
+  (only,) = transforms
+  assert only.view.flip_probability == 0.5
+
+
 @pytest.mark.slow
 def test_a_sweep_goes_on_shares_its_runs_and_records_what_diverged(tmp_path):
-  plan = some_of("5a", ("initialisation", "0.99"))
+  plan = some_of("5a", ("initialisation", "0.99", "0.9"))
+  plan.rows["0.9"].objective.normalization = "none"
+  plan.rows["0.9"].objective.negatives_weight = 1.0
   with pytest.raises(Killed):
     run(plan, tmp_path, Out(last="run 2 of 2"))
   before = times(tmp_path)
@@ -57,12 +101,14 @@ def test_a_sweep_goes_on_shares_its_runs_and_records_what_diverged(tmp_path):
 
   out = Out()
   report = run(plan, tmp_path, out)
+  assert "left out: 5a/0.9: Negatives are compared by cosines" in out.getvalue()
   assert "1 of 2 runs are to be done" in out.getvalue()
   assert "run 1 of 1: 5a/0.99, seed 0" in out.getvalue()
   assert before.items() <= times(tmp_path).items()
   values = {
     row["name"]: next(iter(row["ours"].values()))["seeds"]["0"]
     for row in report["rows"]
+    if row["name"] != "0.9"
   }
   assert all(0 < value < 100 for value in values.values())
   assert values["initialisation"] != values["0.99"]
@@ -80,6 +126,8 @@ def test_a_sweep_goes_on_shares_its_runs_and_records_what_diverged(tmp_path):
     assert "became" in report["rows"][0]["diverged"]["0"]
     assert report["rows"][1]["ours"]
 
+  with other_images(tmp_path), pytest.raises(UsageError, match="not those"):
+    run(plan, tmp_path, Out())
   with pytest.raises(UsageError, match=r"changed\.model\.encoder\.width"):
     run(
       some_of("5a", ("1",), "--config.model.encoder.width=2"), tmp_path, Out()
