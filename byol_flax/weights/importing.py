@@ -67,6 +67,10 @@ def run(where: str, out: str, tell: Callable[[str], None]) -> None:
   tell(f"Written to {out}")
 
 
+# Of the details: what was taken to be so because the file does not tell.
+_NOTES = ("small_stem", "batch_norm_count")
+
+
 def describe(found: Foreign, file: str, sha256: str) -> list[str]:
   """Lines about what was found in a file."""
   encoder = found.model["encoder"]
@@ -87,7 +91,10 @@ def describe(found: Foreign, file: str, sha256: str) -> list[str]:
     f"network: {kind}, {encoder['stem']} stem, {encoder['padding']} padding, "
     f"{encoder['shortcut']} shortcuts, BatchNorm's epsilon "
     f"{found.model['batch_norm']['epsilon']:g}",
+    f"images: {found.image_size} pixels, the middle {found.crop_ratio:g} of "
+    f"the shorter side; pixels scaled as {found.model['input_scaling']}",
     f"holds: {', '.join(parts)}{step}",
     f"names: {account.matched:,} matched, none missing, none left over"
     + (f"; left out: {left_out}" if left_out else ""),
+    *(f"note: {found.details[key]}" for key in _NOTES if key in found.details),
   ]

@@ -10,6 +10,7 @@ TensorFlow, and SimCLR's ResNets pad convolutions symmetrically but the pooling
 as SAME does (google-research/simclr: resnet.py), which no network here does.
 """
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
@@ -173,8 +174,28 @@ def _encoder(
     Account(len(found.names), {**found.ignored, **others}),
     details,
   )
+  if not exported and weights.model["encoder"]["stem"] == "small":
+    weights = _for_small_images(weights)
   fitting.check(weights, called)
   return weights
+
+
+def _for_small_images(found: Foreign) -> Foreign:
+  """An encoder with a 3 × 3 stem, of which the file says nothing else.
+
+  Such networks are made for CIFAR (SimCLR, App. B.9).
+  """
+  taken = (
+    "Its 3 × 3 stem is taken to be made for whole images of 32 pixels, and to "
+    "pad one pixel, as lightly's does. solo-learn's pads two: features of its "
+    "networks for CIFAR will differ from its own."
+  )
+  return dataclasses.replace(
+    found,
+    image_size=32,
+    crop_ratio=1.0,
+    details={**found.details, "small_stem": taken},
+  )
 
 
 def _state(stored: Mapping[str, Stored], description: Description) -> Foreign:

@@ -70,8 +70,8 @@ def test_an_export_is_imported(whole, tmp_path):
   assert source["sha256"] == opening.sha256(str(file))
   assert f"SHA-256 {source['sha256']}" in lines[0]
   assert "basic:1-1:8-12:4, width 1, small stem, same padding" in lines[1]
-  assert "online network (classifier, encoder, predictor" in lines[2]
-  assert "none missing, none left over" in lines[3]
+  assert "online network (classifier, encoder, predictor" in lines[3]
+  assert "none missing, none left over" in lines[4]
 
 
 def test_the_program_of_jax_gives_the_features(whole, tmp_path):

@@ -11,12 +11,13 @@ from safetensors.numpy import save_file
 
 from byol_flax.weights import (
   arrays,
+  importing,
   safetensors_files,
   structure,
   torch_weights,
 )
 from byol_flax.weights.errors import WeightsError
-from tests.weights import torch_made
+from tests.weights import made, torch_made
 from tests.weights.test_npz import assert_equal
 
 
@@ -300,6 +301,24 @@ def test_a_file_that_ends_early_is_refused(tmp_path, named):
   with open(path, "rb+") as file:
     file.truncate(os.path.getsize(path) - 1)
   refused(path, "no whole .safetensors file")
+
+
+def test_a_stem_for_small_images_is_told_with_what_it_is_taken_to_be(tmp_path):
+  model = made.model_with(
+    architecture="bottleneck:2-1:8-12:4",
+    stem="small",
+    shortcut="identity",
+    padding="symmetric",
+  )
+  path = saved(tmp_path, torch_made.state_dict(model=model))
+  found = torch_weights.read(path)
+  assert (found.image_size, found.crop_ratio) == (32, 1)
+  lines = importing.describe(found, path, "0")
+  assert any("images: 32 pixels, the middle 1 of" in line for line in lines)
+  assert "solo-learn's pads two" in lines[-1]
+  other = torch_weights.read(saved(tmp_path, torch_made.state_dict()))
+  assert other.image_size == 224
+  assert not any("solo" in x for x in importing.describe(other, path, "0"))
 
 
 def test_a_file_of_another_program_has_no_description(tmp_path, named):
