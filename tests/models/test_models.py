@@ -63,6 +63,7 @@ def make(
   width=1,
   num_classes=10,
   dtype=jnp.float32,
+  predictor=(),
   **encoder,
 ):
   settings = {**ENCODER, "architecture": architecture, "width": width}
@@ -70,7 +71,7 @@ def make(
   return byol.make_network(
     encoder=settings | encoder,
     projector=mlp,
-    predictor=mlp,
+    predictor=mlp | dict(predictor),
     batch_norm=NORM,
     **WEIGHTS,
     num_classes=num_classes,
@@ -387,17 +388,6 @@ def test_a_width_that_does_not_suit_is_told():
 
 
 def test_predictor_and_projector_must_fit_if_there_is_a_predictor():
-  def made(layers):
-    return byol.make_network(
-      encoder={**ENCODER, "architecture": "resnet8", "width": 1},
-      projector=MLP,
-      predictor={**MLP, "output_size": 128, "layers": layers},
-      batch_norm=NORM,
-      **WEIGHTS,
-      num_classes=0,
-      dtype=jnp.float32,
-    )
-
-  with pytest.raises(UsageError, match=r"output_size is 256.*is 128"):
-    made(layers=2)
-  assert not made(layers=0).predictor.layers
+  with pytest.raises(UsageError, match=r"output_size is 16.*is 8;"):
+    make(predictor={"output_size": 8})
+  assert not make(predictor={"output_size": 8, "layers": 0}).predictor.layers
