@@ -21,6 +21,7 @@ class Found:
       that is compared.
     diverged: seed -> the sentence of a run that diverged.
     left_out: why the row has no runs; "" if it has.
+    versions: seed -> commits that trained and measured its run.
     settings: what the row changes at this scale, key -> value.
     folder: of its runs, without the seed; the same for equal settings.
   """
@@ -28,6 +29,7 @@ class Found:
   values: Mapping[int, Mapping[str, float]]
   diverged: Mapping[int, str]
   left_out: str
+  versions: Mapping[int, Sequence[str]]
   settings: Mapping[str, Any]
   folder: str
 

@@ -22,10 +22,22 @@ def render(report: Mapping[str, Any]) -> str:
   if report["changed"]:
     changed = (f"`{key}={value}`" for key, value in report["changed"].items())
     lines += ["", f"Changed in all rows: {', '.join(changed)}."]
+  if len(versions := _versions(report)) > 1:
+    lines += [
+      "",
+      f"The runs are of {len(versions)} versions of the code "
+      f"({', '.join(versions)}); the JSON file says which.",
+    ]
   if report["remark"]:
     lines += ["", report["remark"]]
   lines += ["", *_table(report), *_remarks(report), "", *_orderings(report)]
   return "\n".join(lines) + "\n"
+
+
+def _versions(report: Mapping[str, Any]) -> list[str]:
+  """Commits by which any of the runs was made."""
+  rows = (row["versions"].values() for row in report["rows"])
+  return sorted({one for of_row in rows for some in of_row for one in some})
 
 
 def _table(report: Mapping[str, Any]) -> Iterator[str]:

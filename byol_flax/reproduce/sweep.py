@@ -269,6 +269,14 @@ def _values(plan: Plan, one: Run, folder: str) -> dict[str, float]:
   return reproduction.measures_of(found) if found else {}
 
 
+def _versions(plan: Plan, one: Run, folder: str) -> list[str]:
+  """Commits that trained and measured a run; empty if nothing was yet."""
+  found = _read(_evaluation(plan, one, folder) / place.RESULT)
+  if not found:
+    return []
+  return sorted({found["encoder"]["code_version"], found["code_version"]})
+
+
 def _diverged(one: Run, folder: str) -> str:
   """The sentence of a run that diverged, else ""."""
   found = _read(_place(folder, one) / _DIVERGED) if one.trained else None
@@ -285,7 +293,7 @@ def _report(plan: Plan, folder: str, machine: Machine) -> None:
   if jax.process_index() == 0:
     found = {row: _found(plan, row, folder) for row in plan.rows}
     found |= {
-      row: reproduction.Found({}, {}, why, {}, "")
+      row: reproduction.Found({}, {}, why, {}, {}, "")
       for row, why in plan.left_out.items()
     }
     report = reproduction.make(
@@ -304,11 +312,13 @@ def _found(plan: Plan, row: str, folder: str) -> reproduction.Found:
   """What the runs of a row have found so far."""
   runs = [one for one in plan.runs() if one.row == row]
   values = {one.config.seed: _values(plan, one, folder) for one in runs}
+  versions = {one.config.seed: _versions(plan, one, folder) for one in runs}
   diverged = {one.config.seed: _diverged(one, folder) for one in runs}
   return reproduction.Found(
     values={seed: x for seed, x in values.items() if x},
     diverged={seed: x for seed, x in diverged.items() if x},
     left_out="",
+    versions={seed: x for seed, x in versions.items() if x},
     settings=plan.settings(row),
     folder=digest_of(plan.rows[row]),
   )

@@ -17,7 +17,13 @@ def found(*values, **more):
     seed: {MEASURE: value, "5-NN, all labels": 99.0}
     for seed, value in enumerate(values)
   }
-  given = {"diverged": {}, "left_out": "", "settings": {}, "folder": "abc"}
+  given = {
+    "diverged": {},
+    "left_out": "",
+    "versions": dict.fromkeys(seeds, ("c0ffee",)),
+    "settings": {},
+    "folder": "abc",
+  }
   return Found(seeds, **(given | more))
 
 
@@ -73,6 +79,12 @@ def test_the_text():
   assert "of these orderings 0 hold, 0 do not hold" in text
   assert "2 more cannot be judged, because runs of a row" in text
   assert "`epochs=3.0`" in text
+  assert "versions of the code" not in text
+  ours = {**ROWS, "l2": found(80.0, versions={0: ["c0ffee", "decade"]})}
+  other = reproduction.make("20", "digits", (0, 1, 2), {}, ours)
+  assert "2 versions of the code (c0ffee, decade)" in (
+    reproduction_text.render(other)
+  )
   assert "| l2 (BYOL) | none | +5.1 | +18.0 |" in text
 
 

@@ -72,6 +72,10 @@ def test_each_program_is_compiled_once_and_runs_are_added_up():
     (["6", "--workdir=x"], "There is no ablation '6'"),
     (["5a", "--workdir=x", "--scale=digit"], "Did you mean 'digits'"),
     (["5a", "--workdir=x", "--seeds=0"], "--seeds is 0; expected a whole"),
+    (
+      ["5a", "--workdir=x", "--config.seed=4294967295", "--seeds=2"],
+      "The last seed is 4294967296; expected a whole number",
+    ),
     (["5a", "--workdir=x", "--config=configs/byol.py"], "no --config=FILE"),
     (["5a", "--workdir=x", "--slice=v3-8"], "add --dry-run"),
     (["5a"], "needs --workdir=DIR"),
