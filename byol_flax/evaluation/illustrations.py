@@ -4,10 +4,9 @@ A protocol keeps what they need while it has it. They are drawn after the result
 has been written, by process 0 alone, and again if they are missing.
 """
 
-import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from byol_flax.evaluation.kept_pictures import (
   GUESSES,
   NEIGHBOURS,
   PROJECTION,
+  TENSORBOARD,
+  spared,
 )
 from byol_flax.reports import (
   cells,
@@ -34,7 +35,6 @@ from byol_flax.reports import suite as suite_report
 from byol_flax.runs import tensorboard_files
 from input_pipeline import whole_files
 
-TENSORBOARD = "tensorboard"
 _EFFICIENCY = "label-efficiency"
 _SEED = 0  # of t-SNE
 # Protocols that do not give each test image one class.
@@ -49,15 +49,6 @@ _THEIRS = {
 Tell = Callable[[str], None]
 Result = Mapping[str, Any]
 Make = Callable[[], np.ndarray]
-
-
-@contextlib.contextmanager
-def spared(what: str, tell: Tell) -> Iterator[None]:
-  """Tells what fails within, and goes on: no picture may cost a result."""
-  try:
-    yield
-  except Exception as error:
-    tell(f"{what} is left out: {type(error).__name__}: {error}")
 
 
 def draw(workdir: str, tell: Tell) -> None:

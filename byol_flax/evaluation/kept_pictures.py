@@ -5,7 +5,8 @@ Each function writes an .npz file in the folder of the evaluation, from which
 of its field in `reports`, such as that of `boxes.Boxes`.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,11 +23,21 @@ NEIGHBOURS, PROJECTION = "neighbours", "projection"
 GUESSES, CONFUSION = "guesses", "confusion"
 BOXES, MASKS, DEPTHS = "boxes", "masks", "depths"
 COUNTS, CURVES = "confusion-counts", "precision-recall"
+TENSORBOARD = "tensorboard"  # the folder of an evaluation's
 # Points of a curve: more could not be told apart in a picture.
 _MOST_POINTS = 1000
 
 # One array for each image; or one array, with the images along its first axis.
 Each = Sequence[np.ndarray] | np.ndarray
+
+
+@contextlib.contextmanager
+def spared(what: str, tell: Callable[[str], None]) -> Iterator[None]:
+  """Tells what fails within, and goes on: no picture may cost a result."""
+  try:
+    yield
+  except Exception as error:
+    tell(f"{what} is left out: {type(error).__name__}: {error}")
 
 
 def wanted(workdir: str) -> bool:

@@ -10,7 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from byol_flax import sharding
-from byol_flax.evaluation import illustrations, kept_pictures
+from byol_flax.evaluation import kept_pictures
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.reports import projector
 from input_pipeline import augment, loading, sources
@@ -82,7 +82,7 @@ def keep(
     guess: int [N].
   """
   crop = setting.encoder.crop
-  with illustrations.spared("The sheet of neighbours", setting.tell):
+  with kept_pictures.spared("The sheet of neighbours", setting.tell):
     rng = np.random.default_rng(_SEED)
     chosen = rng.permutation(len(numbers))[:_QUERIES]
     similarity, place = (x[chosen] for x in near)
@@ -94,7 +94,7 @@ def keep(
       for query, of_query in zip(numbers[chosen], place, strict=True)
     ]
     _keep_sheet(setting.workdir, rows, similarity, bank.class_names)
-  with illustrations.spared("TensorBoard's projector", setting.tell):
+  with kept_pictures.spared("TensorBoard's projector", setting.tell):
     guesses = guess[np.searchsorted(numbers, sample.numbers)]
     _keep_projection(setting.workdir, sample, queries, guesses, crop)
 
@@ -141,7 +141,7 @@ def _keep_projection(
   names = split.class_names
   kept_pictures.forget(workdir, kept_pictures.PROJECTION)
   projector.write(
-    epath.Path(workdir, illustrations.TENSORBOARD),
+    epath.Path(workdir, kept_pictures.TENSORBOARD),
     sample.features,
     {
       "class": [names[k] for k in labels],

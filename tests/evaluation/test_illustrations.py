@@ -143,7 +143,7 @@ def test_probes_on_few_labels_have_one_curve_each(tmp_path):
 
 def test_a_file_says_that_tensorboard_has_its_picture(tmp_path):
   """So a kill between the two loses none: what has no file is drawn again."""
-  (tmp_path / illustrations.TENSORBOARD).touch()  # no folder can be made there
+  (tmp_path / kept_pictures.TENSORBOARD).touch()  # no folder can be made there
   result = test_suite.result(
     *("few_label", "digits", {"few_label": {"draws": 5}}),
     table=[{"representation": "byol", "linear": {"1": [0.3, 0.1]}}],
