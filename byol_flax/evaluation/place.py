@@ -16,6 +16,9 @@ from input_pipeline.errors import UsageError
 
 RESULT = "result.json"
 IDENTITY = "evaluation.json"
+# In the same file, beside what identifies an evaluation.
+_IMAGES = "images"  # see `claim_images`
+_MAKERS = "made_by"  # see `note_maker`
 # These may change when an evaluation goes on.
 MAY_CHANGE = (
   "config.num_workers.",
@@ -80,10 +83,11 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
         f"{workdir} is the folder of a training run. Give the evaluation a "
         "--workdir of its own."
       )
-    whole_files.write_text(path, json.dumps(now, indent=2) + "\n")
+    _write(path, now)
     return
   before = json.loads(path.read_text())
-  before.pop("images", None)  # see claim_images
+  for key in (_IMAGES, _MAKERS):
+    before.pop(key, None)
   before = completed(before, now)
   added = {k: v for k, v in _ADDED_SINCE.items() if k in now["config"]}
   before["config"] = added | before["config"]
@@ -97,7 +101,7 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
         f"{workdir} holds another evaluation ({'; '.join(different)}). Give "
         "another --workdir."
       )
-    whole_files.write_text(path, json.dumps(now, indent=2) + "\n")
+    _write(path, now)
 
 
 def completed(
@@ -161,11 +165,36 @@ def claim_names(
 
 def images_of(workdir: str) -> dict[str, Any]:
   """What the splits and lists were that an evaluation began with, by key."""
-  path = epath.Path(workdir, IDENTITY)
-  if not path.exists():
-    return {}
-  found: dict[str, Any] = json.loads(path.read_text()).get("images", {})
+  found: dict[str, Any] = _noted(workdir).get(_IMAGES, {})
   return found
+
+
+def note_maker(workdir: str, maker: Mapping[str, str]) -> None:
+  """Notes who computed something that is kept; the last is at the end.
+
+  Other starts find it, and their results tell who made it. Process 0 calls it.
+  """
+  if identity := _noted(workdir):
+    before = identity.get(_MAKERS, [])
+    makers = [*(x for x in before if x != maker), dict(maker)]
+    if makers != before:
+      _write(epath.Path(workdir, IDENTITY), {**identity, _MAKERS: makers})
+
+
+def makers_of(workdir: str) -> list[dict[str, str]]:
+  """Who computed what an evaluation has kept; the last is at the end."""
+  found: list[dict[str, str]] = _noted(workdir).get(_MAKERS, [])
+  return found
+
+
+def _noted(workdir: str) -> dict[str, Any]:
+  path = epath.Path(workdir, IDENTITY)
+  found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+  return found
+
+
+def _write(path: epath.Path, identity: Mapping[str, Any]) -> None:
+  whole_files.write_text(path, json.dumps(identity, indent=2) + "\n")
 
 
 def _is_other(
@@ -192,13 +221,13 @@ def _has_other(
   if not path.exists():
     return False
   identity = json.loads(path.read_text())
-  images = identity.setdefault("images", {})
+  images = identity.setdefault(_IMAGES, {})
   if images.get(key) == now:
     return False
   if key in images and images[key] != old and _begun(path.parent):
     return True
   images[key] = now
-  whole_files.write_text(path, json.dumps(identity, indent=2) + "\n")
+  _write(path, identity)
   return False
 
 

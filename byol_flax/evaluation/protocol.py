@@ -8,11 +8,13 @@ from typing import Any, TextIO
 
 from jax.sharding import Mesh
 
+from byol_flax import sharding
 from byol_flax.evaluation import features, held_out, place, unread
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.runs import data_sets
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.progress_line import human_duration
+from byol_flax.runs.version import code_version
 from input_pipeline import (
   labels,
   paths,
@@ -71,6 +73,14 @@ class Setting:
     return self.config.num_threads or data_sets.threads_for(
       name, folder, local=_THREADS
     )
+
+  @property
+  def maker(self) -> dict[str, str]:
+    """What computes here: the code and the devices."""
+    return {
+      "code_version": code_version(),
+      "devices": sharding.describe(self.mesh),
+    }
 
   def open_source(self, name: str) -> sources.Source:
     """Opens the split that a key of the config names, labelled or not.

@@ -9,7 +9,6 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from byol_flax import sharding
 from byol_flax.evaluation import (
   depth,
   detection,
@@ -29,7 +28,6 @@ from byol_flax.evaluation.protocol import Setting
 from byol_flax.runs import out_files
 from byol_flax.runs import workdir as workdir_lib
 from byol_flax.runs.distributed import Processes
-from byol_flax.runs.version import code_version
 
 # Name of a protocol -> its function: setting -> what was found, for JSON.
 PROTOCOLS: dict[str, Callable[[Setting], dict[str, Any]]] = {
@@ -101,23 +99,24 @@ def evaluate(
 def write(session: Session, config: Any, workdir: str, path: str) -> None:
   """Evaluates in `workdir`, and writes to `path` what was found and how."""
   began = time.monotonic()
-  found = PROTOCOLS[config.protocol](
-    Setting(
-      config=config,
-      encoder=session.encoder,
-      workdir=workdir,
-      mesh=session.mesh,
-      processes=session.processes,
-      tell=session.tell,
-      console=session.console,
-    )
+  setting = Setting(
+    config=config,
+    encoder=session.encoder,
+    workdir=workdir,
+    mesh=session.mesh,
+    processes=session.processes,
+    tell=session.tell,
+    console=session.console,
   )
+  found = PROTOCOLS[config.protocol](setting)
+  # A start that finds all that was kept has made nothing.
+  *earlier, last = place.makers_of(workdir) or [setting.maker]
   card = {
     "protocol": config.protocol,
     "encoder": session.encoder.provenance,
     "config": config.to_dict(),
-    "code_version": code_version(),
-    "devices": sharding.describe(session.mesh),
+    **last,
+    "also_made_by": earlier,
     "seconds": round(time.monotonic() - began, 1),
   }
   if jax.process_index() == 0:

@@ -14,7 +14,7 @@ import jax
 from etils import epath
 
 from byol_flax import sharding
-from byol_flax.evaluation import encoder
+from byol_flax.evaluation import encoder, place
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.runs import (
   checkpoint,
@@ -93,6 +93,9 @@ def run(training: Training, setting: Setting) -> Any:
       return state
     seconds = restored.record["seconds"] if restored else 0.0
     checkpoints.check_room(abstract)
+    if jax.process_index() == 0:
+      # Another start may measure what this one trains.
+      place.note_maker(setting.workdir, setting.maker)
     return _train(training, setting, folder, checkpoints, state, seconds)
   finally:
     checkpoints.close()
@@ -243,6 +246,7 @@ def once(setting: Setting, name: str, find: Callable[[], Any]) -> Any:
   if not setting.processes.any(path.exists()):
     found = find()
     if jax.process_index() == 0:
+      place.note_maker(setting.workdir, setting.maker)
       out_files.write_json(str(path), found)
     return json.loads(json.dumps(found))
   return json.loads(path.read_text())

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from byol_flax.evaluation import features, logistic, scores, training
+from byol_flax.evaluation import features, logistic, place, scores, training
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.evaluation.three_splits import Splits, open_splits
@@ -120,6 +120,7 @@ def _rows(
     )
     numbers, found = read["label"], read["representation"]
     if jax.process_index() == 0:
+      place.note_maker(setting.workdir, setting.maker)
       whole_files.write_arrays(
         path,
         {

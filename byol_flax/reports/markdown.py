@@ -155,10 +155,13 @@ def _card(part: Mapping[str, Any]) -> Iterator[str]:
   encoder = result["encoder"]
   digest = encoder.get("digest") or encoder.get("weights_digest")
   yield f"- encoder: `{encoder['encoder']}`, `{digest}`"
+  made_by = "; before it ".join(
+    f"{maker['devices']}, commit `{maker['code_version']}`"
+    for maker in (result, *reversed(result.get("also_made_by", ())))
+  )
   yield (
     f"- {result.get('updates', 0):,} updates; {result['seconds']:,} seconds "
-    f"from its last start on, {result['devices']}, commit "
-    f"`{result['code_version']}`"
+    f"from its last start on, {made_by}"
   )
 
 

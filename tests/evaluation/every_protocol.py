@@ -154,7 +154,13 @@ _SUITE = (
 NAMES = (*_FLAGS, *DENSE, "suite")
 
 # Time and place of an evaluation; all other fields are what it found.
-_NOT_FOUND = ("seconds", "wall_time", "code_version", "devices")
+_NOT_FOUND = (
+  "seconds",
+  "wall_time",
+  "code_version",
+  "devices",
+  "also_made_by",
+)
 
 
 def flags(name: str, folder: pathlib.Path, dtype: str) -> list[str]:

@@ -33,7 +33,7 @@ def test_each_loser_is_forgotten_once_in_the_order_of_the_points(
   monkeypatch.setattr(training, "run", train)
   told = []
   setting = types.SimpleNamespace(
-    workdir=str(tmp_path), processes=Recorded(), tell=told.append
+    workdir=str(tmp_path), processes=Recorded(), tell=told.append, maker={}
   )
   points = {name: (lambda name=name: name) for name in scores}
   for _ in range(2):  # the second start finds all scores

@@ -295,7 +295,7 @@ The command did not ask for finetune_pets.
 - choice: Cosine.
 - encoder: `gs://runs/r50@7`, `c0ffee`
 - 4,000 updates; 1,234.5 seconds from its last start on, 8 TPU v3 devices of \
-1 process, commit `c0de`
+1 process, commit `c0de`; before it 1 cpu device, commit `0ld`
 """
 
 
@@ -317,6 +317,7 @@ def test_the_text():
         result(
           *("semi_supervised", "cats", {"batch_size": 64}),
           **{"rows": [row], "choices": ["Cosine."]},
+          also_made_by=[{"devices": "1 cpu device", "code_version": "0ld"}],
         ),
         batch_size=[1024, 64],
       ),
