@@ -59,6 +59,7 @@ def protocol(name: str) -> ConfigDict:
   config.num_workers = -1  # processes that read images; -1 is one per core
   # In each. 0 is two, and 16 where the images lie in a bucket.
   config.num_threads = 0
+  config.max_unreadable_share = 0.001  # of all images; above it the run stops
   # Seconds that a process waits for the others; see configs/byol.py.
   config.deadlines = {
     "start_seconds": 300.0,
@@ -72,7 +73,6 @@ def trained_protocol(name: str) -> ConfigDict:
   """Returns `protocol`, and what an evaluation with a training loop needs."""
   config = protocol(name)
   config.seed = 0
-  config.max_unreadable_share = 0.001  # of all images; above it the run stops
   config.report_every_steps = 50
   # As in configs/byol.py, but for each training of the evaluation.
   config.checkpoint = {

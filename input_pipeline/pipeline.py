@@ -2,8 +2,9 @@
 
 Training batch: {"view1", "view2": uint8 [B, S, S, 3], "label": int32 [B]}.
 Evaluation batch: {"image": uint8 [B, S, S, 3], "label": int32 [B], "mask":
-bool [B]}; only rows with mask True count. Label -1 means no label. Dense tasks
-have other arrays in place of the label; `dense` says which.
+bool [B], "unreadable": int64 [B]}; only rows with mask True count. Label -1
+means no label. "unreadable" is the number of an image that could not be read,
+or -1. Dense tasks have other arrays in place of the label; `dense` says which.
 
 Data position: the global batch of update k is a pure function of the seed and
 k. Order and augmentation are drawn per example of an endless stream, before
@@ -235,19 +236,19 @@ class _PaddedExamples:
   def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
     index = int(index)
     empty = self._transform.empty()
-    unread = {**empty, "mask": np.bool_(False)}
+    none = {**empty, "mask": np.bool_(False), "unreadable": np.int64(-1)}
     if index >= len(self._source):
-      return unread
+      return none
     if index % self._chunk_rows == 0:  # the thread goes on to its end
       end = min(index + self._chunk_rows, len(self._source))
       self._source.ahead(range(index, end))
     try:
       example = sources.read_example(self._source, index)
     except UnreadableError:
-      return unread
+      return {**none, "unreadable": np.int64(index)}
     made = self._transform.map(example)
     row = {k: np.asarray(made[k], value.dtype) for k, value in empty.items()}
-    return {**row, "mask": np.bool_(True)}
+    return {**none, **row, "mask": np.bool_(True)}
 
 
 # What the views of a row depend on, wherever they are made.

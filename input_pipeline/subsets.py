@@ -44,7 +44,12 @@ class SeveralClasses(sources.Part):
 
 
 class Joined:
-  """Two sources of the same classes, one after the other, as a `Source`."""
+  """Two sources of the same classes, one after the other, as a `Source`.
+
+  Attributes:
+    first: the one whose examples come first.
+    second: the other.
+  """
 
   def __init__(self, first: sources.Source, second: sources.Source) -> None:
     """Takes both."""
@@ -53,16 +58,16 @@ class Joined:
     self.num_classes = first.num_classes
     self.ignored = first.ignored
     self.class_names = first.class_names
-    self._first, self._second = first, second
+    self.first, self.second = first, second
 
   def __len__(self) -> int:
-    return len(self._first) + len(self._second)
+    return len(self.first) + len(self.second)
 
   def _at(self, i: int) -> tuple[sources.Source, int]:
     """The source that example `i` is of, and its number there."""
-    if i < len(self._first):
-      return self._first, i
-    return self._second, i - len(self._first)
+    if i < len(self.first):
+      return self.first, i
+    return self.second, i - len(self.first)
 
   def __getitem__(self, i: int) -> dict[str, Any]:
     source, number = self._at(i)
@@ -71,14 +76,14 @@ class Joined:
   def ahead(self, numbers: Sequence[int] | np.ndarray) -> None:
     """Says so of both sources."""
     numbers = np.asarray(numbers)
-    second = numbers >= len(self._first)
-    self._first.ahead(numbers[~second])
-    self._second.ahead(numbers[second] - len(self._first))
+    second = numbers >= len(self.first)
+    self.first.ahead(numbers[~second])
+    self.second.ahead(numbers[second] - len(self.first))
 
   @property
   def fingerprint(self) -> str:
     """Those of both."""
-    return f"{self._first.fingerprint}+{self._second.fingerprint}"
+    return f"{self.first.fingerprint}+{self.second.fingerprint}"
 
   def example_name(self, i: int) -> str:
     """The source's name of the example."""
@@ -97,8 +102,8 @@ class Joined:
 
   def unlabelled(self) -> np.ndarray:
     """Those of both sources."""
-    second = self._second.unlabelled() + len(self._first)
-    return np.concatenate([self._first.unlabelled(), second])
+    second = self.second.unlabelled() + len(self.first)
+    return np.concatenate([self.first.unlabelled(), second])
 
 
 def labels_of(source: sources.Source) -> np.ndarray:

@@ -34,7 +34,7 @@ class Line(NamedTuple):
 def lines_of(workdir: str) -> list[Line]:
   """What all processes of a run have found so far."""
   reports = epath.Path(workdir).glob(FILES)
-  return [line for report in reports for line in _read(report)]
+  return [line for report in reports for line in read(report)]
 
 
 def began_with(lines: Iterable[Line]) -> dict[str, int]:
@@ -42,7 +42,10 @@ def began_with(lines: Iterable[Line]) -> dict[str, int]:
   return {line.name: line.size for line in lines if line.size is not None}
 
 
-def _read(report: epath.Path) -> list[Line]:
+def read(report: epath.Path) -> list[Line]:
+  """The lines of one file; none if it is absent."""
+  if not report.is_file():
+    return []
   lines = []
   for text in (
     report.read_bytes().decode("utf-8", "surrogateescape").split("\n")
@@ -97,7 +100,7 @@ class UnreadableImages:
     self.changes = _changes(source, sum(readable), self.indices)
     if self.indices:
       self.changes.append(self.sentence())
-    named = _read(self.report) if self.report.is_file() else []
+    named = read(self.report)
     complete = {line.position for line in named if line.size is not None}
     self._write(self.indices - complete)
     self._check()
@@ -131,19 +134,7 @@ class UnreadableImages:
       raise
 
   def _write(self, indices: set[int]) -> None:
-    if not indices:
-      return
-    text = ""
-    for index in sorted(indices):
-      name, size = self._source.file_of(index) or (
-        self._source.example_name(index),
-        None,
-      )
-      # A name of two lines could not be read back, so its size is not recorded.
-      size = None if "\n" in name else size
-      name = name.replace("\n", "\\n")
-      text += f"{index}\t{'-' if size is None else size}\t{name}\n"
-    appending.append(self.report, text.encode("utf-8", "surrogateescape"))
+    write(self.report, self._source, indices)
 
   def _check(self) -> None:
     count, total = len(self.indices), len(self._source)
@@ -152,15 +143,43 @@ class UnreadableImages:
     raise UsageError(
       f"{count} of {total} images could not be read, more than the allowed "
       f"share of {self._max_share:g}; their names are in {self.report}. "
-      + (
-        "Mend them in their places, "
-        + ("remove them, " if self._may_be_removed else "")
-        + f"or raise {self._share_key}, and give the command again."
-        if self._source.file_of(0)
-        else f"Raise {self._share_key} and give the command again; or restore "
-        "the files of the set, or prepare it anew for a new run."
-      )
+      + way_out(self._source, self._share_key, self._may_be_removed)
     )
+
+
+def write(
+  report: epath.Path,
+  source: sources.ReadableSource | sources.Source,
+  indices: Iterable[int],
+) -> None:
+  """Appends a line about each of these images."""
+  text = ""
+  for index in sorted(indices):
+    name, size = source.file_of(index) or (source.example_name(index), None)
+    # A name of two lines could not be read back, so its size is not recorded.
+    size = None if "\n" in name else size
+    name = name.replace("\n", "\\n")
+    text += f"{index}\t{'-' if size is None else size}\t{name}\n"
+  if text:
+    appending.append(report, text.encode("utf-8", "surrogateescape"))
+
+
+def way_out(
+  source: sources.ReadableSource | sources.Source,
+  share_key: str,
+  may_be_removed: bool,
+) -> str:
+  """What to do if too many images are unreadable, in a sentence."""
+  if not source.file_of(0):
+    return (
+      f"Raise {share_key} and give the command again; or restore the files of "
+      "the set, or prepare it anew for a new run."
+    )
+  remove = "remove them, " if may_be_removed else ""
+  return (
+    f"Mend them in their places, {remove}or raise {share_key}, and give the "
+    "command again."
+  )
 
 
 def _changes(

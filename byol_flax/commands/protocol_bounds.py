@@ -52,11 +52,11 @@ _EVALUATION: dict[str, Bound] = {
   "data_dir": Path(optional=True),
   "num_workers": WORKERS,
   "num_threads": THREADS,
+  "max_unreadable_share": SHARE,
   **DEADLINES,
 }
 _LOOPED: dict[str, Bound] = {
   **_EVALUATION,
-  "max_unreadable_share": SHARE,
   "report_every_steps": Whole(1),
   **CHECKPOINT,
 }

@@ -331,7 +331,9 @@ def each_batch(
     num_threads=setting.num_threads,
   )
   announce = setting.progress(reader.count_batches(split), reader.batch_size)
-  with features.open_splits([split], reader, announce) as (batches,):
+  with features.open_splits([split], reader, announce, setting.missed) as (
+    batches,
+  ):
     for batch in sharding.prefetch(setting.mesh, batches):
       yield jax.device_get(function(variables, batch))
 

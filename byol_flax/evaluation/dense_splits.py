@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from byol_flax.evaluation import dense, place, splits, unread
+from byol_flax.evaluation import dense, splits, unread
 from byol_flax.evaluation.protocol import Setting, data_of
 from input_pipeline import dense_sources, sources
 from input_pipeline.dense_sources import DensePart
@@ -23,7 +23,7 @@ def open_split(
   name, folder = data_of(setting.config, setting.encoder.config)
   began_with = unread.began_with(setting.workdir, key)
   split = open_(name, setting.config[key], folder, began_with=began_with)
-  place.claim_images(setting.workdir, key, split, setting.processes)
+  setting.claim(key, split)
   return split
 
 

@@ -21,14 +21,13 @@ from byol_flax.evaluation import (
   features,
   image_ids,
   place,
+  unread,
 )
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.runs.version import code_version
 from byol_flax.runs.workdir import differences
 from input_pipeline import full_disk, sources
 from input_pipeline.errors import PreemptedError, UsageError
-
-_NAMED = 5  # how many images a message names
 
 
 def run(setting: Setting, source: sources.Source, out: str) -> None:
@@ -154,10 +153,10 @@ def _write(
   identity: Mapping[str, Any],
 ) -> None:
   """Puts the parts together."""
-  unread = np.ones(len(source), bool)
+  absent = np.ones(len(source), bool)
   for numbers in parts.read("number"):
-    unread[numbers] = False
-  left_out = np.flatnonzero(unread)
+    absent[numbers] = False
+  left_out = np.flatnonzero(absent)
   read = len(source) - len(left_out)
   if not read:
     parts.remove()
@@ -184,10 +183,8 @@ def _write(
     ),
   )
   if len(left_out):
-    some = map(source.example_name, left_out[:_NAMED].tolist())
-    more = ", ..." if len(left_out) > _NAMED else ""
     setting.tell(
       f"{len(left_out):,} image(s) could not be read and are left out: "
-      f"{', '.join(some)}{more}"
+      f"{unread.named(source, left_out.tolist())}"
     )
   setting.tell(f"Written to {out}: {read:,} rows of {width:,} features")

@@ -21,6 +21,9 @@ FeatureFn = Callable[[Any, jax.Array], dict[str, jax.Array]]
 # The same of all N examples, and "label", int32 [N], -1 without label.
 Features = dict[str, np.ndarray]
 
+# (split, numbers of images of it) -> None.
+Missed = Callable[[sources.Source, Sequence[int]], None]
+
 # Batches from which an untrained encoder takes its BatchNorm statistics.
 _CALIBRATION_BATCHES = 8
 
@@ -116,6 +119,7 @@ def open_splits(
   splits: Sequence[sources.Source],
   reader: pipeline.EvalReader,
   part_done: Callable[[], None] = lambda: None,
+  missed: Missed = lambda split, numbers: None,
 ) -> Iterator[list[Iterator[pipeline.Batch]]]:
   """Yields the batches of each split, to be read to the end in turn.
 
@@ -124,16 +128,24 @@ def open_splits(
     reader: how it is read.
     part_done: called before each batch, equally often on every process. If it
       raises, the workers end too.
+    missed: called after the last batch of each split. It is given the numbers
+      of the images that this process could not read.
   """
 
-  def announced(batches: Iterable[pipeline.Batch]) -> Iterator[pipeline.Batch]:
+  def announced(
+    split: sources.Source, batches: Iterable[pipeline.Batch]
+  ) -> Iterator[pipeline.Batch]:
+    numbers: list[int] = []
     for batch in batches:
       part_done()
+      unreadable = batch.pop("unreadable")
+      numbers += unreadable[unreadable >= 0].tolist()
       yield batch
+    missed(split, numbers)
 
   with contextlib.closing(reader.read(*splits)) as batches:
     yield [
-      announced(itertools.islice(batches, reader.count_batches(split)))
+      announced(split, itertools.islice(batches, reader.count_batches(split)))
       for split in splits
     ]
 
@@ -146,9 +158,10 @@ def extract_splits(
   *,
   mesh: Mesh,
   part_done: Callable[[], None] = lambda: None,
+  missed: Missed = lambda split, numbers: None,
 ) -> list[Features]:
   """Extracts all of each split in turn; other arguments as in `open_splits`."""
-  with open_splits(splits, reader, part_done) as batches_of:
+  with open_splits(splits, reader, part_done, missed) as batches_of:
     return [
       extract(feature_fn, variables, batches, mesh) for batches in batches_of
     ]

@@ -206,7 +206,9 @@ def run(setting: Setting) -> dict[str, Any]:
   part_done = setting.progress(
     count + reader.count_batches(found), reader.batch_size
   )
-  with features.open_splits((known, found), reader, part_done) as batches:
+  with features.open_splits(
+    (known, found), reader, part_done, setting.missed
+  ) as batches:
     bank = make_bank(rows.collect(of_batches(batches[0]), count, mesh), mesh)
     _check_finite(bank.broken, bank.size, known)
     # Some images may have turned out to be unreadable.

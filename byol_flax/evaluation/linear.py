@@ -225,6 +225,7 @@ class _Sweep:
       self.reader,
       mesh=self.setting.mesh,
       part_done=self.setting.processes.part_done,
+      missed=self.setting.missed,
     )
 
   def _training(self, name: str) -> training.Training:

@@ -16,6 +16,7 @@ from input_pipeline.errors import UsageError
 
 RESULT = "result.json"
 IDENTITY = "evaluation.json"
+LISTS = "unreadable"  # folder of what could not be read, see `unread`
 # In the same file, beside what identifies an evaluation.
 _IMAGES = "images"  # see `claim_images`
 _MAKERS = "made_by"  # see `note_maker`
@@ -163,6 +164,11 @@ def claim_names(
     )
 
 
+def is_claimed(workdir: str) -> bool:
+  """Whether a folder is an evaluation's own."""
+  return epath.Path(workdir, IDENTITY).exists()
+
+
 def images_of(workdir: str) -> dict[str, Any]:
   """What the splits and lists were that an evaluation began with, by key."""
   found: dict[str, Any] = _noted(workdir).get(_IMAGES, {})
@@ -236,7 +242,7 @@ def _begun(workdir: epath.Path) -> bool:
 
   It has not if it was refused, say because the data set was absent.
   """
-  claim = {IDENTITY, run_files.MARKER, run_files.LOCK}
+  claim = {IDENTITY, LISTS, run_files.MARKER, run_files.LOCK}
   return any(
     entry.name not in claim and not _is_half(entry)
     for entry in workdir.iterdir()

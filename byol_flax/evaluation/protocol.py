@@ -3,9 +3,10 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
+import jax
 from jax.sharding import Mesh
 
 from byol_flax import sharding
@@ -56,6 +57,7 @@ class Setting:
     processes: all that take part.
     tell: is given the lines of the result.
     console: where progress is shown.
+    missing: what could not be read so far.
   """
 
   config: Any
@@ -65,6 +67,7 @@ class Setting:
   processes: Processes
   tell: Callable[[str], None]
   console: TextIO
+  missing: unread.Unread = dataclasses.field(default_factory=unread.Unread)
 
   @property
   def num_threads(self) -> int:
@@ -99,8 +102,32 @@ class Setting:
       folder,
       unread.began_with(self.workdir, name),
     )
-    place.claim_images(self.workdir, name, source, self.processes)
+    self.claim(name, source)
     return source
+
+  def claim(self, name: str, source: sources.Source) -> None:
+    """Makes a split, opened as a key of the config names it, this evaluation's.
+
+    Raises:
+      UsageError: the evaluation began with other images.
+    """
+    place.claim_images(self.workdir, name, source, self.processes)
+    self.missing.opened(name, source)
+
+  def missed(self, split: sources.Source, numbers: Sequence[int]) -> None:
+    """Takes what this process could not read of a split; all call this.
+
+    Raises:
+      UsageError: too much is missing of a split that the config names.
+    """
+    if new := self.missing.add(split, self.processes.union(numbers)):
+      self.tell(
+        f"{len(new):,} image(s) of {split.split} could not be read and are "
+        f"left out: {unread.named(split, new)}"
+      )
+    if jax.process_index() == 0:
+      self.missing.list_in(self.workdir)
+    self.missing.check(self.workdir, self.config.max_unreadable_share)
 
   def open_split(self, name: str) -> sources.Source:
     """Opens a split as `open_source` does, whose images have a class each.
@@ -145,6 +172,7 @@ class Setting:
         "name": split.name,
         "split": split.split,
         "examples": len(split),
+        "unreadable": self.missing.count(split),
         "classes": split.num_classes,
         "fingerprint": split.fingerprint,
         "held_out": sources.how_held_out(split),

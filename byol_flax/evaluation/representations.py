@@ -134,6 +134,7 @@ def run(setting: protocol.Setting) -> dict[str, Any]:
       reader,
       mesh=setting.mesh,
       part_done=setting.progress(count, reader.batch_size),
+      missed=setting.missed,
     )
     return [(split["representation"], split["label"]) for split in splits]
 

@@ -64,6 +64,7 @@ class Training:
   headline: tuple[str, str]
 
 
+_UNREAD = "unreadable"  # key of what is kept
 _DIVERGED = (
   "If the loss had grown, the learning rate is probably too high for these "
   "features."
@@ -77,6 +78,14 @@ def run(training: Training, setting: Setting) -> Any:
     PreemptedError: after a save; the same command goes on.
   """
   folder = str(epath.Path(setting.workdir, training.name))
+  state = _trained(training, setting, folder)
+  found = {line.position for line in lines_of(folder)}
+  setting.missing.trained(training.source, sorted(found))
+  return state
+
+
+def _trained(training: Training, setting: Setting, folder: str) -> Any:
+  """The state after the last update."""
   config, processes = setting.config, setting.processes
   checkpoints = checkpoint.Checkpoints(
     folder, processes=processes, **config.checkpoint
@@ -236,17 +245,24 @@ def check_finite(finite: bool, split: sources.Source) -> None:
     )
 
 
-def once(setting: Setting, name: str, find: Callable[[], Any]) -> Any:
+def once(
+  setting: Setting, name: str, find: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
   """Returns the JSON object that `find` makes, or that an earlier start kept.
 
-  All processes call this, and process 0 writes `workdir/name.json`.
+  All processes call this, and process 0 writes `workdir/name.json`, with what
+  could not be read.
   """
   path = epath.Path(setting.workdir, f"{name}.json")
   # Other processes may not see yet what process 0 has written.
   if not setting.processes.any(path.exists()):
     found = find()
+    kept = {**found, _UNREAD: setting.missing.as_json()}
     if jax.process_index() == 0:
       place.note_maker(setting.workdir, setting.maker)
-      out_files.write_json(str(path), found)
-    return json.loads(json.dumps(found))
-  return json.loads(path.read_text())
+      out_files.write_json(str(path), kept)
+    kept = json.loads(json.dumps(kept))
+  else:
+    kept = json.loads(path.read_text())
+  setting.missing.kept(kept.pop(_UNREAD, None))
+  return kept

@@ -106,6 +106,7 @@ def _rows(
   path = epath.Path(setting.workdir, f"features-{name}.npz")
   if kept := _kept(setting, path, split.fingerprint):
     numbers, found = kept
+    setting.missed(split, np.setdiff1d(np.arange(len(split)), numbers).tolist())
   else:
     setting.console.write(f"features of {reader.describe(split)}\n")
     (read,) = features.extract_splits(
@@ -117,6 +118,7 @@ def _rows(
       part_done=setting.progress(
         reader.count_batches(split), reader.batch_size
       ),
+      missed=setting.missed,
     )
     numbers, found = read["label"], read["representation"]
     if jax.process_index() == 0:
@@ -129,10 +131,6 @@ def _rows(
           "fingerprint": np.array(split.fingerprint),
         },
       )
-  if unread := len(split) - len(numbers):
-    setting.tell(
-      f"{unread} images of {split.split} are unreadable and left out"
-    )
   if not np.isfinite(found).all():
     raise RunError(
       f"The encoder gives features of {split.split} that are not finite "

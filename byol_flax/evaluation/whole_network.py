@@ -217,4 +217,5 @@ def _of_splits(
     setting.make_reader(),
     mesh=setting.mesh,
     part_done=setting.processes.part_done,
+    missed=setting.missed,
   )

@@ -129,13 +129,19 @@ def _not_done(parts: Mapping[str, Any]) -> Iterator[str]:
     yield f"\nThe command did not ask for {', '.join(rest)}."
 
 
+def _unreadable(split: Mapping[str, Any]) -> str:
+  """Says how many images could not be read; older results do not tell."""
+  count = split.get("unreadable")
+  return f" ({count:,} unreadable)" if count else ""
+
+
 def _card(part: Mapping[str, Any]) -> Iterator[str]:
   """What a result depends on."""
   result = part["result"]
   for split in result["splits"]:
     yield (
       f"- data: {split['name']}, {split['split']}: {split['examples']:,} "
-      f"images, {split['classes']} classes, fingerprint "
+      f"images{_unreadable(split)}, {split['classes']} classes, fingerprint "
       f"`{split['fingerprint']}`"
     )
   # Results of older versions lack some of what follows.

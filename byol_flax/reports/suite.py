@@ -187,10 +187,11 @@ def _other_images(result: Mapping[str, Any]) -> str:
     return ""
   theirs, images = paper.TESTED[protocol]
   test = result["splits"][-1]
-  if test["examples"] == images:
+  count = test["examples"] - (test.get("unreadable") or 0)
+  if count == images:
     return ""
   return (
-    f"measured on {test['examples']:,} images of {test['name']} "
+    f"measured on {count:,} images of {test['name']} "
     f"({test['split']}), the paper's on {theirs} with {images:,}"
   )
 

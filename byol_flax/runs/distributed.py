@@ -16,7 +16,7 @@ import socket
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -104,6 +104,18 @@ class Processes:
     """Whether all give the same JSON value."""
     digest = zlib.crc32(json.dumps(value, sort_keys=True).encode()) >> 1
     return not self.any(digest != self.of_first(digest))
+
+  def union(self, numbers: Iterable[int]) -> list[int]:
+    """All numbers, 0 or more, that any process gives, in rising order."""
+    mine = np.unique(np.array([*numbers], np.int32))
+    if self.alone:
+      return [*map(int, mine)]
+    most = int(np.max(multihost_utils.process_allgather(np.asarray(len(mine)))))
+    if not most:
+      return []
+    row = np.pad(mine, (0, most - len(mine)), constant_values=-1)
+    found = np.unique(multihost_utils.process_allgather(row))
+    return [*map(int, found[found >= 0])]
 
   def together(self, act: Callable[[], None]) -> None:
     """Calls `act`; if one process is refused, all are.

@@ -2,7 +2,7 @@
 
 import types
 
-from byol_flax.evaluation import grid, training
+from byol_flax.evaluation import grid, training, unread
 from byol_flax.runs import loop
 from byol_flax.runs.distributed import Processes
 
@@ -33,7 +33,11 @@ def test_each_loser_is_forgotten_once_in_the_order_of_the_points(
   monkeypatch.setattr(training, "run", train)
   told = []
   setting = types.SimpleNamespace(
-    workdir=str(tmp_path), processes=Recorded(), tell=told.append, maker={}
+    workdir=str(tmp_path),
+    processes=Recorded(),
+    tell=told.append,
+    maker={},
+    missing=unread.Unread(),
   )
   points = {name: (lambda name=name: name) for name in scores}
   for _ in range(2):  # the second start finds all scores

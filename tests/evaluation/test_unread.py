@@ -1,19 +1,36 @@
 """Images that could not be read: they are counted, and may be mended."""
 
+import dataclasses
 import json
 import types
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from byol_flax.evaluation import dense_splits, place
+from byol_flax.evaluation import (
+  dense,
+  dense_splits,
+  knn,
+  place,
+  training,
+  unread,
+)
 from byol_flax.runs.distributed import Processes
 from configs import depth, detection, segmentation
-from input_pipeline import dense_sources, sources, unreadable
+from configs import knn as knn_config
+from input_pipeline import (
+  dense_depth,
+  dense_sources,
+  sources,
+  subsets,
+  unreadable,
+)
 from input_pipeline.errors import UsageError
 from tests.evaluation import dense_data, settings
 from tests.input_pipeline import voc_folders
+from tests.input_pipeline.test_folders import make_folder
 
 
 def voc(folder):
@@ -124,3 +141,127 @@ def test_a_label_of_the_same_size_is_another_label(tmp_path):
   )
   with pytest.raises(UsageError, match="are not those that the evaluation"):
     open_split()
+
+
+@pytest.fixture
+def cats_and_dogs(tmp_path):
+  names = [
+    f"{split}/{kind}/{i}.png"
+    for split in ("train", "test")
+    for kind in ("cat", "dog")
+    for i in range(4)
+  ]
+  return make_folder(tmp_path / "images", names)
+
+
+def test_what_is_left_out_is_counted_refused_and_mended(
+  tmp_path, cats_and_dogs
+):
+  """By kNN, which trains nothing, but reads as all protocols do."""
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  place.claim(str(workdir), {"config": {}}, Processes())
+  opened = settings.untrained(settings.mesh_of(2))
+  lines = []
+
+  def run(share):
+    made = settings.setting(
+      knn_config.get_config(),
+      workdir,
+      opened=opened,
+      data_name=cats_and_dogs,
+      neighbours=(1,),
+      batch_size=4,
+      max_unreadable_share=share,
+    )
+    found = knn.run(dataclasses.replace(made, tell=lines.append))
+    (workdir / "result.json").touch()
+    return [split["unreadable"] for split in found["splits"]], found["counted"]
+
+  assert run(0.001) == ([0, 0], {"bank": 8, "queries": 8})
+  damaged = tmp_path / "images/test/dog/0.png"
+  sound = damaged.read_bytes()
+  damaged.write_bytes(b"x" * len(sound))
+  assert run(0.2) == ([0, 1], {"bank": 8, "queries": 7})
+  told = f"1 image(s) of test could not be read and are left out: {damaged}"
+  assert told in lines
+  with pytest.raises(UsageError) as refused:
+    run(0.1)
+  report = workdir / "unreadable/unreadable-test_split.txt"
+  assert str(refused.value) == (
+    "1 of the 8 images of test (test_split) could not be read, more than the "
+    f"allowed share of 0.1: {damaged}. All names are in {report}. Mend them in "
+    "their places, remove them, or raise max_unreadable_share, and give the "
+    "command again."
+  )
+  assert len(report.read_text().splitlines()) == 1
+  damaged.write_bytes(sound + b"mended")
+  assert run(0.001) == ([0, 0], {"bank": 8, "queries": 8})
+  damaged.unlink()
+  assert run(0.2)[0] == [0, 1]
+
+
+def test_a_score_is_kept_with_what_was_unreadable_then(tmp_path, cats_and_dogs):
+  def start():
+    made = settings.setting(
+      knn_config.get_config(),
+      tmp_path / "run",
+      opened=types.SimpleNamespace(config=settings.small_config()),
+      data_name=cats_and_dogs,
+      max_unreadable_share=0.5,
+    )
+    return made, made.open_split("test_split")
+
+  def report(made, split):
+    def find():
+      (tmp_path / "run").mkdir(exist_ok=True)
+      part = sources.Part(split, "some", [2, 5, 7])
+      made.missed(part, [0, 2])
+      return {"score": 1}
+
+    assert training.once(made, "scores-x", find) == {"score": 1}
+    return [x["unreadable"] for x in made.describe(split, split.source)]
+
+  assert report(*start()) == [2, 2]
+  assert report(*start()) == [2, 2]  # kept by the first start
+  (tmp_path / "run/scores-x.json").write_text('{"score": 1}')
+  assert report(*start()) == [None, None]  # an older version did not count
+  made, split = start()
+  with made.config.unlocked():
+    made.config.max_unreadable_share = 1.0
+  with pytest.raises(UsageError, match=r"None of the 8 images of test .* Rest"):
+    made.missed(split, range(8))
+
+
+def test_dense_tasks_count_what_they_leave_out(tmp_path):
+  name = frames(tmp_path / "data")
+  made = settings.setting(
+    depth.get_config(),
+    tmp_path / "run",
+    opened=types.SimpleNamespace(config=settings.small_config()),
+    data_name=name,
+    train_split="train",
+    evaluation_batch_size=2,
+  )
+  split = dense_splits.open_split(made, "train_split", dense_sources.open_depth)
+  path = tmp_path / "data/train/1.png"
+  path.write_bytes(path.read_bytes()[:-400])
+  mask = jax.jit(lambda variables, batch: batch["mask"])
+  with pytest.raises(
+    UsageError, match=r"more than the allowed share of 0\.001"
+  ):
+    [*dense.each_batch(made, mask, {}, split, dense_depth.EvalDepth())]
+  assert made.describe(split)[0]["unreadable"] == 1
+
+
+def test_what_two_trainings_on_both_splits_could_not_read(
+  tmp_path, cats_and_dogs
+):
+  train, test = (
+    sources.open_source(cats_and_dogs, split) for split in ("train", "test")
+  )
+  found = unread.Unread()
+  both = subsets.Joined(train, sources.Part(test, "some", [3, 1]))
+  found.trained(both, [0, 9])
+  found.trained(both, [0, 7])
+  assert found.as_json() == {"train": [0, 7], "test": [1]}
