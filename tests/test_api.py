@@ -41,6 +41,7 @@ def random_image(*shape):
   return RNG.integers(0, 256, shape, np.uint8)
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_evaluations(encoder):
   """On eight devices, which cannot share 20 images alike."""
   mesh = sharding.make_mesh()

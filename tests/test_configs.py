@@ -177,6 +177,7 @@ def test_views_are_table_6():
     assert augment[name].to_dict() == shared | values
 
 
+@pytest.mark.slow
 def test_simclr_is_its_authors():  # paper.md §4.8 and §9.4
   config = simclr.get_config("width=2,epochs=100")
   assert (config.epochs, config.warmup_epochs) == (100, 10)

@@ -255,6 +255,7 @@ def test_draws_for_resident_images_are_made_and_measured_in_batches():
   assert "Workers would not make it faster" in advice
 
 
+@pytest.mark.slow
 def test_photographs_of_a_given_size_are_measured(monkeypatch):
   monkeypatch.setattr(input_stages, "_PIXELS", 4_000_000)
   monkeypatch.setattr(input_stages, "_ROUNDS", 1)

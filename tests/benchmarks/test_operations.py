@@ -63,6 +63,7 @@ def test_products_in_loops_and_in_what_is_computed_again():
   assert operations.count(again, a) in (2 * once, 3 * once)
 
 
+@pytest.mark.slow
 def test_an_update_is_eight_forward_passes():
   """Two views of the target network, and thrice as much of the online one."""
   config = byol_digits.get_config()

@@ -182,6 +182,7 @@ def test_a_workdir_that_cannot_be_made_is_told(tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_a_config_of_the_other_kind_is_told(tmp_path):
   workdir = f"--workdir={tmp_path}"
   evaluate = f"--config={ROOT}/configs/few_label.py"
@@ -195,6 +196,7 @@ def test_a_suite_without_an_encoder_is_told(tmp_path):
   assert "A suite is for" in mistake("evaluate", "--suite=paper:knn", workdir)
 
 
+@pytest.mark.slow
 def test_what_preflight_does_not_do_is_told():
   asked = ("preflight", "--slice=v3-8", "--encoder=random:configs/byol.py")
   for flags, told in (
@@ -216,6 +218,7 @@ def test_evaluating_nothing_is_told(tmp_path):
   assert "no checkpoint" in text
 
 
+@pytest.mark.slow
 def test_views_of_a_folder(tmp_path):
   rng = np.random.default_rng(0)
   for i in range(5):

@@ -33,6 +33,7 @@ def blobs(n, spread):
   return centres[labels] + spread * RNG.normal(size=(n, 10)), labels
 
 
+@pytest.mark.slow
 def test_few_label_probe_separates_what_is_separable():
   train, labels = blobs(400, 0.3)
   test, test_labels = blobs(300, 0.3)

@@ -86,6 +86,7 @@ def arrays(path):
     return dict(found)
 
 
+@pytest.mark.slow
 def test_they_are_those_of_the_evaluations(opened, tmp_path):
   made, _ = setting_of(opened, batch_size=50)
   split = sources.open_source("digits", "test")
@@ -110,6 +111,7 @@ def test_they_are_those_of_the_evaluations(opened, tmp_path):
   assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_a_folder_with_and_without_classes(opened, tmp_path):
   """In the order of the paths; what cannot be read is left out, and told."""
   folder = write(tmp_path / "images", FILES)
@@ -142,6 +144,7 @@ def test_a_folder_with_and_without_classes(opened, tmp_path):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".npz", ".parquet"])
 def test_interrupted_ones_are_the_same_file(
   opened, tmp_path, monkeypatch, ending
@@ -188,6 +191,7 @@ def test_a_part_holds_no_more_than_it_may(opened, tmp_path, monkeypatch):
   assert arrays(out)["id"][-1] == "train/1436"
 
 
+@pytest.mark.slow
 def test_others_are_refused_by_name(opened, tmp_path, monkeypatch):
   monkeypatch.setattr(feature_parts, "_MOST_ROWS", 50)
   out = tmp_path / "a.npz"

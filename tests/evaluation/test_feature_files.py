@@ -85,6 +85,7 @@ def test_the_same_rows_in_other_pieces_are_the_same_file(tmp_path, ending):
   assert set(written) == {written[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, ending):
   """Of representations of 64 MiB, in pieces of 1 MiB."""

@@ -66,6 +66,7 @@ def test_statistics_of_an_untrained_encoder_do_not_depend_on_devices():
   jax.tree.map(np.testing.assert_array_equal, *found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "devices"), [(128, 8), (100, 8)])
 def test_features_do_not_depend_on_batches_or_devices(
   network, batch_size, devices

@@ -115,6 +115,7 @@ def test_fits_are_scikit_learns(shape):
     assert fit.iterations < model.n_iter_[0]
 
 
+@pytest.mark.slow
 def test_strong_penalties_leave_the_guesses_of_an_exact_minimum():
   """All scores of an image are nearly equal there, and the weights small."""
   x, labels = blobs(1000, 60, 20, seed=0)
@@ -169,6 +170,7 @@ def test_never_worse_than_scikit_learn_at_equal_iterations(most, penalty):
   assert ours <= theirs * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_binary_problems_side_by_side_are_single_ones():
   """Each class has other rows that do not count; one row counts for none."""
   x, _ = blobs(200, 12, 3, seed=2)
@@ -204,6 +206,7 @@ def test_one_device_equals_eight():
     assert one.objective == pytest.approx(eight.objective, rel=1e-10)
 
 
+@pytest.mark.slow
 def test_penalties_are_the_papers_and_share_one_program():
   sweep = logistic.penalties(1e-6, 1e5, 45)
   assert sweep[0] == 1e5

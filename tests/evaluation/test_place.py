@@ -44,6 +44,7 @@ def open_images(workdir, name):
   return made.open_split("train_split")
 
 
+@pytest.mark.slow
 def test_what_was_kept_is_not_used_for_other_images(tmp_path, images):
   workdir = tmp_path / "evaluation"
   claim(workdir)
@@ -86,6 +87,7 @@ def test_classes_of_other_names_are_other_images(tmp_path, images):
     place.claim_images(str(workdir), "train_split", source, Processes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["mended", "removed"])
 def test_images_that_a_training_could_not_read_may_change(
   tmp_path, images, how
@@ -204,6 +206,7 @@ def test_images_outside_of_an_evaluation_are_nobodys(tmp_path, images):
   assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+@pytest.mark.slow
 def test_random_weights_of_another_config_are_another_encoder(tmp_path):
   mesh = settings.mesh_of(1)
 

@@ -112,6 +112,7 @@ def test_application_rates(draws, view, field, probability):
   assert_binomial(draws[view][field], probability)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", [0, 1])
 @pytest.mark.parametrize(
   ("field", "low", "high"),

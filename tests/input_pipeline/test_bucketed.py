@@ -122,6 +122,7 @@ def digests(updates, *, start=0, processes=1, workers=0, chunk=1, seed=3):
   return [total % 2**64 for total in totals], shapes
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_chunks_processes_or_restarts():
   whole, shapes = digests(9)
   assert len(set(whole)) == 9

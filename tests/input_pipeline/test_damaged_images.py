@@ -204,6 +204,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_a_photograph_of_108_megapixels_is_read_at_half_its_size():
   """939a972 counted it as unreadable."""
   run = subprocess.run(

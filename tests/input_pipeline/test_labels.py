@@ -44,6 +44,7 @@ def test_some_without_labels_do_not_count_and_are_told(flat, tmp_path):
   assert re.match(r"test_split=test: 5 of 6 images of .* do not count", told)
 
 
+@pytest.mark.slow
 def test_train_says_so_before_it_compiles(flat, tmp_path):
   result = byol(
     "train",

@@ -152,6 +152,7 @@ def _fill(address, queue):
   queue.put(filled)
 
 
+@pytest.mark.slow
 def test_a_worker_writes_into_the_memory_of_its_trainer():
   ours = owner()
   context = multiprocessing.get_context("spawn")

@@ -122,6 +122,7 @@ def test_views_do_not_depend_on_chunks(chunk):
   assert digests(4, chunk=chunk) == digests(4)
 
 
+@pytest.mark.slow
 def test_views_do_not_depend_on_processes_or_restarts():
   whole = digests(9)
   assert len(set(whole)) == 9

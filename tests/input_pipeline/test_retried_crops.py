@@ -89,6 +89,7 @@ def test_every_window_is_that_of_plain_python():
   assert first > 100
 
 
+@pytest.mark.slow
 def test_windows_are_distributed_as_tensorflows():
   """Kolmogorov-Smirnov at p = 0.001 on each number of the window."""
   n, (height, width) = 3000, (70, 110)

@@ -247,6 +247,7 @@ def test_images_that_cannot_fit_are_told_before_anything_is_created(
   assert "A batch of 40 images does not divide by the 16 " in result.stderr
 
 
+@pytest.mark.slow
 def test_without_a_price_that_is_said_and_a_day_is_the_measure(rig):
   elsewhere = ("--zone=us-west9-a", "--delete=never")
   rig.plan(location="US-WEST9")
@@ -267,6 +268,7 @@ PASSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("queue", [(), ("--queued",)])
 def test_options_of_the_slice_reach_gcloud(rig, queue):
   rig.plan(states=[])
@@ -321,6 +323,7 @@ def test_a_wrong_option_is_told_in_a_sentence(rig, words, sentence):
   assert rig.calls == []
 
 
+@pytest.mark.slow
 def test_a_data_disk_is_where_the_data_are(rig):
   rig.plan(disks={"images": ["READY", "pd-balanced", ""]})
   rig.run(*RUN, "--data-disk=images", "--price=0.01", "--yes")
@@ -329,6 +332,7 @@ def test_a_data_disk_is_where_the_data_are(rig):
   assert "--config.loader.data_dir=/mnt/disks/data" in words
 
 
+@pytest.mark.slow
 def test_a_slash_after_a_folder_changes_nothing(rig):
   slashes = (f"{WORKDIR}/", "--data=gs://bucket/tfds/")
   rig.run(*RUN[:-1], *slashes, "--price=0.01", "--yes")

@@ -35,6 +35,7 @@ def test_a_worker_says_which_folder_it_cannot_use(rig):
   assert "byol-check t1v-n-fake-w-0 ok 4\n" in text
 
 
+@pytest.mark.slow
 def test_a_workdir_that_goes_with_the_slice_is_refused(rig):
   start_workers(rig, {})
   run = rig.folder / "run"

@@ -10,6 +10,7 @@ from tests.fake_cloud.rig import ROOT, WORKDIR
 pytest_plugins = ("tests.fake_cloud.fixtures",)
 
 
+@pytest.mark.slow
 def test_slices_tsv_has_every_config_that_trains():
   configs = {path.stem for path in (ROOT / "configs").glob("*.py")}
   trains = {name for name in configs if name.startswith("byol")}

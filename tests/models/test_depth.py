@@ -60,6 +60,7 @@ def by_loops(x, params):
   return found
 
 
+@pytest.mark.slow
 def test_interleaving_is_that_of_loops():
   x = RNG.normal(size=(2, 1, 3, 4, 5)).astype(np.float32)
   found, params = up_convolution(x)
@@ -67,6 +68,7 @@ def test_interleaving_is_that_of_loops():
   np.testing.assert_allclose(found[:, 0], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_up_convolution_is_unpooling_and_one_convolution_of_5_by_5():
   """Rows and columns of odd number lie two further on in the authors' code.
 
@@ -158,6 +160,7 @@ def test_loss_is_that_of_numpy(devices):
   )
 
 
+@pytest.mark.slow
 def test_gradient_of_loss_by_differences():
   """With the bound held, as the gradient does not see that it moves."""
   with jax.enable_x64(True):
@@ -182,6 +185,7 @@ def test_gradient_of_loss_by_differences():
     assert gradient[0, 0, 0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("true", [0.0, 1.0])
 def test_no_valid_pixel_and_a_perfect_prediction_cost_nothing(true):
   (loss, _), slope = jax.value_and_grad(

@@ -66,6 +66,7 @@ def test_groups_follow_each_other(variables):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_a_dilated_last_group_has_the_same_weights(variables):
   x = images(2, 1, 64, 80)
   dilated = make(dilate_last=True)

@@ -93,6 +93,7 @@ def test_values_and_gradients_are_those_of_flax(shape, options):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("shape", "options"),
   [((64, 2, 5, 5, 4), {"kernel_size": (3, 3), "strides": 2}), ((64, 2, 6), {})],

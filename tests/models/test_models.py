@@ -144,6 +144,7 @@ def test_both_views_in_one_call_equal_two_calls():
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_norm_against_numpy_per_view():
   layer = batch_norm.BatchNorm(
     decay=0.9, epsilon=1e-5, dtype=jnp.float32, param_dtype=jnp.float32
@@ -260,6 +261,7 @@ def test_labels_never_reach_the_encoder():
     assert not any(np.any(g) for g in jax.tree.leaves(grads[part]))
 
 
+@pytest.mark.slow
 def test_without_labels_there_is_no_classifier():
   network = make(num_classes=0)
   images = random_images(2, 1, 16, 16, 3)
@@ -269,6 +271,7 @@ def test_without_labels_there_is_no_classifier():
   assert call(variables, images).logits.shape == (2, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_network_is_imported_without_the_input():
   """Whoever only wants a network need not compile or install the input's."""
   program = (

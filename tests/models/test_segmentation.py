@@ -108,6 +108,7 @@ def enlarged_by_loops(scores, size, stride):
   return found
 
 
+@pytest.mark.slow
 def test_enlargement_is_that_of_loops():
   scores = RNG.normal(size=(1, 4, 3, 2)).astype(np.float32)
   for size in ((13, 9), (16, 11)):  # 4 · 3 + 1 and 4 · 2 + 1, and more
@@ -138,6 +139,7 @@ def test_loss_is_the_mean_over_pixels_with_a_class(devices):
   )
 
 
+@pytest.mark.slow
 def test_a_batch_without_classes_costs_nothing():
   logits = jnp.ones((1, 2, 2, 3))
   void = jnp.full((1, 2, 2), VOID, jnp.uint8)

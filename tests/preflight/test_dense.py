@@ -31,6 +31,7 @@ def programs(config, opened, mesh, data=None):
   return {x.name: (x.calls, x.arguments[1]) for x in found}
 
 
+@pytest.mark.slow
 def test_segmentation_tries_five_rates_and_tests_five_seeds(mesh):
   opened = encoder.without_weights(settings.small_config(), mesh)
   config = segmentation.get_config()

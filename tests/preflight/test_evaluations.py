@@ -92,6 +92,7 @@ def test_released_evaluation_has_no_validation_split(opened, mesh):
   }
 
 
+@pytest.mark.slow
 def test_a_grid_of_fine_tuning_counts_its_budget_and_the_last_training(
   opened, mesh
 ):
@@ -104,6 +105,7 @@ def test_a_grid_of_fine_tuning_counts_its_budget_and_the_last_training(
   assert part == {"update": 4 * 20_000, "logits": 3 * valid + test}
 
 
+@pytest.mark.slow
 def test_shares_of_the_labels_are_trained_on_in_turn(opened, mesh, tmp_path):
   config = semi_supervised.get_config()
   found = calls(programs(config, opened, mesh))
@@ -231,6 +233,7 @@ def test_a_batch_that_the_devices_cannot_share_is_told(opened, mesh):
     programs(config, opened, mesh)
 
 
+@pytest.mark.slow
 def test_only_where_nothing_is_trained_a_smaller_batch_is_advised():
   found = advice.smaller_batches(knn.get_config(), 32)
   assert [change.config.batch_size for change in found] == [256, 128, 64, 32]
@@ -284,6 +287,7 @@ def test_the_time_of_an_evaluation_is_that_of_all_its_programs():
   assert [one["name"] for one in record["others"]] == ["guess", "fit"]
 
 
+@pytest.mark.slow
 def test_a_program_that_does_not_fit_decides(tmp_path):
   config = knn.get_config()
 
@@ -330,6 +334,7 @@ def told_of(tmp_path, compile_, slice_name="v3-8", **changes):
   return status, stream.getvalue(), json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_a_larger_slice_is_named_where_no_setting_fits(tmp_path):
   def fail(config):
     return [compiled(fits=False, peak_bytes=80 * GIB)]

@@ -39,6 +39,7 @@ def dawdle(config, slice_, *, tell):
   return compiled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("slice_", "advice"),
   [("v3-8", "another slice"), ("v6e-16", 'another may work, see "v6e" in')],
@@ -50,6 +51,7 @@ def test_a_crash_of_the_compiler_is_one_sentence(slice_, advice):
   assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_a_mistake_found_by_the_child_is_told():
   with pytest.raises(UsageError, match="this does not suit v3-8"):
     apart.compile_apart(
@@ -57,6 +59,7 @@ def test_a_mistake_found_by_the_child_is_told():
     )
 
 
+@pytest.mark.slow
 def test_a_fault_of_ours_is_one_sentence():
   with pytest.raises(RunError, match=r"\(ZeroDivisionError: no such thing\)"):
     apart.compile_apart(fault, None, slices.find("v3-8"), stream=io.StringIO())

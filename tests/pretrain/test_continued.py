@@ -24,6 +24,7 @@ from tests.pretrain.begun import (
 )
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_with_momentum_and_step(source, tmp_path):
   folder, old = source
   state, mesh = some_state(0)
@@ -67,6 +68,7 @@ def test_a_run_of_another_config_is_not_continued(source, tmp_path):
     initial_state._step_to_go_on(asked, weights, whole_config(), 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("change", "told"),
   [

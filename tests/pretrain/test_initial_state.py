@@ -114,6 +114,7 @@ def test_what_does_not_fit_is_named(source, tmp_path):
   begin(folder, state, mesh, tmp_path, takes="encoder")
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_told(source, tmp_path):
   folder, _ = source
   state, mesh = some_state(0)
@@ -140,6 +141,7 @@ def test_a_damaged_checkpoint_is_told_and_no_other_taken(source, tmp_path):
     begin(f"{tmp_path}/copy", state, mesh, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("takes", origin.FLAGS)
 def test_a_difference_that_no_shape_shows_is_told(source, tmp_path, takes):
   folder, _ = source
@@ -185,6 +187,7 @@ def write_file(folder, old, *, whole=True, step=20, details=None):
   return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("takes", origin.FLAGS)
 def test_a_file_gives_what_the_run_gives(source, tmp_path, takes):
   folder, old = source

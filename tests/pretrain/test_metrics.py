@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from byol_flax import trees
 from byol_flax.pretrain import metrics
@@ -51,6 +52,7 @@ def test_effective_rank_against_eigenvalues():
   np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_signals_of_collapse():
   spread = jnp.asarray(RNG.normal(size=(4000, 16)), jnp.float32)
   np.testing.assert_allclose(metrics.projection_std(spread), 0.25, rtol=0.02)

@@ -5,6 +5,7 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from byol_flax.pretrain import optimizers, schedules
 
@@ -20,6 +21,7 @@ def leaves(golden, group):
   }
 
 
+@pytest.mark.slow
 def test_twelve_updates_equal_the_authors():
   golden = np.load(GOLDENS / "lars.npz")
   rate = schedules.learning_rate_schedule(

@@ -49,6 +49,7 @@ def test_runs_with_equal_settings_have_one_name():
   assert names("20", "--config.seed=1")["l2", 1] == found["0.99", 1]
 
 
+@pytest.mark.slow
 def test_a_row_that_a_scale_cannot_do_is_left_out_with_the_reason():
   found = planned("16")
   assert set(found.left_out) == {"byol_64", "simclr_64"}

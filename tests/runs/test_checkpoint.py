@@ -138,6 +138,7 @@ def test_due_by_count_until_it_is_saved(tmp_path):
   checkpoints.close()
 
 
+@pytest.mark.slow
 def test_a_save_is_put_off_until_the_one_before_it_is_committed(tmp_path):
   noise = np.random.default_rng(0).random(30_000_000, np.float32)
   large = {"kernel": jnp.asarray(noise)}  # which takes some 0.2 s to write

@@ -71,6 +71,7 @@ def test_lines_arrive_at_once_and_a_full_disk_may_be_emptied(tmp_path):
   assert done.stderr == b"\\u03c4\nbyol: something\n"
 
 
+@pytest.mark.slow
 def test_a_command_ends_well_when_nobody_listens(tmp_path):
   images = tmp_path / "images"
   images.mkdir()

@@ -203,6 +203,7 @@ def test_a_run_from_the_middle(tmp_path):
   assert evaluated == [15, 20]
 
 
+@pytest.mark.slow
 def test_saves_that_a_slow_store_cannot_keep_up_with_are_put_off(tmp_path):
   state, _, saved, _, _ = run(
     tmp_path, total=80, every_steps=1, ballast=5_000_000, overlap=True

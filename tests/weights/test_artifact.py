@@ -68,6 +68,7 @@ def test_images_of_another_size_are_refused(found, tmp_path):
     program.call(jnp.zeros((1, 17, 17, 3), jnp.uint8))
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_told():
   model = made.model_with(architecture="resnet200", width=4.0)
   with pytest.raises(WeightsError, match="takes 2,000,000,000; export it with"):

@@ -59,6 +59,7 @@ def test_what_was_exported_is_read_again(whole, tmp_path, form, state):
   )
 
 
+@pytest.mark.slow
 def test_an_export_is_imported(whole, tmp_path):
   export(whole, tmp_path / "out", "safetensors", state=True)
   lines = []

@@ -126,6 +126,7 @@ def test_released_files_are_read(name, mapping):
   assert found.momentum is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden_step.NETWORKS)
 def test_imported_networks_compute_what_the_authors_do(written, name):
   found = deepmind.read(written(golden=name))
@@ -243,6 +244,7 @@ BAD = {  # how online_params are changed, and what is said
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_other_networks_are_refused_by_name(written, name):
   how, said = BAD[name]

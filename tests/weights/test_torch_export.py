@@ -81,6 +81,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
   assert "momentum.predictor.final_norm.weight" in named
 
 
+@pytest.mark.slow
 def test_a_state_without_predictor_or_target_comes_back(tmp_path):
   model = with_options({})
   model["predictor"] |= {"layers": 0}

@@ -4,6 +4,7 @@ import zlib
 
 import cv2
 import numpy as np
+import pytest
 
 from byol_flax import main
 from input_pipeline import augment, sources
@@ -11,6 +12,7 @@ from tests.input_pipeline.test_pipeline import VIEW
 from tests.prepare_cifar10 import write_cifar10
 
 
+@pytest.mark.slow
 def test_a_set_prepared_by_tfds_gives_the_same_views(tmp_path):
   """The same files through TFDS's builder and through `byol prepare`."""
   rng = np.random.default_rng(5)

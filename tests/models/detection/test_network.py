@@ -253,6 +253,7 @@ def test_detections_are_within_their_images():
 AROUND = {"stride": 8, "sizes": (16, 24), "ratios": (0.5, 1.0)}
 
 
+@pytest.mark.slow
 def test_padding_of_a_canvas_yields_no_proposals_and_no_targets():
   size = jnp.array([24, 30])  # a map of 3 × 4
   rng = np.random.default_rng(1)
@@ -318,6 +319,7 @@ def test_true_boxes_are_proposals_and_padding_is_not():
   )
 
 
+@pytest.mark.slow
 def test_losses_with_loops():
   rng = np.random.default_rng(4)
   logits, deltas, targets = (

@@ -124,6 +124,7 @@ def test_padding_neither_matches_nor_is_matched():
   assert kind == [-1, 0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("positives", "negatives", "expected"),
   [
@@ -150,6 +151,7 @@ def test_a_sample_has_its_share_of_positives(positives, negatives, expected):
   assert (np.diff(drawn) <= 0).all()
 
 
+@pytest.mark.slow
 def test_all_of_a_kind_are_drawn_equally_often():
   kind = jnp.array([1] * 10 + [0] * 30)
   draw = functools.partial(sampling.sample, number=8, positive_share=0.5)
@@ -221,6 +223,7 @@ def interpolated(image, y, x):
   )
 
 
+@pytest.mark.slow
 def test_roi_align_of_boxes_inside_and_outside_and_tiny():
   rng = np.random.default_rng(4)
   maps = rng.normal(size=(2, 5, 7, 3)).astype(np.float32)
