@@ -84,8 +84,7 @@ def _identity(setting: Setting, source: sources.Source) -> dict[str, Any]:
     "batch_size": setting.config.batch_size,
   }
   if not encoder.has_averages:
-    size = setting.make_reader().batch_size
-    identity["calibrated_on_batches_of"] = size
+    identity["calibrated_on_batches_of"] = setting.config.batch_size
   found: dict[str, Any] = json.loads(json.dumps(identity))
   return found
 

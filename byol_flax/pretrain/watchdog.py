@@ -58,7 +58,8 @@ class Past:
     rate: learning rate of the last update; before the first it is negative, so
       that it rises.
     ready: whether a predictor has had time to learn: the learning rate rose
-      after the first update, or `gain` was above its bound.
+      after the first update, `gain` was above its bound, or nobody looked at
+      the first updates.
   """
 
   update: int = 0
@@ -103,7 +104,7 @@ def judge(
     now,
     largest=max(now.spread, past.largest),
     ready=past.ready
-    or bool(past.update and rises)
+    or (update > 1 and (rises or not past.update))
     or now.gain >= settings.least_gain,
   )
   learnt = now.ready and not rises

@@ -20,7 +20,7 @@ class Found:
     values: seed -> measure -> value in percent; the first measure is the one
       that is compared.
     diverged: seed -> the sentence of a run that diverged.
-    left_out: why the row has no runs; "" if it has.
+    left_out: why the row has no runs, or no more of them; "" if it has.
     versions: seed -> commits that trained and measured its run.
     settings: what the row changes at this scale, key -> value.
     folder: of its runs, without the seed; the same for equal settings.

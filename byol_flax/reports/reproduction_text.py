@@ -61,9 +61,9 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _ours(row: Mapping[str, Any], measure: str) -> str:
   """Mean and spread, or why there is none."""
-  if row["left_out"]:
-    return "left out"
   found = row["ours"].get(measure)
+  if not found and row["left_out"]:
+    return "left out"
   if not found:
     return "diverged" if row["diverged"] else "–"
   if found["spread"] is None:
@@ -80,7 +80,7 @@ def _seeds(row: Mapping[str, Any], measure: str) -> str:
 
 def _settings(row: Mapping[str, Any]) -> str:
   """What the row changes here; nothing for the baseline."""
-  if row["left_out"]:
+  if row["left_out"] and not row["ours"]:
     return "–"
   settings = row["settings"]
   return ", ".join(f"`{k}={v}`" for k, v in settings.items()) or "baseline"

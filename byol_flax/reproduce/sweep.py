@@ -78,14 +78,15 @@ def run(plan: Plan, folder: str, machine: Machine) -> None:
     RunError: a run cannot go on, but for those that diverge.
     PreemptedError: the same call goes on.
   """
-  plan = _possible(plan, machine.mesh.size)
+  runs = _distinct(plan)
+  left = [one for one in runs if not _done(plan, one, folder, machine)]
+  plan, left = _possible(plan, left, machine.mesh.size)
   with workdir.taken(folder, machine.processes):
     identity = {"scale": plan.scale, "changed": plan.changed}
     place.claim(folder, {"config": identity}, machine.processes)
-    runs = _distinct(plan)
-    images = _images(plan, runs, folder)
-    place.claim_images(folder, "data.split", images, machine.processes)
-    left = [one for one in runs if not _done(plan, one, folder, machine)]
+    place.claim_images(
+      folder, "data.split", images_of(plan, folder), machine.processes
+    )
     for why in plan.left_out.values():
       machine.tell(f"left out: {why}")
     machine.tell(_announcement(plan, runs, left))
@@ -108,14 +109,19 @@ def run(plan: Plan, folder: str, machine: Machine) -> None:
     )
 
 
-def _possible(plan: Plan, devices: int) -> Plan:
-  """The plan without the rows that these devices cannot train.
+def _possible(
+  plan: Plan, left: list[Run], devices: int
+) -> tuple[Plan, list[Run]]:
+  """Leaves out the rows that these devices cannot train, and their runs.
+
+  What was done on others stays in the report.
 
   Raises:
-    UsageError: that is all of them.
+    UsageError: that is all rows, and none of them was done.
   """
-  rows, left_out = {}, dict(plan.left_out)
-  for row, config in plan.rows.items():
+  left_out = dict(plan.left_out)
+  for row in {one.row: None for one in left if one.trained}:
+    config = plan.rows[row]
     try:
       objective.check(config)
       sharding.check_batch_size(
@@ -123,20 +129,23 @@ def _possible(plan: Plan, devices: int) -> Plan:
         devices=devices,
         accumulation_steps=config.accumulation_steps,
       )
-      rows[row] = config
     except UsageError as error:
       left_out[row] = f"{plan.table}/{row}: {error}"
-  if not rows:
+  able = [one for one in left if not one.trained or one.row not in left_out]
+  if len(left) == len(_distinct(plan)) and not able:
     raise UsageError(next(iter(left_out.values())))
-  return dataclasses.replace(plan, rows=rows, left_out=left_out)
+  return dataclasses.replace(plan, left_out=left_out), able
 
 
-def _images(plan: Plan, runs: list[Run], folder: str) -> sources.Source:
+def images_of(plan: Plan, folder: str) -> sources.Source:
   """What all runs are trained on, as the first of them began with it."""
+  trainings = list(epath.Path(folder, _RUNS).glob(f"*/{_TRAINING}"))
+  # A run that began anew has put away the list of the start before.
+  before = [path for each in trainings for path in each.glob("replaced-*")]
   lines = [
     line
-    for one in runs
-    for line in unreadable.lines_of(str(_place(folder, one) / _TRAINING))
+    for path in (*trainings, *before)
+    for line in unreadable.lines_of(str(path))
   ]
   return data_sets.open_split(
     plan.baseline, began_with=unreadable.began_with(lines)
@@ -176,20 +185,29 @@ def _place(folder: str, one: Run) -> epath.Path:
   return epath.Path(folder, _RUNS, one.name)
 
 
-def _evaluation(plan: Plan, one: Run, folder: str) -> epath.Path:
+def evaluation_of(plan: Plan, one: Run, folder: str) -> epath.Path:
   """The folder of the evaluation of a run.
 
   It is named by the settings of the evaluation, too, so that another version
   of them begins another one.
   """
+  settings = plan.evaluation.copy_and_resolve_references()
+  if settings.protocol == "few_label":  # an earlier version had no such key
+    with settings.unlocked():
+      del settings.max_unreadable_share
   kind = "" if one.trained else "untrained-"
-  name = f"{kind}{plan.evaluation.protocol}-{digest_of(plan.evaluation)}"
+  # Earlier versions trained a classifier on the views of such a row itself.
+  trained = settings.protocol == "linear"
+  views = [config.augment.view1 for config in (one.config, plan.baseline)]
+  shares = {view.flip_probability for view in views}
+  alike = "-alike" if trained and len(shares) > 1 else ""
+  name = f"{kind}{settings.protocol}-{digest_of(settings)}{alike}"
   return _place(folder, one) / name
 
 
 def _done(plan: Plan, one: Run, folder: str, machine: Machine) -> bool:
   """Whether a run has an outcome; all processes get the same answer."""
-  ends = [_evaluation(plan, one, folder) / place.RESULT]
+  ends = [evaluation_of(plan, one, folder) / place.RESULT]
   if one.trained:
     ends.append(_place(folder, one) / _DIVERGED)
   # Other processes may not see yet what process 0 has written.
@@ -225,8 +243,12 @@ def _train_and_measure(
     out=machine.nowhere,
     console=machine.console,
   )
-  where = str(_evaluation(plan, one, folder))
-  protocols.evaluate(session, plan.evaluation, where, again=False)
+  where = str(evaluation_of(plan, one, folder))
+  settings = plan.evaluation.copy_and_resolve_references()
+  # What a training may lack, its measurement may lack as well.
+  share = plan.baseline.loader.max_unreadable_share
+  settings.max_unreadable_share = share
+  protocols.evaluate(session, settings, where, again=False)
 
 
 def shown_as_all(found: encoder.Encoder, baseline: Any) -> encoder.Encoder:
@@ -265,16 +287,18 @@ def _outcome(plan: Plan, one: Run, folder: str) -> str:
 
 def _values(plan: Plan, one: Run, folder: str) -> dict[str, float]:
   """What was measured on a run; empty if nothing was yet."""
-  found = _read(_evaluation(plan, one, folder) / place.RESULT)
+  found = _read(evaluation_of(plan, one, folder) / place.RESULT)
   return reproduction.measures_of(found) if found else {}
 
 
 def _versions(plan: Plan, one: Run, folder: str) -> list[str]:
   """Commits that trained and measured a run; empty if nothing was yet."""
-  found = _read(_evaluation(plan, one, folder) / place.RESULT)
+  found = _read(evaluation_of(plan, one, folder) / place.RESULT)
   if not found:
     return []
-  return sorted({found["encoder"]["code_version"], found["code_version"]})
+  others = [one["code_version"] for one in found.get("also_made_by", ())]
+  its = {found["encoder"]["code_version"], found["code_version"], *others}
+  return sorted(its)
 
 
 def _diverged(one: Run, folder: str) -> str:
@@ -295,6 +319,7 @@ def _report(plan: Plan, folder: str, machine: Machine) -> None:
     found |= {
       row: reproduction.Found({}, {}, why, {}, {}, "")
       for row, why in plan.left_out.items()
+      if row not in found
     }
     report = reproduction.make(
       plan.table, plan.scale, plan.seeds, plan.changed, found
@@ -317,7 +342,7 @@ def _found(plan: Plan, row: str, folder: str) -> reproduction.Found:
   return reproduction.Found(
     values={seed: x for seed, x in values.items() if x},
     diverged={seed: x for seed, x in diverged.items() if x},
-    left_out="",
+    left_out=plan.left_out.get(row, ""),
     versions={seed: x for seed, x in versions.items() if x},
     settings=plan.settings(row),
     folder=digest_of(plan.rows[row]),

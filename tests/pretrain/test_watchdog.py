@@ -100,6 +100,11 @@ def test_without_a_warm_up_a_predictor_has_time_until_its_first_gain():
     for k, gain in enumerate(gains, 1)
   ]
   assert not alarms(reports[:60])
+  # Unless the watch began later: then it has had that time.
+  late = watchdog.Past()
+  for update in range(20, 31):
+    late, reason = watchdog.judge(late, update, reports[0], SETTINGS)
+  assert reason
   assert alarms(reports)[0][1] == 60
 
 

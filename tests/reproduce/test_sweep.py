@@ -5,6 +5,8 @@ import dataclasses
 import io
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from byol_flax.evaluation import encoder, linear
@@ -29,9 +31,9 @@ def some_of(table, rows, *flags):
   )
 
 
-def run(plan, workdir, out):
+def run(plan, workdir, out, devices=1):
   machine = sweep.Machine(
-    mesh=settings.mesh_of(1),
+    mesh=settings.mesh_of(devices),
     processes=Processes(),
     out=out,
     console=io.StringIO(),
@@ -62,15 +64,8 @@ def other_images(workdir):
 def test_rows_that_the_devices_cannot_train_are_told_before_anything(tmp_path):
   plan = some_of("16", ("byol_256",))
   assert plan.rows["byol_256"].accumulation_steps == 16
-  machine = sweep.Machine(
-    mesh=settings.mesh_of(8),
-    processes=Processes(),
-    out=Out(),
-    console=io.StringIO(),
-    nowhere=io.StringIO(),
-  )
   with pytest.raises(UsageError, match=r"^16/byol_256: batch_size 64 cannot"):
-    sweep.run(plan, str(tmp_path / "sweep"), machine)
+    run(plan, tmp_path / "sweep", Out(), devices=8)
   assert not list(tmp_path.iterdir())
 
 
@@ -85,6 +80,34 @@ def test_all_rows_are_measured_on_the_same_crops_and_flips():
     transforms.add(linear.transform("crop_flip", shown.config))
   (only,) = transforms
   assert only.view.flip_probability == 0.5
+
+
+def test_images_that_a_run_could_not_read_may_be_removed(tmp_path):
+  for name in ("a/1.png", "b/2.png"):
+    path = tmp_path / "train" / name
+    path.parent.mkdir(parents=True)
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+  plan = planned(
+    "5a", f"--config.data.name=folder:{tmp_path}", "--config.data.split=train"
+  )
+  assert len(sweep.images_of(plan, str(tmp_path))) == 2
+  # The run began anew since, because it had no checkpoint yet.
+  aside = tmp_path / "runs" / "c0ffee-seed0" / "training" / "replaced-1"
+  aside.mkdir(parents=True)
+  (aside / "unreadable-0.txt").write_text("1\t9\ta/3.png\n")
+  assert len(sweep.images_of(plan, str(tmp_path))) == 3
+
+
+def test_folders_of_evaluations_have_the_names_they_always_had(tmp_path):
+  for scale, row, name in (
+    ("digits", "17/byol_crop", "few_label-4dd6b9425916"),
+    ("imagenet", "17/byol_baseline", "linear-bca969d3e9e9"),
+    ("imagenet", "17/byol_crop", "linear-bca969d3e9e9-alike"),
+  ):
+    table, row = row.split("/")
+    plan = planned(table, scale=scale)
+    (one,) = (run for run in plan.runs() if run.row == row)
+    assert sweep.evaluation_of(plan, one, str(tmp_path)).name == name
 
 
 @pytest.mark.slow
@@ -102,7 +125,7 @@ def test_a_sweep_goes_on_shares_its_runs_and_records_what_diverged(tmp_path):
   out = Out()
   report = run(plan, tmp_path, out)
   assert "left out: 5a/0.9: Negatives are compared by cosines" in out.getvalue()
-  assert "1 of 2 runs are to be done" in out.getvalue()
+  assert "1 of 3 runs are to be done" in out.getvalue()
   assert "run 1 of 1: 5a/0.99, seed 0" in out.getvalue()
   assert before.items() <= times(tmp_path).items()
   values = {
@@ -125,6 +148,10 @@ def test_a_sweep_goes_on_shares_its_runs_and_records_what_diverged(tmp_path):
     assert ("diverged: " in out.getvalue()) == undone
     assert "became" in report["rows"][0]["diverged"]["0"]
     assert report["rows"][1]["ours"]
+
+  # What was done is only told, also on devices that could not train it.
+  report = run(shared, tmp_path, Out(), devices=3)
+  assert report["rows"][1]["ours"]
 
   with other_images(tmp_path), pytest.raises(UsageError, match="not those"):
     run(plan, tmp_path, Out())
