@@ -31,6 +31,7 @@ CHOICES = (
   "Shorter side to the encoder's size and centre crop are one bicubic resize, "
   "not antialiased.",
 )
+_FOUND = "penalties"  # name of what is kept of the fits
 # Features of one split, [N, F], and their labels, [N] or [N, K].
 Rows = tuple[np.ndarray, np.ndarray]
 
@@ -60,7 +61,7 @@ def run(setting: Setting) -> dict[str, Any]:
   )
   found = training.once(
     setting,
-    "penalties",
+    _FOUND,
     lambda: _found(setting, train, valid, test, splits),
   )
   left_out = [splits.class_name(k) for k in found.pop("left_out")]
@@ -104,7 +105,7 @@ def _rows(
   They are kept in the workdir, because they cost more than all that follows.
   """
   path = epath.Path(setting.workdir, f"features-{name}.npz")
-  if kept := _kept(setting, path, split.fingerprint):
+  if kept := _kept(setting, path, split):
     numbers, found = kept
     setting.missed(split, np.setdiff1d(np.arange(len(split)), numbers).tolist())
   else:
@@ -140,7 +141,7 @@ def _rows(
 
 
 def _kept(
-  setting: Setting, path: epath.Path, fingerprint: str
+  setting: Setting, path: epath.Path, split: sources.Source
 ) -> tuple[np.ndarray, np.ndarray] | None:
   """What an earlier start kept, unless the images have changed since.
 
@@ -149,7 +150,15 @@ def _kept(
   if setting.processes.any(not path.exists()):
     return None
   kept = whole_files.read_arrays(str(path))
-  if setting.processes.any(str(kept["fingerprint"]) != fingerprint):
+  if setting.processes.any(str(kept["fingerprint"]) != split.fingerprint):
+    return None
+  read, total = len(kept["numbers"]), len(split)
+  if not read or total - read > setting.config.max_unreadable_share * total:
+    # More is missing than may be, so the images are read again: they may have
+    # been mended. What was found without them does not count then.
+    if jax.process_index() == 0:
+      found = epath.Path(setting.workdir, f"{_FOUND}.json")
+      found.unlink(missing_ok=True)
     return None
   return kept["numbers"], kept["features"]
 

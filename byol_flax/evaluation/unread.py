@@ -6,7 +6,7 @@ a folder of the evaluation, so that they may be mended.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -32,6 +32,7 @@ class Unread:
     """Nothing is missing, and no split is open."""
     self._opened: dict[str, sources.Source] = {}
     self._numbers: dict[str, set[int]] = {}
+    self._seen: dict[str, set[int]] = {}  # of them, what this start could not
     self._complete = True
 
   def opened(self, key: str, split: sources.Source) -> None:
@@ -39,27 +40,34 @@ class Unread:
     self._opened[key] = split
 
   def add(self, split: sources.Source, numbers: Sequence[int]) -> list[int]:
-    """Takes what could not be read of a split; returns what is new of it."""
+    """Takes what this start could not read of a split; returns what is new."""
     if not numbers:
       return []
     whole, places = _within(split)
+    found = places[numbers].tolist()
     known = self._numbers.setdefault(whole.split, set())
-    new = [i for i in numbers if int(places[i]) not in known]
-    known.update(places[new].tolist())
+    new = [i for i, at in zip(numbers, found, strict=True) if at not in known]
+    known.update(found)
+    self._seen.setdefault(whole.split, set()).update(found)
     return new
 
   def trained(self, source: sources.Source, numbers: Sequence[int]) -> None:
-    """Takes what a training could not read, where neighbours stood in."""
+    """Takes what a training could not read, where neighbours stood in.
+
+    It may have been mended since, and the training itself has refused too much.
+    """
     if isinstance(source, subsets.Joined):
       end = len(source.first)
       self.trained(source.first, [i for i in numbers if i < end])
       self.trained(source.second, [i - end for i in numbers if i >= end])
       return
-    self.add(source, [i for i in numbers if i < len(source)])
+    whole, places = _within(source)
+    found = places[[i for i in numbers if i < len(source)]].tolist()
+    self.kept({whole.split: found} if found else {})
 
   def count(self, split: sources.Source) -> int | None:
     """How many of a split; None if an older version kept scores uncounted."""
-    return len(self._of(split)) if self._complete else None
+    return len(_of(split, self._numbers)) if self._complete else None
 
   def as_json(self) -> Numbers:
     """What to keep with a score."""
@@ -74,16 +82,20 @@ class Unread:
   def list_in(self, workdir: str) -> None:
     """Adds to the lists in the folder of an evaluation what they lack."""
     for key, split in self._opened.items():
-      if (missing := self._of(split)) and place.is_claimed(workdir):
+      missing = _of(split, self._numbers)
+      if missing and place.is_claimed(workdir):
         path = _list_of(workdir, key)
         path.parent.mkdir(exist_ok=True)
         listed = {x.position for x in unreadable.read(path)}
         unreadable.write(path, split, set(missing) - listed)
 
   def check(self, workdir: str, max_share: float) -> None:
-    """Raises UsageError if more is missing of a split than may be."""
+    """Raises UsageError if this start misses more of a split than may be.
+
+    What was missing from kept scores may have been mended since.
+    """
     for key, split in self._opened.items():
-      missing, total = self._of(split), len(split)
+      missing, total = _of(split, self._seen), len(split)
       if len(missing) == total:
         raise UsageError(
           f"None of the {total:,} images of {split.split} ({key}) could be "
@@ -107,13 +119,6 @@ class Unread:
           may_be_removed=not dense_sources.is_dense(split),
         )
       )
-
-  def _of(self, split: sources.Source) -> list[int]:
-    """Numbers of what is missing of a split."""
-    whole, places = _within(split)
-    if not (missing := self._numbers.get(whole.split)):
-      return []
-    return np.flatnonzero(np.isin(places, [*missing])).tolist()
 
 
 def named(split: sources.Source, numbers: Sequence[int]) -> str:
@@ -155,6 +160,16 @@ def began_with(workdir: str, key: str) -> dict[str, int]:
 def _list_of(workdir: str, key: str) -> epath.Path:
   """The list of what could not be read of a split when it was measured."""
   return epath.Path(workdir, place.LISTS, f"unreadable-{key}.txt")
+
+
+def _of(
+  split: sources.Source, numbers: Mapping[str, Collection[int]]
+) -> list[int]:
+  """Which images of a split are among these of whole ones."""
+  whole, places = _within(split)
+  if not (missing := numbers.get(whole.split)):
+    return []
+  return np.flatnonzero(np.isin(places, [*missing])).tolist()
 
 
 def _within(split: sources.Source) -> tuple[sources.Source, np.ndarray]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -119,6 +121,26 @@ def test_kept_features_of_other_images_are_not_used(on_eight, tmp_path):
   np.savez(tmp_path / "features-test.npz", **kept | {"fingerprint": "other"})
   mine, _ = setting(tmp_path)
   assert transfer.run(mine)["top1"] == whole["top1"]
+
+
+@pytest.mark.slow
+def test_kept_features_that_lack_more_than_may_be_are_computed_again(
+  on_eight, tmp_path
+):
+  """As an older version kept them, and what it found from them."""
+  whole, _, workdir = on_eight
+  shutil.copytree(workdir, tmp_path / "run")
+  kept = dict(np.load(workdir / "features-test.npz"))
+  for name in ("numbers", "features"):
+    kept[name] = kept[name][10:]
+  np.savez(tmp_path / "run/features-test.npz", **kept)
+  path = tmp_path / "run/penalties.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), "top1": 0}))
+  mine, _ = setting(tmp_path / "run", max_unreadable_share=0.1)
+  found = transfer.run(mine)
+  assert (found["top1"], found["splits"][2]["unreadable"]) == (0, 10)
+  mine, _ = setting(tmp_path / "run")
+  assert transfer.run(mine) == whole
 
 
 @pytest.mark.slow

@@ -223,7 +223,15 @@ def test_a_score_is_kept_with_what_was_unreadable_then(tmp_path, cats_and_dogs):
     return [x["unreadable"] for x in made.describe(split, split.source)]
 
   assert report(*start()) == [2, 2]
-  assert report(*start()) == [2, 2]  # kept by the first start
+  made, split = start()
+  assert report(made, split) == [2, 2]  # kept by the first start
+  with made.config.unlocked():
+    made.config.max_unreadable_share = 0.2
+  made.missing.trained(split, [1])
+  made.missed(split, [2])  # the others may have been mended
+  assert made.describe(split.source)[0]["unreadable"] == 3
+  with pytest.raises(UsageError, match="2 of the 8 images of test"):
+    made.missed(split, [5])
   (tmp_path / "run/scores-x.json").write_text('{"score": 1}')
   assert report(*start()) == [None, None]  # an older version did not count
   made, split = start()
