@@ -79,8 +79,9 @@ def run(training: Training, setting: Setting) -> Any:
   """
   folder = str(epath.Path(setting.workdir, training.name))
   state = _trained(training, setting, folder)
-  found = {line.position for line in lines_of(folder)}
-  setting.missing.trained(training.source, sorted(found))
+  # Not every process may see yet what the others have written.
+  found = setting.processes.union(line.position for line in lines_of(folder))
+  setting.missing.trained(training.source, found)
   return state
 
 

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import types
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -273,3 +275,42 @@ def test_what_two_trainings_on_both_splits_could_not_read(
   found.trained(both, [0, 9])
   found.trained(both, [0, 7])
   assert found.as_json() == {"train": [0, 7], "test": [1]}
+
+
+class Two(Processes):
+  """The other one has found image 3."""
+
+  def union(self, numbers):
+    return super().union([*numbers, 3])
+
+
+class State(NamedTuple):
+  step: jax.Array
+
+
+def test_processes_agree_on_what_a_training_could_not_read(
+  tmp_path, cats_and_dogs
+):
+  """One of them may not see yet what the other has written."""
+  made = begun(tmp_path / "run", depth, data_name=cats_and_dogs)
+  made = dataclasses.replace(made, processes=Two())
+  source = made.open_source("train_split")
+  (tmp_path / "run/done").mkdir()
+  unreadable.write(tmp_path / "run/done/unreadable-0.txt", source, [5])
+  training.run(
+    training.Training(
+      name="done",
+      source=source,
+      stream=None,
+      row_bytes=0,
+      batch_size=1,
+      total_steps=0,
+      create_state=lambda: State(jnp.zeros((), int)),
+      step_fn=None,
+      evaluate=None,
+      evaluate_every=1,
+      headline=("", ""),
+    ),
+    made,
+  )
+  assert made.missing.as_json() == {"train": [3, 5]}
