@@ -262,6 +262,8 @@ def _open_file(
       "code_version": code_version(),
       "digest": digest.tree_digest(variables),
       "trained_by": found.details.get("trained_by", UNKNOWN),
+      "image_size": found.image_size,
+      "crop_ratio": found.crop_ratio,
     },
     trained_on=found.details.get("trained_on"),
   )

@@ -47,6 +47,8 @@ _ADDED_SINCE = {
   "subset_data": "",
   "rand_augment": {"layers": 0, "magnitude": 9.0},
 }
+# What the record of an encoder got after its first version.
+_ADDED_TO_ENCODERS = ("config_digest", "image_size", "crop_ratio")
 
 
 def claim(
@@ -112,11 +114,15 @@ def completed(
 
   Both have an "encoder", if the evaluation is of one.
   """
-  digest = now.get("encoder", {}).get("config_digest")
-  if not digest or "encoder" not in before:
+  if "encoder" not in before:
     return dict(before)
-  encoder = {"config_digest": digest, **before["encoder"]}
-  return {**before, "encoder": encoder}
+  of_now = now.get("encoder", {})
+  added = {key: of_now[key] for key in _ADDED_TO_ENCODERS if key in of_now}
+  stem = before["encoder"].get("architecture", {}).get("stem")
+  if stem == "small" and before["encoder"].get("format") == "torchvision":
+    # It was shown what networks for ImageNet are shown.
+    added |= {"image_size": 224, "crop_ratio": 0.875}
+  return {**before, "encoder": {**added, **before["encoder"]}}
 
 
 def claim_images(

@@ -6,15 +6,17 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from byol_flax.evaluation import encoder, place, representations
 from byol_flax.runs import same_data
 from byol_flax.runs.distributed import Processes
-from configs import few_label, knn
+from configs import byol, few_label, knn
 from input_pipeline import sources, subsets, unreadable
 from input_pipeline.errors import UsageError
 from tests.evaluation import settings
 from tests.input_pipeline.test_folders import make_folder
+from tests.weights import made, torch_made
 
 NAMES = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(4)]
 
@@ -237,6 +239,40 @@ def test_random_weights_of_another_config_are_another_encoder(tmp_path):
     UsageError, match=r"another evaluation \(encoder\.config_"
   ):
     claim(workdir, config_digest=others[0])
+
+
+@pytest.mark.parametrize("stem", ["small", "imagenet"])
+def test_a_weight_file_is_not_shown_other_pixels_than_before(tmp_path, stem):
+  """An older version showed 224 pixels to every network of PyTorch."""
+  path = str(tmp_path / "a.safetensors")
+  model = made.model_with(
+    architecture="bottleneck:2-1:8-12:4",
+    stem=stem,
+    shortcut="identity",
+    padding="symmetric",
+  )
+  save_file(torch_made.state_dict(model=model), path)
+  opened = encoder.open_encoder(
+    path, settings.mesh_of(1), read_config=lambda _: byol.get_config()
+  )
+  now, crop = opened.provenance, opened.crop
+  assert (now["image_size"], now["crop_ratio"]) == (crop.size, crop.ratio)
+  older = {k: now[k] for k in now if k not in ("image_size", "crop_ratio")}
+  workdir = tmp_path / "evaluation"
+  workdir.mkdir()
+
+  def claim_for(of_encoder):
+    identity = {"config": {}, "encoder": of_encoder}
+    place.claim(str(workdir), identity, Processes())
+
+  claim_for(older)
+  (workdir / "features-train.npz").touch()
+  if stem == "small":
+    told = r"crop_ratio: 0\.875 there, 1\.0 now; encoder\.image_size: 224 th"
+    with pytest.raises(UsageError, match=told):
+      claim_for(now)
+  else:
+    claim_for(now)
 
 
 def test_labels_are_not_taken_from_the_images_that_are_measured(tmp_path):
