@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from byol_flax.runs import run_files, same_data
+from byol_flax.runs import goodput, run_files, same_data
 from byol_flax.runs.distributed import Processes
 from byol_flax.runs.workdir import differences
 from input_pipeline import dense_sources, sources, whole_files
@@ -20,6 +20,9 @@ LISTS = "unreadable"  # folder of what could not be read, see `unread`
 # In the same file, beside what identifies an evaluation.
 _IMAGES = "images"  # see `claim_images`
 _MAKERS = "made_by"  # see `note_maker`
+# What is kept for other starts, and who made it if nothing tells.
+_KEPT = ("scores*.json", "penalties.json", "features-*.npz", "*/checkpoints/*")
+_OLDER = {"code_version": "an older version", "devices": "unknown devices"}
 # These may change when an evaluation goes on.
 MAY_CHANGE = (
   "config.num_workers.",
@@ -193,10 +196,44 @@ def note_maker(workdir: str, maker: Mapping[str, str]) -> None:
       _write(epath.Path(workdir, IDENTITY), {**identity, _MAKERS: makers})
 
 
+def note_older_makers(workdir: str) -> None:
+  """Notes who made what is kept, if an older version kept it and did not.
+
+  Process 0 calls it before a start keeps anything.
+  """
+  folder, identity = epath.Path(workdir), _noted(workdir)
+  if not identity or _MAKERS in identity:
+    return
+  if any(path for pattern in _KEPT for path in folder.glob(pattern)):
+    makers = _older_makers(folder)
+    _write(folder / IDENTITY, {**identity, _MAKERS: makers})
+
+
 def makers_of(workdir: str) -> list[dict[str, str]]:
   """Who computed what an evaluation has kept; the last is at the end."""
   found: list[dict[str, str]] = _noted(workdir).get(_MAKERS, [])
   return found
+
+
+def _older_makers(folder: epath.Path) -> list[dict[str, str]]:
+  """What the starts of trainings and the result tell of them."""
+  starts = [
+    goodput.parsed(line)
+    for path in folder.glob(f"*/{goodput.FILE}")
+    for line in goodput.lines_of(path)
+  ]
+  starts.sort(key=lambda start: start.get("wall_time", 0))
+  path = folder / RESULT
+  result = json.loads(path.read_text()) if path.exists() else {}
+  devices_of: dict[str, str] = {}
+  for found in (*starts, result):  # the result alone tells the devices
+    if version := found.get("code_version"):
+      devices_of.pop(version, None)  # so that the last is at the end
+      devices_of[version] = found.get("devices", _OLDER["devices"])
+  return [
+    {"code_version": version, "devices": devices}
+    for version, devices in devices_of.items()
+  ] or [_OLDER]
 
 
 def _noted(workdir: str) -> dict[str, Any]:

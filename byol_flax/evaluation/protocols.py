@@ -108,6 +108,8 @@ def write(session: Session, config: Any, workdir: str, path: str) -> None:
     tell=session.tell,
     console=session.console,
   )
+  if jax.process_index() == 0:
+    place.note_older_makers(workdir)
   found = PROTOCOLS[config.protocol](setting)
   # A start that finds all that was kept has made nothing.
   *earlier, last = place.makers_of(workdir) or [setting.maker]

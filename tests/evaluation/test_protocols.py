@@ -19,7 +19,7 @@ def results(tmp_path, monkeypatch):
   def result(devices, parts):
     def protocol(setting):
       return {
-        name: training.once(setting, name, lambda: {"score": 1})
+        name: training.once(setting, f"scores-{name}", lambda: {"score": 1})
         for name in parts
       }
 
@@ -59,3 +59,46 @@ def test_where_nothing_is_kept_the_last_start_has_made_all(results):
   last = results(4, [])
   assert last["devices"] == "4 cpu devices"
   assert last["also_made_by"] == []
+
+
+def forget_makers(folder):
+  """As an older version left it."""
+  path = folder / place.IDENTITY
+  identity = json.loads(path.read_text())
+  del identity["made_by"]
+  path.write_text(json.dumps(identity))
+
+
+def test_what_an_older_version_kept_was_made_by_it(results, tmp_path):
+  card = results(2, ["a"]) | {"code_version": "0ld"}
+  result = tmp_path / place.RESULT
+  result.write_text(json.dumps(card))
+  forget_makers(tmp_path)
+  again = results(4, ["a"])
+  assert (again | {"seconds": 0}) == (card | {"seconds": 0})
+  older = {"code_version": "0ld", "devices": "2 cpu devices"}
+  assert results(4, ["a", "b"])["also_made_by"] == [older]
+  # With trainings, of which the last start made only some.
+  (tmp_path / "seed-0").mkdir()
+  starts = [
+    {"code_version": "0ld", "wall_time": 3},
+    {"code_version": "0lder", "wall_time": 2},
+  ]
+  lines = "\n".join(map(json.dumps, starts))
+  (tmp_path / "seed-0/starts.jsonl").write_text(f"{lines}\n{{")
+  result.write_text(json.dumps(card))
+  forget_makers(tmp_path)
+  both = results(4, ["a"])
+  oldest = {"code_version": "0lder", "devices": "unknown devices"}
+  assert both["also_made_by"] == [oldest]
+  assert {key: both[key] for key in older} == older
+
+
+def test_half_of_an_older_version(results, tmp_path):
+  results(2, ["a"])
+  (tmp_path / place.RESULT).unlink()
+  forget_makers(tmp_path)
+  last = results(4, ["a", "b"])
+  assert last["devices"] == "4 cpu devices"
+  (other,) = last["also_made_by"]
+  assert other["code_version"] == "an older version"
