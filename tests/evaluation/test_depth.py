@@ -135,6 +135,7 @@ def test_depths_that_are_not_finite_are_no_result(tmp_path):
     depth_network.measures_of(setting, compare, {}, split)
 
 
+@pytest.mark.slow
 def test_frames_without_a_depth_are_refused_before_the_training(tmp_path):
   name = dense_data.depth_folder(tmp_path / "frames", train=2, test=1)
   path = tmp_path / "frames" / "test" / "0.depth.png"

@@ -54,6 +54,7 @@ def extract(network, batch_size, devices):
   return found
 
 
+@pytest.mark.slow
 def test_statistics_of_an_untrained_encoder_do_not_depend_on_devices():
   """Nor on what a batch is rounded up to so that they can share it."""
   source, found = sources.open_source("digits", "test[:9]"), []

@@ -156,6 +156,7 @@ def cats_and_dogs(tmp_path):
   return make_folder(tmp_path / "images", names)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_counted_refused_and_mended(
   tmp_path, cats_and_dogs
 ):

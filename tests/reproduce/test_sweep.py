@@ -98,6 +98,7 @@ def test_images_that_a_run_could_not_read_may_be_removed(tmp_path):
   assert len(sweep.images_of(plan, str(tmp_path))) == 3
 
 
+@pytest.mark.slow
 def test_folders_of_evaluations_have_the_names_they_always_had(tmp_path):
   for scale, row, name in (
     ("digits", "17/byol_crop", "few_label-4dd6b9425916"),
