@@ -85,7 +85,7 @@ class UnreadableImages:
 
     Raises:
       UsageError: more than `max_share` of all images, in [0, 1], are still
-        unreadable.
+        unreadable; those that were removed do not count.
     """
     self._source = source
     self._max_share, self._share_key = max_share, share_key
@@ -137,7 +137,10 @@ class UnreadableImages:
     write(self.report, self._source, indices)
 
   def _check(self) -> None:
-    count, total = len(self.indices), len(self._source)
+    total = len(self._source)
+    if len(self.indices) <= self._max_share * total:
+      return
+    count = sum(not is_gone(self._source, i) for i in self.indices)
     if count <= self._max_share * total:
       return
     raise UsageError(
@@ -155,13 +158,27 @@ def write(
   """Appends a line about each of these images."""
   text = ""
   for index in sorted(indices):
-    name, size = source.file_of(index) or (source.example_name(index), None)
+    file = source.file_of(index)
     # A name of two lines could not be read back, so its size is not recorded.
-    size = None if "\n" in name else size
-    name = name.replace("\n", "\\n")
-    text += f"{index}\t{'-' if size is None else size}\t{name}\n"
+    size = file[1] if file and "\n" not in file[0] else "-"
+    text += f"{index}\t{size}\t{name_of(source, index)}\n"
   if text:
     appending.append(report, text.encode("utf-8", "surrogateescape"))
+
+
+def is_gone(
+  source: sources.ReadableSource | sources.Source, index: int
+) -> bool:
+  """Whether somebody removed the file of an image."""
+  return source.file_of(index) is not None and not os.path.exists(
+    source.example_name(index)
+  )
+
+
+def name_of(source: sources.ReadableSource | sources.Source, index: int) -> str:
+  """What a list calls an image."""
+  name, _ = source.file_of(index) or (source.example_name(index), None)
+  return name.replace("\n", "\\n")
 
 
 def way_out(
@@ -185,10 +202,7 @@ def way_out(
 def _changes(
   source: sources.ReadableSource, mended: int, unreadable: Iterable[int]
 ) -> list[str]:
-  removed = sum(
-    source.file_of(i) is not None and not os.path.exists(source.example_name(i))
-    for i in unreadable
-  )
+  removed = sum(is_gone(source, i) for i in unreadable)
   changes = []
   if mended:
     changes.append(

@@ -107,6 +107,9 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
         f"{workdir} holds another evaluation ({'; '.join(different)}). Give "
         "another --workdir."
       )
+    # What that one could not read is of its splits.
+    if (lists := workdir / LISTS).exists():
+      lists.rmtree()
     _write(path, now)
 
 
@@ -171,6 +174,11 @@ def claim_names(
       f"The names in the list of {key} are not those that the evaluation in "
       f"{workdir} began with. Restore the list, or give another --workdir."
     )
+
+
+def list_of(workdir: str, key: str) -> epath.Path:
+  """The list of what could not be read of a split when it was measured."""
+  return epath.Path(workdir, LISTS, f"unreadable-{key}.txt")
 
 
 def is_claimed(workdir: str) -> bool:
@@ -275,6 +283,8 @@ def _has_other(
     return False
   if key in images and images[key] != old and _begun(path.parent):
     return True
+  if key in images and images[key] != old:
+    list_of(str(path.parent), key).unlink(missing_ok=True)
   images[key] = now
   _write(path, identity)
   return False

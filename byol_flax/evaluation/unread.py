@@ -84,15 +84,24 @@ class Unread:
     for key, split in self._opened.items():
       missing = _of(split, self._numbers)
       if missing and place.is_claimed(workdir):
-        path = _list_of(workdir, key)
+        path = place.list_of(workdir, key)
         path.parent.mkdir(exist_ok=True)
-        listed = {x.position for x in unreadable.read(path)}
-        unreadable.write(path, split, set(missing) - listed)
+        listed = {(x.position, x.name) for x in unreadable.read(path)}
+        unreadable.write(
+          path,
+          split,
+          [
+            i
+            for i in missing
+            if (i, unreadable.name_of(split, i)) not in listed
+          ],
+        )
 
   def check(self, workdir: str, max_share: float) -> None:
     """Raises UsageError if this start misses more of a split than may be.
 
-    What was missing from kept scores may have been mended since.
+    What was missing from kept scores may have been mended since. What was
+    removed since does not count, unless nothing is left.
     """
     for key, split in self._opened.items():
       missing, total = _of(split, self._seen), len(split)
@@ -102,6 +111,7 @@ class Unread:
           f"read, such as {named(split, missing)}. Restore them, and give the "
           "command again."
         )
+      missing = [i for i in missing if not unreadable.is_gone(split, i)]
       if len(missing) <= max_share * total:
         continue
       raise UsageError(
@@ -109,7 +119,7 @@ class Unread:
         "could not be read, more than the allowed share of "
         f"{max_share:g}: {named(split, missing)}. "
         + (
-          f"All names are in {_list_of(workdir, key)}. "
+          f"All names are in {place.list_of(workdir, key)}. "
           if place.is_claimed(workdir)
           else ""
         )
@@ -145,21 +155,22 @@ def began_with(workdir: str, key: str) -> dict[str, int]:
   end = images.get(_TRAIN, {}).get("num_examples", math.inf)
 
   def key_of(path: epath.Path, line: unreadable.Line) -> str:
-    if path == _list_of(workdir, own := path.stem.partition("-")[2]):
+    own = path.stem.partition("-")[2]
+    if path == place.list_of(workdir, own):
       return own
     return _TRAIN if line.position < end else _VALID
+
+  def of_its_folder(own: str) -> bool:
+    if own == key:
+      return True
+    return key in folder_of and folder_of.get(own) == folder_of[key]
 
   return unreadable.began_with(
     line
     for path in epath.Path(workdir).glob(f"*/{unreadable.FILES}")
     for line in unreadable.read(path)
-    if folder_of.get(key_of(path, line)) == folder_of.get(key)
+    if of_its_folder(key_of(path, line))
   )
-
-
-def _list_of(workdir: str, key: str) -> epath.Path:
-  """The list of what could not be read of a split when it was measured."""
-  return epath.Path(workdir, place.LISTS, f"unreadable-{key}.txt")
 
 
 def _of(

@@ -71,7 +71,7 @@ def learning_rate_schedule(
   warmup_steps: int,
   total_steps: int,
 ) -> Schedule:
-  """Linear warm-up from 0, then one cosine to 0 (paper App. C of v3: §3.3).
+  """Linear warm-up from 0, then one cosine to 0 (paper §3.3).
 
   Args:
     base_learning_rate: per 256 images of global batch.

@@ -119,8 +119,10 @@ def _possible(
   Raises:
     UsageError: that is all rows, and none of them was done.
   """
-  left_out = dict(plan.left_out)
-  for row in {one.row: None for one in left if one.trained}:
+  why_not: dict[str, str] = {}
+  undone = {one.name for one in left if one.trained}
+  # Rows with the settings of another one have its runs.
+  for row in {one.row: 0 for one in plan.runs() if one.name in undone}:
     config = plan.rows[row]
     try:
       objective.check(config)
@@ -130,22 +132,30 @@ def _possible(
         accumulation_steps=config.accumulation_steps,
       )
     except UsageError as error:
-      left_out[row] = f"{plan.table}/{row}: {error}"
-  able = [one for one in left if not one.trained or one.row not in left_out]
+      if plan.is_trained(row):
+        why_not[row] = f"{plan.table}/{row}: {error}"
+  able = [one for one in left if one.row not in why_not]
   if len(left) == len(_distinct(plan)) and not able:
-    raise UsageError(next(iter(left_out.values())))
+    raise UsageError(next(iter(why_not.values())))
+  left_out = {**plan.left_out, **why_not}
   return dataclasses.replace(plan, left_out=left_out), able
 
 
 def images_of(plan: Plan, folder: str) -> sources.Source:
   """What all runs are trained on, as the first of them began with it."""
-  trainings = list(epath.Path(folder, _RUNS).glob(f"*/{_TRAINING}"))
-  # A run that began anew has put away the list of the start before.
-  before = [path for each in trainings for path in each.glob("replaced-*")]
+  runs, training = epath.Path(folder, _RUNS), f"*/{_TRAINING}"
+  measured = place.list_of("*/*", "train_split")
+  lists = (
+    str(measured),
+    f"{training}/{unreadable.FILES}",
+    # A run that began anew has put away the list of the start before.
+    f"{training}/replaced-*/{unreadable.FILES}",
+  )
   lines = [
     line
-    for path in (*trainings, *before)
-    for line in unreadable.lines_of(str(path))
+    for pattern in lists
+    for path in runs.glob(pattern)
+    for line in unreadable.read(path)
   ]
   return data_sets.open_split(
     plan.baseline, began_with=unreadable.began_with(lines)

@@ -200,8 +200,41 @@ def test_what_is_left_out_is_counted_refused_and_mended(
   assert len(report.read_text().splitlines()) == 1
   damaged.write_bytes(sound + b"mended")
   assert run(0.001) == ([0, 0], {"bank": 8, "queries": 8})
-  damaged.unlink()
-  assert run(0.2)[0] == [0, 1]
+  damaged.unlink()  # by somebody who does without it
+  assert run(0.001)[0] == [0, 1]
+
+
+def test_a_training_goes_on_without_what_was_removed(tmp_path, cats_and_dogs):
+  found = sources.ReadableSource(sources.open_source(cats_and_dogs, "train"))
+  earlier = [unreadable.Line(i, 9, "") for i in (0, 1)]
+  first, second = (tmp_path / f"images/train/cat/{i}.png" for i in (0, 1))
+
+  def look_again():
+    path = str(tmp_path / "unreadable-0.txt")
+    return unreadable.UnreadableImages(found, path, 0.2, earlier).indices
+
+  for path in (first, second):
+    path.write_bytes(b"x")
+  with pytest.raises(UsageError, match="2 of 8 images"):
+    look_again()
+  first.unlink()
+  assert look_again() == {0, 1}
+
+
+def test_lists_of_a_refused_evaluation_are_not_those_of_the_next(
+  tmp_path, cats_and_dogs
+):
+  for name in ("a", "b"):
+    place.claim(str(tmp_path), {"config": {"name": name}}, Processes())
+    assert not unread.began_with(str(tmp_path), "train_split")
+    source = sources.open_source(cats_and_dogs, "test")
+    place.claim_images(str(tmp_path), "test_split", source, Processes())
+    report = place.list_of(str(tmp_path), "test_split")
+    assert not report.exists()
+    report.parent.mkdir(exist_ok=True)
+    unreadable.write(report, source, [3])
+    assert not unread.began_with(str(tmp_path), "train_split")
+    assert unread.began_with(str(tmp_path), "test_split")
 
 
 def test_a_score_is_kept_with_what_was_unreadable_then(tmp_path, cats_and_dogs):
