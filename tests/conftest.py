@@ -72,7 +72,7 @@ def seldom_collect_garbage():
   """
   gc.collect()
   gc.freeze()
-  gc.set_threshold(20_000, 20, 50)
+  gc.set_threshold(20_000)
 
 
 @pytest.hookimpl(trylast=True)

@@ -137,7 +137,7 @@ def main():
   cpu_target.target_context.refresh()
   assert len(os.listdir("/proc/self/task")) == 1, "threads cannot be forked"
   gc.freeze()
-  gc.set_threshold(20_000, 20, 50)  # as in conftest.py, and for its reason
+  gc.set_threshold(20_000)  # as in conftest.py, and for its reason
   for line in sys.stdin:
     request = json.loads(line)
     if "pid" in request:
