@@ -65,6 +65,7 @@ def test_rows_of_the_baseline_have_its_number():
         assert row.top1.mean == 72.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", scales.SCALES)
 def test_every_row_is_a_config_that_a_run_takes(scale):
   for table, row in ROWS:
@@ -86,6 +87,7 @@ def test_every_row_is_a_config_that_a_run_takes(scale):
   config_bounds.check(config_file.get_config(f"scale={scale},evaluation=1"))
 
 
+@pytest.mark.slow
 def test_imagenet_has_the_papers_values():
   baseline = byol.get_config("epochs=300").to_dict()
   assert config_file.get_config("").to_dict() == baseline

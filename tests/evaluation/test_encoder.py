@@ -246,6 +246,7 @@ def test_a_config_of_an_evaluation_has_no_encoder():
     evaluate.read_run_config("configs/few_label.py")
 
 
+@pytest.mark.slow
 def test_damage_is_told_and_no_other_taken(tmp_path, variables):
   states = [
     {"online": jax.tree.map(lambda x, i=i: x + np.float32(i), variables)}

@@ -176,6 +176,7 @@ def test_interrupted_ones_are_the_same_file(
   assert not parts.exists()
 
 
+@pytest.mark.slow
 def test_a_part_holds_no_more_than_it_may(opened, tmp_path, monkeypatch):
   monkeypatch.setattr(feature_parts, "_MOST_ROWS", 100)
   out = tmp_path / "a.npz"
@@ -251,6 +252,7 @@ def test_a_folder_of_parts_that_is_in_use_or_not_ours_is_refused(
   assert pathlib.Path(f"{out}.parts", "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_told(opened, tmp_path, monkeypatch):
   monkeypatch.setattr(feature_parts, "_MOST_ROWS", 50)
   out = tmp_path / "a.npz"

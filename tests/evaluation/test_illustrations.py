@@ -176,6 +176,7 @@ def test_a_suite_has_one_curve_and_links_what_is_there(tmp_path):
   assert illustrations.links(str(tmp_path / "none"), []) == ""
 
 
+@pytest.mark.slow
 def test_dense_predictions_are_drawn_from_what_was_kept(tmp_path):
   (tmp_path / "evaluation.json").write_text("{}")
   folder, names = str(tmp_path), ["a", "b"]

@@ -96,6 +96,7 @@ def test_six_updates_are_those_of_the_authors(name):
       )
 
 
+@pytest.mark.slow
 def test_losses_against_numpy():
   logits = RNG.normal(0, 30, (2, 5, 3))
   labels = np.array([0, 2, -1, 1, 1])

@@ -84,6 +84,7 @@ def test_derivatives_are_jax_s_own_of_the_plain_loss(loss):
     )
 
 
+@pytest.mark.slow
 def test_what_the_true_class_lacks_is_not_rounded_away():
   scores = jnp.asarray([[30.0, 0.0, 1.0]], jnp.float32)
   value, first, _ = logistic.multinomial_terms(scores, jnp.asarray([0]))

@@ -308,6 +308,7 @@ def test_two_views_are_view1_then_view2_of_one_stream():
   assert set(example) == {"image", "label", "index"}
 
 
+@pytest.mark.slow
 def test_blur_and_solarize_are_not_swapped():
   """Seen on the pixels of a bright plane, through TwoViews."""
   n = 10_000

@@ -29,6 +29,7 @@ OTHER = dataclasses.replace(
 )
 
 
+@pytest.mark.slow
 def test_draws_of_a_chunk_are_those_of_each_example():
   """Bit for bit, wherever the chunk begins: in another epoch, after a restart.
 

@@ -269,6 +269,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_heic_without_its_extra_is_told(tmp_path):
   for name in ("a.heic", "b.HEIC", "c.png"):
     write(tmp_path / name)

@@ -99,6 +99,7 @@ def test_views_of_a_smooth_photograph_hardly_change(
       np.testing.assert_array_equal(one["draw"][:, 4:], other["draw"][:, 4:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "data",
   [

@@ -11,6 +11,7 @@ KEYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 7])
 def test_the_order_is_that_in_which_tfds_writes(tmp_path, shards):
   class Names(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -343,6 +343,7 @@ def test_a_slash_after_a_folder_changes_nothing(rig):
   assert {WORKDIR, "--config.loader.data_dir=gs://bucket/tfds"} < set(words)
 
 
+@pytest.mark.slow
 def test_a_far_bucket_is_named_although_one_agreed(rig):
   rig.plan(location="US-CENTRAL1\nTo take a survey, run: gcloud survey")
   errors = rig.run(*RUN, "--price=0.1", "--yes").stderr
@@ -350,6 +351,7 @@ def test_a_far_bucket_is_named_although_one_agreed(rig):
   assert "The config was not checked" in errors
 
 
+@pytest.mark.slow
 def test_where_images_are_staged_reaches_every_worker_whole(rig):
   rig.run(*RUN, "--stage=/mnt/it's a $disk", "--price=0.01", "--yes")
   start = next(call for call in rig.calls if verb_of(call) == "start")

@@ -16,6 +16,7 @@ from tests.fake_cloud.workers import (
 pytest_plugins = ("tests.fake_cloud.fixtures",)
 
 
+@pytest.mark.slow
 def test_a_worker_says_which_folder_it_cannot_use(rig):
   start_workers(rig, {})
   file, run = rig.folder / "file", rig.folder / "a run"

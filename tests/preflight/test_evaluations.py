@@ -348,6 +348,7 @@ def test_a_larger_slice_is_named_where_no_setting_fits(tmp_path):
   assert "no setting fits; take a larger slice of another kind\n" in text
 
 
+@pytest.mark.slow
 def test_a_smaller_slice_and_the_storage_are_told_where_it_fits(tmp_path):
   config = knn.get_config()
   config.batch_size = 4096

@@ -102,6 +102,7 @@ def test_a_run_that_was_rolled_back_is_continued_as_it_went_on(
     assert "goes on with --config.base_learning_rate=0.1" in sentence(0.1)
 
 
+@pytest.mark.slow
 def test_a_run_from_before_the_reference_batch_size_is_continued(
   source, tmp_path
 ):

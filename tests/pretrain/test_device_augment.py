@@ -179,6 +179,7 @@ def test_draws_are_the_same_wherever_views_are_made(three_ways):
     np.testing.assert_array_equal(batch["label"], views["label"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("way", "place", "close"),
   [

@@ -206,6 +206,7 @@ def test_a_file_gives_what_the_run_gives(source, tmp_path, takes):
   ]
 
 
+@pytest.mark.slow
 def test_a_file_that_tells_its_config_is_held_to_it(source, tmp_path):
   _, old = source
   state, mesh = some_state(0)

@@ -88,6 +88,7 @@ def test_an_empty_workdir_has_nothing_to_restore(tmp_path):
   checkpoints.close()
 
 
+@pytest.mark.slow
 def test_keeps_the_last_and_every_so_many(tmp_path):
   checkpoints = reopen(tmp_path, keep_every=40)
   for step in range(10, 101, 10):

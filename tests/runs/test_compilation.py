@@ -55,6 +55,7 @@ def test_programs_are_kept_where_the_user_says(tmp_path):
   assert start("none", JAX_COMPILATION_CACHE_DIR=given) == ["None", "False"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_is_no_obstacle(tmp_path):
   (tmp_path / "file").write_text("")
   assert start(str(tmp_path / "file" / "under")) == ["None", "False"]

@@ -85,6 +85,7 @@ except PreemptedError:
 """
 
 
+@pytest.mark.slow
 def test_a_signal_that_came_before_jax_listens_is_handed_on():
   assert printed(EARLY) == "preempted\n"
 
@@ -101,6 +102,7 @@ print([d.id for d in sharding.make_mesh(kinds).devices.flat])
 """
 
 
+@pytest.mark.slow
 def test_devices_of_a_process_stand_side_by_side():
   # As on a v3-16, whose hosts own 2 x 2 chips of a 2 x 4 torus.
   assert printed(DEVICES).strip() == "[0, 1, 4, 5, 2, 3, 6, 7]"

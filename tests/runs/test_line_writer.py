@@ -160,6 +160,7 @@ print(sorted(failed))
 """
 
 
+@pytest.mark.slow
 def test_in_a_bucket_the_file_is_written_at_each_flush_only():
   told, _ = run_python(IN_A_BUCKET)
   left_out = "TensorBoard's files are left out"

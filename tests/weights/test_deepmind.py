@@ -289,6 +289,7 @@ def test_the_step_is_that_of_the_last_update(written, step, updates):
   assert deepmind.read(written(step=step)).step == updates
 
 
+@pytest.mark.slow
 def test_truncated_files_are_refused_wherever_they_end(written):
   path = pathlib.Path(written())
   whole = path.read_bytes()

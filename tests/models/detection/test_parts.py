@@ -163,6 +163,7 @@ def test_all_of_a_kind_are_drawn_equally_often():
   np.testing.assert_allclose(often[10:], 4 / 30, atol=0.04)
 
 
+@pytest.mark.slow
 def test_fewer_boxes_than_places():
   found = sampling.sample(
     jax.random.key(0), jnp.array([1, 0, -1]), number=9, positive_share=1.0
