@@ -224,17 +224,19 @@ def test_a_training_goes_on_without_what_was_removed(tmp_path, cats_and_dogs):
 def test_lists_of_a_refused_evaluation_are_not_those_of_the_next(
   tmp_path, cats_and_dogs
 ):
+  workdir = str(tmp_path / "run")
+  (tmp_path / "run").mkdir()
   for name in ("a", "b"):
-    place.claim(str(tmp_path), {"config": {"name": name}}, Processes())
-    assert not unread.began_with(str(tmp_path), "train_split")
+    place.claim(workdir, {"config": {"name": name}}, Processes())
+    assert not unread.began_with(workdir, "train_split")
     source = sources.open_source(cats_and_dogs, "test")
-    place.claim_images(str(tmp_path), "test_split", source, Processes())
-    report = place.list_of(str(tmp_path), "test_split")
+    place.claim_images(workdir, "test_split", source, Processes())
+    report = place.list_of(workdir, "test_split")
     assert not report.exists()
     report.parent.mkdir(exist_ok=True)
     unreadable.write(report, source, [3])
-    assert not unread.began_with(str(tmp_path), "train_split")
-    assert unread.began_with(str(tmp_path), "test_split")
+    assert not unread.began_with(workdir, "train_split")
+    assert unread.began_with(workdir, "test_split")
 
 
 def test_a_score_is_kept_with_what_was_unreadable_then(tmp_path, cats_and_dogs):
