@@ -10,7 +10,7 @@ can tell whether only such images were mended or removed since. Lines of format
 import concurrent.futures
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -137,15 +137,13 @@ class UnreadableImages:
     write(self.report, self._source, indices)
 
   def _check(self) -> None:
-    total = len(self._source)
-    if len(self.indices) <= self._max_share * total:
-      return
-    count = sum(not is_gone(self._source, i) for i in self.indices)
-    if count <= self._max_share * total:
+    found = too_many(self._source, self.indices, self._max_share)
+    if not found:
       return
     raise UsageError(
-      f"{count} of {total} images could not be read, more than the allowed "
-      f"share of {self._max_share:g}; their names are in {self.report}. "
+      f"{len(found)} of {len(self._source)} images could not be read, more "
+      f"than the allowed share of {self._max_share:g}; their names are in "
+      f"{self.report}. "
       + way_out(self._source, self._share_key, self._may_be_removed)
     )
 
@@ -173,6 +171,22 @@ def is_gone(
   return source.file_of(index) is not None and not os.path.exists(
     source.example_name(index)
   )
+
+
+def too_many(
+  source: sources.ReadableSource | sources.Source,
+  indices: Collection[int],
+  max_share: float,
+) -> list[int]:
+  """Those of unreadable images that still exist, if they exceed the share.
+
+  Whoever removed an image does without it, so that it does not count.
+  """
+  most = max_share * len(source)
+  if len(indices) <= most:  # without a look at each file
+    return []
+  found = [i for i in indices if not is_gone(source, i)]
+  return found if len(found) > most else []
 
 
 def name_of(source: sources.ReadableSource | sources.Source, index: int) -> str:

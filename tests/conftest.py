@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items):
 
 
 def seldom_collect_garbage():
-  """Keeps what is imported out of it, and looks at the rest less often.
+  """Exempts what is imported, and looks at all other objects less often.
 
   Tracing makes objects by the million, and to look through all that there are
   again and again took a tenth of the time of tests.

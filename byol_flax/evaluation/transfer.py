@@ -15,7 +15,13 @@ from byol_flax.evaluation import features, logistic, place, scores, training
 from byol_flax.evaluation.encoder import Encoder
 from byol_flax.evaluation.protocol import Setting
 from byol_flax.evaluation.three_splits import Splits, open_splits
-from input_pipeline import pipeline, sources, subsets, whole_files
+from input_pipeline import (
+  pipeline,
+  sources,
+  subsets,
+  unreadable,
+  whole_files,
+)
 from input_pipeline.errors import RunError
 
 # What the paper leaves open, and what is done here.
@@ -152,8 +158,9 @@ def _kept(
   kept = whole_files.read_arrays(str(path))
   if setting.processes.any(str(kept["fingerprint"]) != split.fingerprint):
     return None
-  read, total = len(kept["numbers"]), len(split)
-  if not read or total - read > setting.config.max_unreadable_share * total:
+  missing = np.setdiff1d(np.arange(len(split)), kept["numbers"]).tolist()
+  most = setting.config.max_unreadable_share
+  if not len(kept["numbers"]) or unreadable.too_many(split, missing, most):
     # More is missing than may be, so the images are read again: they may have
     # been mended. What was found without them does not count then.
     if jax.process_index() == 0:

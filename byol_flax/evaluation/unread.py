@@ -111,8 +111,8 @@ class Unread:
           f"read, such as {named(split, missing)}. Restore them, and give the "
           "command again."
         )
-      missing = [i for i in missing if not unreadable.is_gone(split, i)]
-      if len(missing) <= max_share * total:
+      missing = unreadable.too_many(split, missing, max_share)
+      if not missing:
         continue
       raise UsageError(
         f"{len(missing):,} of the {total:,} images of {split.split} ({key}) "

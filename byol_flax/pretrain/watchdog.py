@@ -92,29 +92,30 @@ def judge(
   loss, rate = values["train/byol_loss"], values["train/learning_rate"]
   its_spread = values["train/projection_std"]
   its_gain = values["train/predictor_gain"] / loss if loss else 0.0
-  now = dataclasses.replace(
-    past,
-    update=update,
-    spread=_average(past, past.spread, its_spread),
-    gain=_average(past, past.gain, its_gain),
-    rate=rate,
-  )
+  spread = _average(past, past.spread, its_spread)
+  gain = _average(past, past.gain, its_gain)
+  largest = max(spread, past.largest)
   rises = rate > past.rate
-  now = dataclasses.replace(
-    now,
-    largest=max(now.spread, past.largest),
-    ready=past.ready
+  ready = (
+    past.ready
     or (update > 1 and (rises or not past.update))
-    or now.gain >= settings.least_gain,
+    or gain >= settings.least_gain
   )
-  learnt = now.ready and not rises
-  reasons = _reasons(now.spread, now.gain, now.largest, learnt, settings)
-  if reasons:
-    now = dataclasses.replace(now, ill=past.ill + 1)
-  else:
-    now = dataclasses.replace(now, ill=0)
-    if not _reasons(its_spread, its_gain, now.largest, learnt, settings):
-      now = dataclasses.replace(now, healthy=update)
+  learnt = ready and not rises
+  reasons = _reasons(spread, gain, largest, learnt, settings)
+  well = not (
+    reasons or _reasons(its_spread, its_gain, largest, learnt, settings)
+  )
+  now = Past(
+    update=update,
+    healthy=update if well else past.healthy,
+    ill=past.ill + 1 if reasons else 0,
+    spread=spread,
+    largest=largest,
+    gain=gain,
+    rate=rate,
+    ready=ready,
+  )
   if now.ill < settings.patience:
     return now, ""
   return now, " and ".join(reasons)

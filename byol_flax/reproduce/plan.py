@@ -148,15 +148,15 @@ def _check_free(shipped: Any, baseline: Any) -> None:
     )
   for key, others in (
     ("evaluation.crop_ratio", "measure runs otherwise than those"),
-    ("gradient_dtype", "train rows in other numbers than those"),
+    ("gradient_dtype", "round gradients otherwise than those"),
   ):
-    ours, theirs = (
+    usual, asked = (
       flatten(config.to_dict())[key] for config in (shipped, baseline)
     )
-    if ours != theirs:
+    if asked != usual:
       raise UsageError(
         f"--config.{key} would {others} that are there; leave it out (it is "
-        f"{ours} at this scale)."
+        f"{usual} at this scale)."
       )
 
 

@@ -122,7 +122,8 @@ def _possible(
   why_not: dict[str, str] = {}
   undone = {one.name for one in left if one.trained}
   # Rows with the settings of another one have its runs.
-  for row in {one.row: 0 for one in plan.runs() if one.name in undone}:
+  rows = [one.row for one in plan.runs() if one.trained and one.name in undone]
+  for row in dict.fromkeys(rows):
     config = plan.rows[row]
     try:
       objective.check(config)
@@ -132,8 +133,7 @@ def _possible(
         accumulation_steps=config.accumulation_steps,
       )
     except UsageError as error:
-      if plan.is_trained(row):
-        why_not[row] = f"{plan.table}/{row}: {error}"
+      why_not[row] = f"{plan.table}/{row}: {error}"
   able = [one for one in left if one.row not in why_not]
   if len(left) == len(_distinct(plan)) and not able:
     raise UsageError(next(iter(why_not.values())))
