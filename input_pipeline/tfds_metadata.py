@@ -156,7 +156,7 @@ def facts_of(folder: str, split: str) -> dict[str, Any] | None:
   path = epath.Path(_facts_path(folder, split))
   if not path.exists():
     return None
-  return json.loads(path.read_text())
+  return whole_files.read_object(path)
 
 
 def _facts_path(folder: str, split: str) -> str:

@@ -2,12 +2,15 @@
 
 import contextlib
 import io
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from etils import epath
 
 from input_pipeline import full_disk, retries
+from input_pipeline.errors import UsageError
 
 
 @contextlib.contextmanager
@@ -47,6 +50,26 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
 def write_text(path: epath.PathLike, text: str) -> None:
   """Writes a text file in UTF-8."""
   write_bytes(path, text.encode())
+
+
+def read_object(path: epath.PathLike) -> dict[str, Any]:
+  """The JSON object in a file that was written whole.
+
+  Raises:
+    UsageError: the file holds something else, so it was damaged since.
+    OSError: it cannot be read, or there is none.
+  """
+  try:
+    found = json.loads(epath.Path(path).read_bytes())
+    why = f"it holds a {type(found).__name__}"
+  except ValueError as error:
+    found, why = None, str(error)
+  if not isinstance(found, dict):
+    raise UsageError(
+      f"{path} should be a JSON object, as it was written, but it is damaged "
+      f"({why}). Restore it from a copy, or begin anew in another folder."
+    )
+  return found
 
 
 def write_arrays(path: epath.PathLike, arrays: dict[str, np.ndarray]) -> None:

@@ -139,7 +139,7 @@ class Parts:
     path = self.folder / _IDENTITY
     now = json.loads(json.dumps(identity))
     if path.exists():
-      before = place.completed(json.loads(path.read_text()), now)
+      before = place.completed(whole_files.read_object(path), now)
       different = differences(before, now, MAY_CHANGE)
     else:
       different = []

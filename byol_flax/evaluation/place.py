@@ -91,7 +91,7 @@ def _claim(path: epath.Path, identity: Mapping[str, Any]) -> None:
       )
     _write(path, now)
     return
-  before = json.loads(path.read_text())
+  before = whole_files.read_object(path)
   for key in (_IMAGES, _MAKERS):
     before.pop(key, None)
   before = completed(before, now)
@@ -232,7 +232,7 @@ def _older_makers(folder: epath.Path) -> list[dict[str, str]]:
   ]
   starts.sort(key=lambda start: start.get("wall_time", 0))
   path = folder / RESULT
-  result = json.loads(path.read_text()) if path.exists() else {}
+  result = whole_files.read_object(path) if path.exists() else {}
   devices_of: dict[str, str] = {}
   for found in (*starts, result):  # the result alone tells the devices
     if version := found.get("code_version"):
@@ -246,8 +246,7 @@ def _older_makers(folder: epath.Path) -> list[dict[str, str]]:
 
 def _noted(workdir: str) -> dict[str, Any]:
   path = epath.Path(workdir, IDENTITY)
-  found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-  return found
+  return whole_files.read_object(path) if path.exists() else {}
 
 
 def _write(path: epath.Path, identity: Mapping[str, Any]) -> None:
@@ -277,7 +276,7 @@ def _has_other(
   """The same, on process 0; notes the split or list if there is none yet."""
   if not path.exists():
     return False
-  identity = json.loads(path.read_text())
+  identity = whole_files.read_object(path)
   images = identity.setdefault(_IMAGES, {})
   if images.get(key) == now:
     return False

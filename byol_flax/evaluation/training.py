@@ -27,7 +27,13 @@ from byol_flax.runs import (
 from byol_flax.runs.start_clock import StartClock
 from byol_flax.runs.time_spent import Attempt
 from byol_flax.runs.version import code_version
-from input_pipeline import dense_sources, loading, pipeline, sources
+from input_pipeline import (
+  dense_sources,
+  loading,
+  pipeline,
+  sources,
+  whole_files,
+)
 from input_pipeline.unreadable import UnreadableImages, lines_of
 
 
@@ -264,6 +270,6 @@ def once(
       out_files.write_json(str(path), kept)
     kept = json.loads(json.dumps(kept))
   else:
-    kept = json.loads(path.read_text())
+    kept = whole_files.read_object(path)
   setting.missing.kept(kept.pop(_UNREAD, None))
   return kept

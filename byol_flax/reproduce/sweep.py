@@ -6,7 +6,6 @@ when another table asks for it, so that a sweep that was cut off goes on.
 """
 
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -319,7 +318,7 @@ def _diverged(one: Run, folder: str) -> str:
 
 def _read(path: epath.Path) -> Any:
   """The JSON object of a file, or None if there is no file."""
-  return json.loads(path.read_text()) if path.exists() else None
+  return whole_files.read_object(path) if path.exists() else None
 
 
 def _report(plan: Plan, folder: str, machine: Machine) -> None:

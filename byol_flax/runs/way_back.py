@@ -38,7 +38,7 @@ def known(
   file = epath.Path(workdir, run_files.ROLLED_BACK)
 
   def read() -> dict[str, Any] | None:
-    return json.loads(file.read_text()) if file.exists() else None
+    return whole_files.read_object(file) if file.exists() else None
 
   kept = retries.patiently(read, str(file))
   if not kept or kept["step"] != record["data_position"]["next_update"]:

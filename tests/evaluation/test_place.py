@@ -187,6 +187,13 @@ def test_a_kill_while_the_folder_was_claimed_leaves_it_free(tmp_path):
   claim(tmp_path, step=4)  # nothing was kept yet
 
 
+def test_a_damaged_record_of_an_evaluation_is_told(tmp_path):
+  claim(tmp_path)
+  (tmp_path / place.IDENTITY).write_text('{"config": ')
+  with pytest.raises(UsageError, match=f"{place.IDENTITY} should be a JSON"):
+    claim(tmp_path)
+
+
 @pytest.mark.parametrize(
   ("before", "after"),
   [

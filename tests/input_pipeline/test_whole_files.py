@@ -80,3 +80,21 @@ def test_a_probe_of_a_killed_process_is_removed_by_the_next(tmp_path):
   assert len(list(tmp_path.iterdir())) == 1
   assert not whole_files.why_unwritable(tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("text", "why"),
+  [
+    (b"", "Expecting value"),
+    (b'{"step": 1', "Expecting ',' delimiter"),
+    (b"[1]", "it holds a list"),
+    (b"\xff\xfe\x00", "can't decode|Expecting|codec"),
+  ],
+)
+def test_a_damaged_object_is_told_by_its_name(tmp_path, text, why):
+  path = tmp_path / "evaluation.json"
+  path.write_bytes(text)
+  with pytest.raises(UsageError, match=f"{path} should be a JSON.*{why}"):
+    whole_files.read_object(path)
+  path.write_text('{"step": 1}')
+  assert whole_files.read_object(path) == {"step": 1}

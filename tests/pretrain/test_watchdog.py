@@ -17,7 +17,7 @@ from byol_flax.runs import (
   way_back,
 )
 from configs import byol_digits
-from input_pipeline.errors import RunError
+from input_pipeline.errors import RunError, UsageError
 
 SETTINGS = watchdog.Settings(least_spread=0.5, least_gain=0.03, patience=10)
 WARM_UP = 20  # updates of the runs below
@@ -218,6 +218,9 @@ def test_a_way_back_is_known_before_the_next_save(tmp_path):
   assert way_back.known(None, str(tmp_path)) is None
   # Nor does a checkpoint of before, which went on as it was.
   assert way_back.known(at(3), str(tmp_path)) is None
+  (tmp_path / run_files.ROLLED_BACK).write_text("{")
+  with pytest.raises(UsageError, match=r"rolled-back\.json should be a JSON"):
+    way_back.known(at(6), str(tmp_path))
   # A run that begins anew because there is no checkpoint has not gone back.
   run_files.set_aside_unsaved(str(tmp_path), distributed.Processes())
   assert way_back.known(at(6), str(tmp_path)) is None
