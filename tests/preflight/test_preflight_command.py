@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from byol_flax import slices
+from byol_flax import main, slices
 from byol_flax.preflight import apart
 from input_pipeline.errors import RunError, UsageError
 from tests import conftest, processes, trainers
@@ -101,7 +101,8 @@ def test_two_preflights_at_once(tmp_path, tpu_compiler):
   command = (
     "--slice=v3-8",
     "--config.augment.cache=none",
-    "--config.model.encoder.width=0.25",
+    "--config.model.encoder.architecture=basic:1:16:16",
+    "--config.model.encoder.width=1",
     "--config.model.projector.hidden_size=64",
     "--config.model.predictor.hidden_size=64",
   )
@@ -151,7 +152,7 @@ def linger(config, slice_, *, tell):
 
 LINGERING = """
 import sys
-from byol_flax import slices
+from byol_flax import main, slices
 from byol_flax.preflight import apart
 from tests.preflight.test_preflight_command import linger
 apart._SECONDS_BETWEEN_NOTES = 0.3
@@ -182,12 +183,9 @@ def test_a_killed_preflight_leaves_no_compiler(number):
 @pytest.mark.parametrize(
   ("flags", "words"),
   [
-    (["--slice=v3-9"], "There is no slice 'v3-9'"),
     (["--slice=v3-32", "--config.batch_size=65"], "batch_size 65 cannot"),
     (["--slice=v3-8", "--price=-1"], "--price is -1.0"),
     (["--slice=v3-8", "--price=nan"], "--price is nan"),
-    (["--slice=v3-8", "--out=/nowhere/x.json"], "there is no folder /nowhere"),
-    (["--slice=v3-8", "--out=/tmp"], "Cannot write /tmp: it is a folder"),
     (["--slice=v3-8", "--encoder=random:x"], "--encoder is for evaluations"),
   ],
 )
@@ -198,3 +196,20 @@ def test_mistakes_are_told(tmp_path, flags, words, tpu_compiler):
   assert words in errors
   assert len(errors.splitlines()) == 1
   assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (["--slice=v3-9"], "There is no slice 'v3-9'"),
+    (["--slice=v3-8", "--out=/nowhere/x.json"], "there is no folder /nowhere"),
+    (["--slice=v3-8", "--out=/tmp"], "Cannot write /tmp: it is a folder"),
+  ],
+)
+def test_mistakes_are_told_before_anything_is_compiled(
+  flags, words, tpu_compiler, monkeypatch
+):
+  for name in ("JAX_PLATFORMS", *conftest.FOR_LIBTPU):  # which it sets
+    monkeypatch.setenv(name, os.environ[name])
+  with pytest.raises(UsageError, match=words):
+    main.main(["preflight", "--config=configs/byol_digits.py", *flags])
