@@ -61,9 +61,10 @@ IN_PLACE = {"--suite=paper ": "--suite=paper:knn ", "/data/": "data/"}
 
 # The smallest network, the same for all, so that it is compiled once, and two
 # updates.
+ONE_BLOCK = "basic:1:8:8"
 SMALL = (
-  "--config.model.encoder.architecture=resnet8",
-  "--config.model.encoder.width=0.25",
+  f"--config.model.encoder.architecture={ONE_BLOCK}",
+  "--config.model.encoder.width=1",
   "--config.model.encoder.stem=small",
   "--config.model.projector.hidden_size=16",
   "--config.model.projector.output_size=8",
@@ -79,13 +80,18 @@ SMALL = (
   "--config.evaluation.neighbours=1",
   "--config.evaluation.batch_size=8",
 )
-SMALL_MODEL = made.model_with(architecture="resnet8", width=0.25, stem="small")
+SMALL_MODEL = made.model_with(architecture=ONE_BLOCK, width=1.0, stem="small")
 for head in ("projector", "predictor"):
   SMALL_MODEL[head].update(hidden_size=16, output_size=8)
 APPENDED = {
   "train": SMALL,
   "prepare": ("--workers=1",),
 }
+# The weights with which it begins are those of the kept run.
+LONGER = (
+  "--config.model.encoder.architecture=resnet8",
+  "--config.model.encoder.width=0.25",
+)
 EPOCHS = {"digits": 0.012}  # of 1,437 images; all other sets have 18
 
 
@@ -140,7 +146,9 @@ def given(command):
   assert program == "byol"
   words = [what, *rest, *APPENDED.get(what, ())]
   if "linear.py" in command:
-    words.append("--config.epochs=1")
+    words.append("--config.epochs=0.1")
+  if "--init=runs/digits" in command:
+    words.extend(LONGER)
   if what == "train":
     epochs = EPOCHS["digits"] if "digits" in command else 1.0
     words.append(f"--config.epochs={epochs}")
