@@ -58,6 +58,15 @@ def flags(updates):
   ]
 
 
+def short(updates=SHORT):
+  """As `flags`, with the network that is traced fastest, for tests."""
+  return [
+    *flags(updates),
+    "--config.model.encoder.architecture=basic:1:4:8",
+    "--config.model.encoder.width=1",
+  ]
+
+
 class Soak:
   """Two runs of equal flags, one of them interrupted; what was found amiss.
 

@@ -98,7 +98,7 @@ def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
     "-m",
     "byol_flax.main",
     "train",
-    *soak.flags(soak.SHORT),
+    *soak.short(),
   ]
   command += [f"--workdir={workdir}", "--config.loader.num_workers=1"]
   terminal, its = pty.openpty()

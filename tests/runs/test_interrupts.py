@@ -200,7 +200,7 @@ def test_ctrl_c_on_one_process_ends_all_at_once_or_after_a_save(tmp_path):
   workdir = tmp_path / "run"
 
   def begin(*flags):
-    flags = [*soak.flags(soak.SHORT), "--config.loader.num_workers=1", *flags]
+    flags = [*soak.short(), "--config.loader.num_workers=1", *flags]
     return trainers.Trainers(workdir, flags, processes=2, devices=1)
 
   def wait_in(run, true):
