@@ -1,5 +1,6 @@
 """Depth: one device as eight, a whole protocol, and real learning."""
 
+import dataclasses
 import json
 
 import cv2
@@ -63,13 +64,17 @@ def test_one_device_updates_as_eight(tmp_path):
   batch["depth"][RNG.random(batch["depth"].shape) < 0.2] = 0
   found = []
   with jax.enable_x64(True):
+    setting = setting_of(tmp_path, dtype="float64")
+    # Drawn once: most of what is compiled here would draw it.
+    drawn = jax.device_get(depth_network.DepthNetwork.of(setting).create(0))
+    sgd = dense.sgd_of(setting.config, learning_rate=0.02, seed=0)
     for devices in (1, 8):
-      setting = setting_of(tmp_path, devices=devices, dtype="float64")
-      network = depth_network.DepthNetwork.of(setting)
-      sgd = dense.sgd_of(setting.config, learning_rate=0.02, seed=0)
-      moved = network.update(
-        network.create(0), sharding.put_batch(setting.mesh, batch), sgd
+      mesh = settings.mesh_of(devices)
+      network = depth_network.DepthNetwork.of(
+        dataclasses.replace(setting, mesh=mesh)
       )
+      state = jax.device_put(drawn, sharding.replicated(mesh))
+      moved = network.update(state, sharding.put_batch(mesh, batch), sgd)
       found.append(jax.device_get(moved))
   one, eight = map(trainers.by_path, found)
   assert trainers.largest_difference(eight, one) < 1e-9

@@ -1,5 +1,6 @@
 """Segmentation: one device as eight, a whole protocol, and real learning."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -63,13 +64,17 @@ def test_one_device_updates_as_eight(tmp_path):
   }
   found = []
   with jax.enable_x64(True):
+    setting = setting_of(tmp_path, dtype="float64")
+    # Drawn once: most of what is compiled here would draw it.
+    drawn = jax.device_get(segmenter.Segmenter.of(setting, 3).create(0))
+    sgd = dense.sgd_of(setting.config, learning_rate=0.1, seed=0)
     for devices in (1, 8):
-      setting = setting_of(tmp_path, devices=devices, dtype="float64")
-      network = segmenter.Segmenter.of(setting, 3)
-      sgd = dense.sgd_of(setting.config, learning_rate=0.1, seed=0)
-      moved = network.update(
-        network.create(0), sharding.put_batch(setting.mesh, batch), sgd
+      mesh = settings.mesh_of(devices)
+      network = segmenter.Segmenter.of(
+        dataclasses.replace(setting, mesh=mesh), 3
       )
+      state = jax.device_put(drawn, sharding.replicated(mesh))
+      moved = network.update(state, sharding.put_batch(mesh, batch), sgd)
       found.append(jax.device_get(moved))
   assert found[0][1]["train/loss"] > 0
   one, eight = map(trainers.by_path, found)
