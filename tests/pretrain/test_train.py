@@ -22,7 +22,8 @@ SMALL = (
   "--config.batch_size=64",
   "--config.epochs=3",  # 67 updates
   "--config.warmup_epochs=0.5",
-  "--config.model.encoder.width=0.25",
+  "--config.model.encoder.architecture=basic:1:4:8",  # is traced fastest
+  "--config.model.encoder.width=4",
   "--config.augment.size=8",
   "--config.evaluation.every_steps=50",
   "--config.checkpoint.every_steps=25",
@@ -146,7 +147,7 @@ def test_a_contradicting_config_is_refused(run):
     "train", *SMALL, f"--workdir={workdir}", "--config.model.encoder.width=1"
   )
   assert result.returncode == 2
-  assert "model.encoder.width: 0.25 there, 1.0 now" in result.stderr
+  assert "model.encoder.width: 4.0 there, 1.0 now" in result.stderr
   assert "Traceback" not in result.stderr
 
 
@@ -156,6 +157,7 @@ def test_evaluate_prints_the_table_and_writes_the_summary(run):
   result = byol(
     "evaluate",
     f"--config={ROOT}/configs/evaluate.py:baselines=1",
+    "--config.few_label.draws=2",
     f"--workdir={workdir}",
   )
   assert result.returncode == 0, result.stderr
@@ -187,6 +189,7 @@ def test_an_older_checkpoint_is_evaluated_in_a_folder_of_its_own(run, tmp_path):
   words = (
     "evaluate",
     f"--config={ROOT}/configs/few_label.py",
+    "--config.few_label.draws=2",
     f"--encoder={workdir}@{steps[0]}",
     f"--workdir={tmp_path}/evaluation",
   )

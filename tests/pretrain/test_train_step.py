@@ -34,10 +34,12 @@ CONTRASTIVE = dataclasses.replace(
   tiny.BYOL,
   negatives_weight=1.0,
   target="online",
-  normalization="batch_norm",
 )
 REGRESSION = dataclasses.replace(
-  tiny.BYOL, optimal_predictor=True, target="online_stopped"
+  tiny.BYOL,
+  optimal_predictor=True,
+  target="online_stopped",
+  normalization="batch_norm",
 )
 
 
