@@ -266,7 +266,7 @@ def small(**watchdog_settings):
   """24 updates, of which 7 warm up; each after the eighth is ill."""
   config = byol_digits.get_config()
   config.epochs, config.warmup_epochs = 24.5 * 64 / 1437, 7.5 * 64 / 1437
-  config.model.encoder.width = 0.25
+  config.model.encoder.update(architecture="basic:1:4:8", width=1)
   config.model.projector.update(hidden_size=16, output_size=8)
   config.model.predictor.update(hidden_size=16, output_size=8)
   config.augment.size = 8

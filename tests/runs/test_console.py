@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests import soak, trainers
+from tests import forks, soak, trainers
 
 TALKS = """
 import contextlib, os, sys
@@ -93,14 +93,11 @@ def test_a_command_ends_well_when_nobody_listens(tmp_path):
 @pytest.mark.slow
 def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
   workdir = tmp_path / "run"
-  command = [
-    sys.executable,
-    "-m",
-    "byol_flax.main",
-    "train",
+  flags = [
     *soak.short(),
+    f"--workdir={workdir}",
+    "--config.loader.num_workers=1",
   ]
-  command += [f"--workdir={workdir}", "--config.loader.num_workers=1"]
   terminal, its = pty.openpty()
 
   def lead():
@@ -109,7 +106,7 @@ def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
   run = subprocess.Popen(
-    command,
+    [sys.executable, "-m", "byol_flax.main", "train", *flags],
     cwd=trainers.ROOT,
     stdin=its,
     stdout=its,
@@ -127,11 +124,11 @@ def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
   (saved,) = trainers.saves(workdir)[-1:]
   assert saved == trainers.last_update(workdir) < soak.SHORT
 
-  run = subprocess.Popen(
-    command, cwd=trainers.ROOT, stderr=subprocess.PIPE, text=True
-  )
-  assert "update" in run.stderr.readline()
-  run.stderr.close()
-  assert run.wait(300) == 0
+  pipe = tmp_path / "stderr"
+  os.mkfifo(pipe)
+  run = forks.start("train", *flags, streams=[os.devnull, pipe])
+  with open(pipe) as errors:
+    assert "update" in errors.readline()
+  assert run.wait() == 0
   assert trainers.saves(workdir)[-1] == soak.SHORT
   assert (workdir / "curves.png").exists()
