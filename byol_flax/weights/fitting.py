@@ -1,6 +1,7 @@
 """Checks that what a file holds are all arrays of a network, and no others."""
 
 import functools
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -77,13 +78,9 @@ def shapes_of(
   heads = {name: {**absent, **model.get(name, {})} for name in _HEADS}
   settings = {"initializer": "fan_in", **model, **heads}
   try:
-    made = byol.make_network(**settings, num_classes=classes, dtype=jnp.float32)
+    whole = _whole(json.dumps(settings, sort_keys=True), classes)
   except UsageError as error:
     raise WeightsError(f"It holds no network of this kind: {error}") from None
-  images = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), jnp.uint8)
-  whole = jax.eval_shape(
-    functools.partial(made.init, train=False), jax.random.key(0), images
-  )
   return {
     collection: {
       module: jax.tree.map(lambda x: x.shape, dict(tree))
@@ -92,6 +89,22 @@ def shapes_of(
     }
     for collection in ("params", "batch_stats")
   }
+
+
+@functools.lru_cache(maxsize=4)
+def _whole(settings: str, classes: int) -> Mapping[str, Any]:
+  """What a network holds; the target and the proof of an import ask again.
+
+  To trace ResNet-200 takes longer than a second.
+  """
+  made = byol.make_network(
+    **json.loads(settings), num_classes=classes, dtype=jnp.float32
+  )
+  images = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), jnp.uint8)
+  whole: Mapping[str, Any] = jax.eval_shape(
+    functools.partial(made.init, train=False), jax.random.key(0), images
+  )
+  return whole
 
 
 def _compare(
