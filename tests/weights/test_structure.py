@@ -1,24 +1,17 @@
 """The model section of a config, found again from the shapes it makes."""
 
-import functools
-
-import jax
-import jax.numpy as jnp
 import pytest
 
-from byol_flax.models import byol, resnet
+from byol_flax.models import resnet
 from byol_flax.weights import arrays, structure
 from byol_flax.weights.errors import WeightsError
 from configs import byol as byol_config
+from tests.weights import made
 
 
-def shapes_of(model, num_classes=10):
+def shapes_of(model):
   """Shapes of the parameters of a network."""
-  types = {"dtype": jnp.float32, "param_dtype": jnp.float32}
-  network = byol.make_network(**model, num_classes=num_classes, **types)
-  images = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.uint8)
-  init = functools.partial(network.init, train=True)
-  return jax.eval_shape(init, jax.random.key(0), images)["params"]
+  return made.shapes_of(model)["params"]
 
 
 def model_with(**encoder):
