@@ -31,6 +31,13 @@ from tests import opponents
 DIGITS = "--config=configs/byol_digits.py"
 
 
+# A network whose step compiles in less time.
+SMALL = (
+  "--config.model.encoder.architecture=basic:1:32:32",
+  "--config.model.encoder.width=1",
+)
+
+
 def run(tmp_path, *flags):
   out = tmp_path / "out.json"
   code = main.main(
@@ -43,7 +50,7 @@ def run(tmp_path, *flags):
 @pytest.mark.slow
 def test_the_step_is_timed(tmp_path, capsys, monkeypatch):
   monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
-  found = run(tmp_path, "step", "--updates=3", "--against-torch")
+  found = run(tmp_path, "step", "--updates=3", "--against-torch", *SMALL)
   ours = found["byol_flax"]
   assert ours["updates"] == 3
   assert ours["images_per_second"] == pytest.approx(16 / ours["median_seconds"])
@@ -111,6 +118,7 @@ def test_an_opponent_that_hangs_is_ended(monkeypatch):
 def test_an_opponent_is_measured_alone(capsys):
   config = byol_digits.get_config()
   config.batch_size = 16
+  config.model.encoder.update(architecture="basic:1:32:32", width=1.0)
   measured = step.measure_alone(config, updates=3, against=opponents.waits)
   assert not measured.failure
   assert len(measured.seconds) == 2 + 3
@@ -213,7 +221,9 @@ def one_core(source, config):
 
 
 @pytest.mark.slow
-def test_without_the_data_synthetic_photographs_are_measured():
+def test_without_the_data_synthetic_photographs_are_measured(monkeypatch):
+  monkeypatch.setattr(input_stages, "_PIXELS", 2_000_000)
+  monkeypatch.setattr(input_stages, "_ROUNDS", 1)
   config = byol.get_config()
   config.loader.data_dir = "/nowhere"
   source, what = photographs.open_images(config)
@@ -326,7 +336,7 @@ def test_a_step_that_augments_is_timed(tmp_path, device, cache):
     f"--config.augment.device={device}",
     f"--config.augment.cache={cache}",
   )
-  found = run(tmp_path, "step", "--updates=2", *places)
+  found = run(tmp_path, "step", "--updates=2", *SMALL, *places)
   assert found["byol_flax"]["updates"] == 2
 
 
