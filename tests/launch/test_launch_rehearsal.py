@@ -22,7 +22,8 @@ FLAGS = (
   "--config.batch_size=64",
   "--config.epochs=3.21",  # 72 updates of 64 of the 1,437 digits
   "--config.warmup_epochs=1",
-  "--config.model.encoder.width=0.25",
+  "--config.model.encoder.architecture=basic:1:8:8",
+  "--config.model.encoder.width=1",
   "--config.augment.size=8",
   # Nothing else takes time: an input worker imports as much as a trainer.
   "--config.augment.cache=device",
