@@ -19,6 +19,10 @@ _XLA_FLAGS = ["--xla_backend_optimization_level=0"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):
   _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(_XLA_FLAGS))
+# Otherwise each of the processes that tests start compiles our modules again,
+# and each of xdist all the tests, for which it takes four seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # The TPU compiler: no TPU is looked for, and several may run at once.
 FOR_LIBTPU = {
   "TPU_SKIP_MDS_QUERY": "1",
