@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from byol_flax.models import byol, grouping, resnet
+from tests import tiny
 
 TYPES = {"dtype": jnp.float32, "param_dtype": jnp.float32}
 
@@ -36,7 +37,7 @@ def images(*shape):
 @pytest.fixture(scope="module")
 def variables():
   x = jnp.zeros((2, 1, 32, 32, 3), jnp.uint8)
-  return make().init(jax.random.key(1), x, train=True)
+  return tiny.init(make(), x)
 
 
 def maps_of(module, variables, x, **options):

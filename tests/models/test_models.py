@@ -345,10 +345,8 @@ def test_bfloat16_activations_keep_float32_statistics_and_outputs():
   variables = tiny.init(network, images)
 
   def call(network):
-    apply = functools.partial(
-      network.apply, train=True, mutable=["batch_stats"]
-    )
-    return jax.jit(apply)(variables, images)
+    both = functools.partial(network.apply, train=True, mutable="batch_stats")
+    return jax.jit(both)(variables, images)
 
   outputs, changed = call(network)
   for leaf in jax.tree.leaves((variables["params"], outputs)):
