@@ -152,7 +152,7 @@ def linger(config, slice_, *, tell):
 
 LINGERING = """
 import sys
-from byol_flax import main, slices
+from byol_flax import slices
 from byol_flax.preflight import apart
 from tests.preflight.test_preflight_command import linger
 apart._SECONDS_BETWEEN_NOTES = 0.3
