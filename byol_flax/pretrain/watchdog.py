@@ -25,6 +25,10 @@ from collections.abc import Mapping
 from typing import Any
 
 _MEMORY = 0.9  # of the moving averages: they look back some ten updates
+# The least base_target_decay whose gain is judged; the paper's shortest run has
+# it. On digits with 0.9 healthy runs gain 2.4 % of the loss (median), with 0.5
+# nothing, and a target that is the online network nothing, too.
+_LEAST_DECAY = 0.97
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,13 +161,19 @@ def settings_of(config: Any) -> Settings:
 
   Without a predictor there is no gain. With negatives the projections agree by
   themselves, so that a predictor may have nothing to add. Under another
-  normalization the loss has another unit than the gain.
+  normalization the loss has another unit than the gain. A target network that
+  follows within a few updates says little that is new, though the run may be
+  healthy.
   """
   found, objective = config.watchdog, config.objective
+  follows = (
+    objective.target == "average" and config.base_target_decay < _LEAST_DECAY
+  )
   judged = (
     config.model.predictor.layers
     and not objective.negatives_weight
     and objective.normalization == "l2"
+    and not follows
   )
   return Settings(
     least_spread=found.least_spread,

@@ -143,6 +143,7 @@ def test_after_updates_that_nobody_looked_at_the_averages_begin_anew():
     ("model.predictor.layers", 0),
     ("objective.negatives_weight", 0.3),
     ("objective.normalization", "none"),
+    ("base_target_decay", 0.9),
   ],
 )
 def test_where_a_predictor_need_not_gain_only_the_spread_is_judged(key, value):
@@ -151,6 +152,13 @@ def test_where_a_predictor_need_not_gain_only_the_spread_is_judged(key, value):
   config.update_from_flattened_dict({key: value})
   found = watchdog.settings_of(config)
   assert (found.least_spread, found.least_gain) == (0.4, 0)
+
+
+def test_the_gain_over_the_online_network_is_judged_at_any_decay():
+  config = byol_digits.get_config()
+  config.update(base_target_decay=0.9)
+  config.objective.target = "online_stopped"
+  assert watchdog.settings_of(config).least_gain == config.watchdog.least_gain
 
 
 def test_the_change_is_one_of_two():
