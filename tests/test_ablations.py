@@ -132,7 +132,7 @@ def test_digits_in_numbers():
   assert config.model.projector.output_size == 2  # 32 / 256 of the paper's
   assert type(config.model.projector.output_size) is int
   rate = config_file.get_config("15/learning_rate_0.1,scale=digits")
-  assert rate.base_learning_rate == pytest.approx(4.0)  # a third of 12
+  assert rate.base_learning_rate == pytest.approx(6.0)  # a third of 18
 
 
 @pytest.mark.parametrize(
