@@ -111,7 +111,7 @@ def test_devices_of_a_process_stand_side_by_side():
 @pytest.mark.slow
 def test_a_mistake_ends_all_processes_with_status_2(tmp_path):
   # The batch cannot be divided, which only the devices together can tell.
-  flags = [*soak.flags(soak.SHORT), "--config.batch_size=30"]
+  flags = [*soak.short(), "--config.batch_size=30"]
   run = trainers.Trainers(tmp_path / "run", flags, processes=2, devices=2)
   assert run.wait(300) == [2, 2], run.logs()
   for index in (0, 1):
@@ -121,7 +121,7 @@ def test_a_mistake_ends_all_processes_with_status_2(tmp_path):
 
 @pytest.mark.slow
 def test_a_process_that_never_comes_is_named(tmp_path):
-  flags = [*soak.flags(soak.SHORT), "--config.deadlines.start_seconds=20"]
+  flags = [*soak.short(), "--config.deadlines.start_seconds=20"]
   run = trainers.Trainers(tmp_path / "run", flags, processes=3, devices=1)
   run.processes[2].kill()
   codes = run.wait(300)
