@@ -15,7 +15,8 @@ PARTS = {"train_split": "train[:60%]", "valid_split": "train[60%:]"}
 def small_config():
   """Of pre-training, with an encoder that compiles in seconds."""
   config = byol_digits.get_config()
-  config.model.encoder.width = 0.25
+  # A detector cuts it before its last group, so there are two.
+  config.model.encoder.update(architecture="basic:1-1:16-64:16", width=0.25)
   return config
 
 

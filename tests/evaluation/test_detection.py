@@ -33,7 +33,7 @@ def small_config(root, **changes):
   config.batch_size = config.evaluation_batch_size = 8
   config.steps, config.seeds = 2, (0,)
   config.warmup_steps = 10
-  config.learning_rate = 0.1
+  config.learning_rate = 0.2
   config.short_edges, config.buckets = (64,), 1
   config.test_edge, config.longest_edge = 64, 72
   config.anchors = {"sizes": (16.0, 28.0), "ratios": (0.6, 1.7)}
@@ -47,7 +47,9 @@ def small_config(root, **changes):
 
 def small_setting(root, workdir, *, devices=2, **changes):
   config = small_config(root, **changes)
-  found = settings.setting(config, workdir, devices=devices)
+  # Proposals are made on its first group, at every fourth pixel.
+  opened = dense_data.encoder_of(settings.mesh_of(devices), "basic:1-1:16-32:8")
+  found = settings.setting(config, workdir, devices=devices, opened=opened)
   (workdir / place.IDENTITY).parent.mkdir(parents=True, exist_ok=True)
   (workdir / place.IDENTITY).write_text("{}")
   return found
@@ -55,7 +57,7 @@ def small_setting(root, workdir, *, devices=2, **changes):
 
 @pytest.mark.slow
 def test_rectangles_are_found(rectangles, tmp_path):
-  setting = small_setting(rectangles, tmp_path, steps=100)
+  setting = small_setting(rectangles, tmp_path, steps=60)
   test = dense_sources.open_boxes(setting.config.data_name, "test")
   network = detector.Detector.of(setting, 2)
   boxes = network.boxes(network.create(0), test)
@@ -86,7 +88,7 @@ def test_rectangles_are_found(rectangles, tmp_path):
   for name in (kept_pictures.CURVES, kept_pictures.COUNTS):
     assert (tmp_path / f"{name}.npz").exists()
   # Nothing is trained again.
-  again = small_setting(rectangles, tmp_path, steps=100)
+  again = small_setting(rectangles, tmp_path, steps=60)
   again.encoder.variables.clear()
   assert detection.run(again) == found
 

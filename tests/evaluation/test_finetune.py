@@ -121,8 +121,8 @@ def test_images_of_several_classes(tmp_path):
       tmp_path / "run",
       **changes,
       batch_size=16,
-      steps=30,
-      learning_rates=(0.1,),
+      steps=60,
+      learning_rates=(0.3,),
       weight_decays=(0.0,),
     )
   )
