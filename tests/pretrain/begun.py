@@ -1,6 +1,7 @@
 """Runs that begin with the weights of another one."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -43,10 +44,22 @@ def some_state(seed, devices=8, **changes):
   Of `changes`, `num_classes` and modules go to the network.
   """
   mesh = sharding.make_mesh(jax.devices()[:devices])
+  rng = np.random.default_rng(seed)
+
+  def draw(x):
+    values = rng.integers(1, 1000, x.shape).astype(x.dtype)
+    return jax.device_put(values, sharding.cut(mesh, x.shape))
+
+  return jax.tree.map(draw, _shapes(**changes)), mesh
+
+
+@functools.cache
+def _shapes(**changes):
+  """Of a state; to trace how it is made takes most of the time of a test."""
   tx = optimizers.lars(
     lambda step: 0.1, weight_decay=0.0, momentum=0.9, trust_coefficient=1e-3
   )
-  shapes = jax.eval_shape(
+  return jax.eval_shape(
     lambda: train_state.create_byol_state(
       tiny.make_network().clone(**changes),
       tx,
@@ -55,13 +68,6 @@ def some_state(seed, devices=8, **changes):
       target_init="independent",
     )
   )
-  rng = np.random.default_rng(seed)
-
-  def draw(x):
-    values = rng.integers(1, 1000, x.shape).astype(x.dtype)
-    return jax.device_put(values, sharding.cut(mesh, x.shape))
-
-  return jax.tree.map(draw, shapes), mesh
 
 
 def save_source(folder):
