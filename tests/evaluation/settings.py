@@ -1,5 +1,6 @@
 """An evaluation of a small untrained encoder on parts of the digits."""
 
+import functools
 import io
 
 import jax
@@ -24,14 +25,16 @@ def mesh_of(devices):
   return sharding.make_mesh(jax.devices()[:devices])
 
 
+@functools.cache
 def untrained(mesh):
+  """One for all tests, which leave it as it is: to draw it takes a while."""
   return encoder.open_encoder(
     "random:x", mesh, read_config=lambda path: small_config()
   )
 
 
 def setting(config, workdir, *, devices=2, opened=None, **changes):
-  """Of a protocol's config with `changes`; the encoder is a new one if none."""
+  """Of a protocol's config with `changes`; by default of `untrained`."""
   mesh = mesh_of(devices)
   config.update({"num_workers": 0, **changes})
   return protocol.Setting(
