@@ -1,5 +1,6 @@
 """The door to encoders: runs, older checkpoints, random weights, damage."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -97,8 +98,12 @@ def run(tmp_path_factory, variables):
 def expected(network, variables, shift):
   """Representations of `IMAGES` by the whole network, [B, F]."""
   shifted = jax.tree.map(lambda x: x + np.float32(shift), variables)
-  outputs = network.apply(shifted, IMAGES[:, None], train=False)
-  return outputs.representation[:, 0]
+  return _whole(network)(shifted, IMAGES[:, None]).representation[:, 0]
+
+
+@functools.cache
+def _whole(network):
+  return jax.jit(functools.partial(network.apply, train=False))
 
 
 def represent(opened):
@@ -194,7 +199,9 @@ def test_random_weights_are_those_that_a_run_begins_with(network):
     mesh_of(8),
     read_config={"mine.py": small_config()}.__getitem__,
   )
-  begun = train_state.init_variables(network, 0, seed=0, image_size=9)
+  begun = jax.jit(
+    lambda: train_state.init_variables(network, 0, seed=0, image_size=9)
+  )()
   jax.tree.map(
     np.testing.assert_array_equal,
     opened.variables["params"],
