@@ -214,7 +214,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # Then "learning_rate" halves it, "views" draws another stream of them.
     "change": "learning_rate",
     "least_spread": 0.4,  # of the projections; share of the largest so far
-    "least_gain": 0.03,  # of the predictor; share of the loss
+    # Of the predictor; share of the loss. It is not judged where the target
+    # follows within a few updates (base_target_decay below 0.97).
+    "least_gain": 0.03,
     "patience": 10,  # updates in a row
   }
   config.report = {"every_steps": 50, "view_hashes": False}

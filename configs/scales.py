@@ -134,7 +134,7 @@ KNOBS = {
     {1.0: 1.0, 0.999: 0.99, 0.99: _DIGITS_DECAY, 0.9: 0.5},
     "A target remembers 1 / (1 - τ) updates, and a run on digits has 84 times "
     "fewer of them. A tenth of the paper's memory is better there than all of "
-    "it (one label a class, one seed: 85.3 and 78.0). A tenth of ten updates "
+    "it (one label a class, three seeds: 83.1, 74.5). A tenth of ten updates "
     "would be no memory at all, which is another row, so that is two.",
   ),
   "accumulation_steps": Knob(

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from input_pipeline import whole_files
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import RunError, UsageError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -156,7 +156,11 @@ def facts_of(folder: str, split: str) -> dict[str, Any] | None:
   path = epath.Path(_facts_path(folder, split))
   if not path.exists():
     return None
-  return whole_files.read_object(path)
+  try:
+    return whole_files.read_object(path)
+  except UsageError as error:
+    # Who looks for a split would take this to mean that there is none.
+    raise RunError(str(error)) from None
 
 
 def _facts_path(folder: str, split: str) -> str:

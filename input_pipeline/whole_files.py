@@ -12,6 +12,9 @@ from etils import epath
 from input_pipeline import full_disk, retries
 from input_pipeline.errors import UsageError
 
+# What to do with a damaged file that only says what was found.
+FOUND_AGAIN = "remove it, and the same command makes it again"
+
 
 @contextlib.contextmanager
 def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
@@ -52,8 +55,14 @@ def write_text(path: epath.PathLike, text: str) -> None:
   write_bytes(path, text.encode())
 
 
-def read_object(path: epath.PathLike) -> dict[str, Any]:
+def read_object(
+  path: epath.PathLike, otherwise: str = "begin anew in another folder"
+) -> dict[str, Any]:
   """The JSON object in a file that was written whole.
+
+  Args:
+    path: of the file.
+    otherwise: what to do without a copy of it.
 
   Raises:
     UsageError: the file holds something else, so it was damaged since.
@@ -67,7 +76,7 @@ def read_object(path: epath.PathLike) -> dict[str, Any]:
   if not isinstance(found, dict):
     raise UsageError(
       f"{path} should be a JSON object, as it was written, but it is damaged "
-      f"({why}). Restore it from a copy, or begin anew in another folder."
+      f"({why}). Restore it from a copy, or {otherwise}."
     )
   return found
 

@@ -94,7 +94,7 @@ class Trainers:
       float64: whether they may compute in float64.
       command: of `byol`.
       into: name of the flag for `workdir`.
-      fresh: whether each starts a Python of its own, for tests of the start.
+      fresh: whether each starts a Python of its own, as people do.
     """
     self.workdir = pathlib.Path(workdir)
     coordinator = f"127.0.0.1:{free_ports()}"

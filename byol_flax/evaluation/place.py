@@ -232,7 +232,8 @@ def _older_makers(folder: epath.Path) -> list[dict[str, str]]:
   ]
   starts.sort(key=lambda start: start.get("wall_time", 0))
   path = folder / RESULT
-  result = whole_files.read_object(path) if path.exists() else {}
+  again = whole_files.FOUND_AGAIN
+  result = whole_files.read_object(path, again) if path.exists() else {}
   devices_of: dict[str, str] = {}
   for found in (*starts, result):  # the result alone tells the devices
     if version := found.get("code_version"):

@@ -215,7 +215,11 @@ def _report(
 
 def _result(path: epath.Path) -> Any:
   """What an evaluation has left, or None."""
-  return whole_files.read_object(path) if path.exists() else None
+  return (
+    whole_files.read_object(path, whole_files.FOUND_AGAIN)
+    if path.exists()
+    else None
+  )
 
 
 def _differs(encoder: Any, now: Any) -> bool:

@@ -270,6 +270,6 @@ def once(
       out_files.write_json(str(path), kept)
     kept = json.loads(json.dumps(kept))
   else:
-    kept = whole_files.read_object(path)
+    kept = whole_files.read_object(path, whole_files.FOUND_AGAIN)
   setting.missing.kept(kept.pop(_UNREAD, None))
   return kept

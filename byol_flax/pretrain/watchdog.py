@@ -163,7 +163,8 @@ def settings_of(config: Any) -> Settings:
   themselves, so that a predictor may have nothing to add. Under another
   normalization the loss has another unit than the gain. A target network that
   follows within a few updates says little that is new, though the run may be
-  healthy.
+  healthy. For that the decay counts as the config has it: `scaling="ema"`
+  lowers it as it raises the rate, and so the target stays as far behind.
   """
   found, objective = config.watchdog, config.objective
   follows = (

@@ -318,7 +318,11 @@ def _diverged(one: Run, folder: str) -> str:
 
 def _read(path: epath.Path) -> Any:
   """The JSON object of a file, or None if there is no file."""
-  return whole_files.read_object(path) if path.exists() else None
+  return (
+    whole_files.read_object(path, whole_files.FOUND_AGAIN)
+    if path.exists()
+    else None
+  )
 
 
 def _report(plan: Plan, folder: str, machine: Machine) -> None:

@@ -5,7 +5,12 @@ import pytest
 
 from byol_flax.evaluation import held_out
 from input_pipeline import sources
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import RunError, UsageError
+from tests.input_pipeline.prepare.test_prepare import (
+  byol_prepare,
+  jpeg,
+  write,
+)
 from tests.input_pipeline.test_folders import make_folder
 
 
@@ -49,3 +54,16 @@ def test_what_is_not_there_is_told(tmp_path):
   ):
     with pytest.raises(UsageError, match=told):
       held_out.open_split(name, split, str(tmp_path))
+
+
+def test_a_damaged_validation_split_is_not_taken_for_none(tmp_path):
+  images = ((f"{i:02}.jpg", jpeg(i)) for i in range(40))
+  write(tmp_path / "photos", {f"train/a/{name}": data for name, data in images})
+  write(tmp_path / "photos", {"val/a/x.jpg": jpeg(99)})
+  out = tmp_path / "out"
+  byol_prepare(tmp_path / "photos", out, "--workers=1")
+  assert len(held_out.open_split("photos", "valid", str(out))) == 1
+  (facts,) = out.rglob("prepared-validation.json")
+  facts.write_text("{")
+  with pytest.raises(RunError, match=r"prepared-validation\.json should be"):
+    held_out.open_split("photos", "valid", str(out))

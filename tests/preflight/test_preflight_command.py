@@ -206,7 +206,7 @@ def test_mistakes_are_told(tmp_path, flags, words, tpu_compiler):
     (["--slice=v3-8", "--out=/tmp"], "Cannot write /tmp: it is a folder"),
   ],
 )
-def test_mistakes_are_told_before_anything_is_compiled(
+def test_mistakes_are_told_in_the_process_of_the_command(
   flags, words, tpu_compiler, monkeypatch
 ):
   for name in ("JAX_PLATFORMS", *conftest.FOR_LIBTPU):  # which it sets

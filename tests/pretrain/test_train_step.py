@@ -31,16 +31,12 @@ BASE_TARGET_DECAY = 0.7
 
 
 CONTRASTIVE = dataclasses.replace(
-  tiny.BYOL,
-  negatives_weight=1.0,
-  target="online",
+  tiny.BYOL, negatives_weight=1.0, target="online"
 )
 REGRESSION = dataclasses.replace(
-  tiny.BYOL,
-  optimal_predictor=True,
-  target="online_stopped",
-  normalization="batch_norm",
+  tiny.BYOL, optimal_predictor=True, target="online_stopped"
 )
+NORMALIZED = dataclasses.replace(tiny.BYOL, normalization="batch_norm")
 
 
 RATE = schedules.learning_rate_schedule(
@@ -133,7 +129,7 @@ def largest_difference(a, b):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("accumulation_steps", "settings"),
-  [(1, CONTRASTIVE), (2, tiny.BYOL), (2, REGRESSION)],
+  [(1, tiny.BYOL), (1, CONTRASTIVE), (2, NORMALIZED), (2, REGRESSION)],
 )
 def test_one_device_equals_eight(accumulation_steps, settings):
   """Only the order of sums differs: bounds after four updates."""

@@ -133,7 +133,11 @@ def test_a_run_goes_on_elsewhere_as_if_it_had_stayed(tmp_path):
   for step in later:
     shutil.rmtree(moved / "checkpoints" / str(step))
   (moved / "view_hashes-0.jsonl").unlink()
-  assert go_on(moved, 2, 2, places={1: "10:saved"}).wait(300) == [75, 75]
+  preempted = go_on(moved, 2, 2, places={0: "10:saved"})
+  assert preempted.wait(300) == [75, 75], preempted.logs()
+  assert "Traceback" not in preempted.logs()
+  assert "preempted" in preempted.log(0)
+  assert not list(moved.glob("checkpoints/*tmp*"))
   assert max(trainers.saves(moved)) == trainers.last_update(moved)
   assert 10 <= trainers.last_update(moved) < UPDATES
   # What is restored has the digest of what was saved, or it is refused.
