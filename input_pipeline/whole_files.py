@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from input_pipeline import full_disk, retries
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import RunError, UsageError
 
 # What to do with a damaged file that only says what was found.
 FOUND_AGAIN = "remove it, and the same command makes it again"
@@ -88,11 +90,28 @@ def write_arrays(path: epath.PathLike, arrays: dict[str, np.ndarray]) -> None:
   write_bytes(path, file.getvalue())
 
 
-def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
-  """Reads the arrays of an .npz file, and closes it."""
-  # NumPy would leave a damaged file open if it opened the file itself.
-  with epath.Path(path).open("rb") as file, np.load(file) as arrays:
-    return dict(arrays)
+def read_arrays(
+  path: epath.PathLike, otherwise: str = "begin anew in another folder"
+) -> dict[str, np.ndarray]:
+  """Reads the arrays of an .npz file, and closes it.
+
+  Args:
+    path: of the file.
+    otherwise: what to do without a copy of it.
+
+  Raises:
+    RunError: the file was damaged since it was written whole.
+    OSError: it cannot be read, or there is none.
+  """
+  try:
+    # NumPy would leave a damaged file open if it opened the file itself.
+    with epath.Path(path).open("rb") as file, np.load(file) as arrays:
+      return dict(arrays)
+  # Also where it is no .npz file at all, so that NumPy finds an array or less.
+  except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, TypeError):
+    raise RunError(
+      f"{path} is damaged. Restore it from a copy, or {otherwise}."
+    ) from None
 
 
 def why_unwritable(folder: epath.PathLike) -> str:

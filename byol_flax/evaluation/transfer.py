@@ -155,7 +155,7 @@ def _kept(
   """
   if setting.processes.any(not path.exists()):
     return None
-  kept = whole_files.read_arrays(str(path))
+  kept = whole_files.read_arrays(str(path), whole_files.FOUND_AGAIN)
   if setting.processes.any(str(kept["fingerprint"]) != split.fingerprint):
     return None
   missing = np.setdiff1d(np.arange(len(split)), kept["numbers"]).tolist()

@@ -246,7 +246,9 @@ def _look_at(
   for part in run_all(_look_at_block, missing, num_workers):
     done += part
     tell("looking at images", done, len(items))
-  parts = [whole_files.read_arrays(path) for _, path in blocks]
+  parts = [
+    whole_files.read_arrays(path, whole_files.FOUND_AGAIN) for _, path in blocks
+  ]
   return _Looked(
     reasons=[str(x) for part in parts for x in part["reasons"]],
     hashes=Hashes(
