@@ -37,6 +37,7 @@ DEADLINE = 150  # seconds for all processes to end after an event
 # In float64: of a loss, and of an array relative to its largest value.
 BOUND = 1e-9
 SHORT = 20  # updates of the runs of tests, the same so that they compile once
+LONG = 60  # more than are made until a signal is noticed
 
 
 def flags(updates):

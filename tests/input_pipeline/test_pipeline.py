@@ -135,7 +135,7 @@ def test_views_do_not_depend_on_processes_or_restarts():
 
 @pytest.mark.slow
 def test_views_do_not_depend_on_workers():
-  """Two alone are compared while signals reach them, below."""
+  """One process with two workers is compared below, under signals."""
   whole = digests(7)
   assert digests(7, workers=3) == whole
   assert digests(3, start=4, workers=2, processes=2) == whole[4:]

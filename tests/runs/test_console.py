@@ -15,8 +15,6 @@ import pytest
 
 from tests import forks, soak, trainers
 
-UPDATES = 60  # more than are made until a signal is noticed
-
 TALKS = """
 import contextlib, os, sys
 from byol_flax.runs import console
@@ -96,7 +94,7 @@ def test_a_command_ends_well_when_nobody_listens(tmp_path):
 def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
   workdir = tmp_path / "run"
   flags = [
-    *soak.short(UPDATES),
+    *soak.short(soak.LONG),
     f"--workdir={workdir}",
     "--config.loader.num_workers=1",
   ]
@@ -124,7 +122,7 @@ def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
   os.close(terminal)
   assert run.wait(300) == 75
   (saved,) = trainers.saves(workdir)[-1:]
-  assert saved == trainers.last_update(workdir) < UPDATES
+  assert saved == trainers.last_update(workdir) < soak.LONG
 
   pipe = tmp_path / "stderr"
   os.mkfifo(pipe)
@@ -132,5 +130,5 @@ def test_a_run_survives_its_reader_and_saves_when_its_terminal_closes(tmp_path):
   with open(pipe) as errors:
     assert "update" in errors.readline()
   assert run.wait() == 0
-  assert trainers.saves(workdir)[-1] == UPDATES
+  assert trainers.saves(workdir)[-1] == soak.LONG
   assert (workdir / "curves.png").exists()

@@ -12,8 +12,6 @@ import pytest
 
 from tests import processes, soak, trainers
 
-UPDATES = 60  # more than are made until a signal is noticed
-
 SENTENCE = (
   "byol: interrupted; the same command goes on from the last checkpoint, if "
   "there is one.\n"
@@ -202,7 +200,7 @@ def test_ctrl_c_on_one_process_ends_all_at_once_or_after_a_save(tmp_path):
   workdir = tmp_path / "run"
 
   def begin(*flags):
-    flags = [*soak.short(UPDATES), "--config.loader.num_workers=1", *flags]
+    flags = [*soak.short(soak.LONG), "--config.loader.num_workers=1", *flags]
     return trainers.Trainers(workdir, flags, processes=2, devices=1)
 
   def wait_in(run, true):
@@ -228,6 +226,6 @@ def test_ctrl_c_on_one_process_ends_all_at_once_or_after_a_save(tmp_path):
   assert "byol: interrupted; saving after the update under way" in run.log(0)
   assert "byol: interrupted, and saved; the same command" in run.log(0)
   (saved,) = trainers.saves(workdir)[-1:]
-  assert saved == trainers.last_update(workdir) < UPDATES
+  assert saved == trainers.last_update(workdir) < soak.LONG
   time.sleep(2)  # workers look for their parent once a second
   assert not trainers.orphans()

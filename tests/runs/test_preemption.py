@@ -26,7 +26,7 @@ def start(workdir, *flags, processes=2, devices=1, **options):
 
 @pytest.mark.slow
 def test_sigterm_at_any_moment_saves_the_last_update_everywhere(tmp_path):
-  """But for a save, at which `test_a_run_goes_on_elsewhere` terminates one."""
+  """A save is left to the test of a run that goes on elsewhere."""
   workdir, other = tmp_path / "run", tmp_path / "other"
   # Every start has the flag that only the first one needs.
   start(
