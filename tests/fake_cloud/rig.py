@@ -10,6 +10,8 @@ import signal
 import subprocess
 import time
 
+from tests.fake_cloud.google import serving
+
 ROOT = pathlib.Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "fake_cloud"
 WORKDIR = "--workdir=gs://bucket/run"
@@ -45,6 +47,7 @@ class Rig:
       "HOME": str(folder),
       "PATH": f"{FAKE}:/usr/local/bin:/usr/bin:/bin",
       "FAKE_CLOUD": str(folder),
+      "FAKE_GCLOUD": serving.address(),
       "CLOUDSDK_CORE_PROJECT": "my-project",
       "BYOL_POLL_SECONDS": "0.05",
       "BYOL_RETRY_SECONDS": "0.05",

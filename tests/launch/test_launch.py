@@ -1,4 +1,4 @@
-"""The launcher's loop on a fake Google Cloud, see tests/fake_cloud/gcloud."""
+"""The launcher's loop on a fake Google Cloud, see tests/fake_cloud/google."""
 
 import re
 import signal

@@ -5,7 +5,9 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -260,14 +262,32 @@ def test_one_outcome_from_many_exit_codes(codes, outcome):
   assert outcome_of(codes.split()) == outcome
 
 
-def test_the_fake_refuses_flags_that_gcloud_lacks(rig):
+def create(rig, *extra):
+  """Asks the cloud of the rig for a slice."""
   flags = ["--project=a", "--zone=b", "--version=c", "--accelerator-type=v3-8"]
-  create = ["gcloud", "compute", "tpus", "tpu-vm", "create", "a", *flags]
-  for extra, status in (([], 0), (["--spto"], 2)):
-    result = subprocess.run(
-      [*create, *extra], env=rig.environment, capture_output=True, check=False
-    )
-    assert result.returncode == status
+  return subprocess.Popen(
+    ["gcloud", "compute", "tpus", "tpu-vm", "create", "a", *flags, *extra],
+    env=rig.environment,
+    stderr=subprocess.DEVNULL,
+  )
+
+
+def test_the_fake_refuses_flags_that_gcloud_lacks(rig):
+  assert create(rig).wait() == 0
+  assert create(rig, "--spto").wait() == 2
+
+
+@pytest.mark.parametrize("python", [(), ("python",)])
+def test_a_call_of_the_fake_that_is_killed_makes_nothing(rig, python):
+  """Whether it is answered by a server or by its own process."""
+  rig.plan(**dict.fromkeys(python, "nothing"))
+  with rig.holding(1, "create") as wait:
+    killed = create(rig)
+    wait()
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+  time.sleep(0.2)  # ten times as long as it takes to see that nothing holds it
+  assert not (rig.folder / "state.json").exists()
 
 
 def test_shell_files_are_clean():

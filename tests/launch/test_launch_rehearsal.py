@@ -1,6 +1,6 @@
 """A run of two workers and its mishaps, through the launcher, for real.
 
-The cloud is tests/fake_cloud/gcloud; what it runs on its workers is the
+The cloud is tests/fake_cloud/google; what it runs on its workers is the
 controller's own commands and the trainer, two processes of two devices each.
 """
 

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from tests.fake_cloud.google.state import FOLDER, NODES
+from tests.fake_cloud.google.state import cloud_folder, node_folder
 
 BIN = pathlib.Path(__file__).parents[1] / "worker_bin"
 
@@ -11,7 +11,7 @@ def worker_environment(cloud, worker):
   environments = cloud.plan.get("environment", [])
   extra = environments[worker] if worker < len(environments) else {}
   return {
-    "HOME": str(NODES / f"worker-{worker}"),
+    "HOME": str(node_folder() / f"worker-{worker}"),
     "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin",
     "FAKE_PYTHON": cloud.plan.get("python", ""),
     "FAKE_HOST": f"t1v-n-fake-w-{worker}",
@@ -49,10 +49,12 @@ def make_machines(cloud, metadata):
   import shutil  # these cost a call of gcloud a fifth of its time
   import subprocess
 
-  if NODES.exists():
-    NODES.rename(FOLDER / f"node-before-{len(list(FOLDER.glob('node*')))}")
+  if node_folder().exists():
+    node_folder().rename(
+      cloud_folder() / f"node-before-{len(list(cloud_folder().glob('node*')))}"
+    )
   for worker in cloud.workers:
-    home = NODES / f"worker-{worker}"
+    home = node_folder() / f"worker-{worker}"
     (home / "metadata").mkdir(parents=True)
     for key, value in metadata.items():
       (home / "metadata" / key).write_text(value)

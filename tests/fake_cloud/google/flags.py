@@ -60,7 +60,10 @@ def parse(argv):
   add_workers(command)
   add_others(command)
   if not asked:
-    sys.exit(f"ERROR: (gcloud) launch/ has no such command: {argv}")
+    print(
+      f"ERROR: (gcloud) launch/ has no such command: {argv}", file=sys.stderr
+    )
+    sys.exit(1)
   ((parser, rest),) = asked
   return parser.parse_args(rest)
 

@@ -8,7 +8,11 @@ import time
 from tests.fake_cloud.google.booting import worker_environment
 from tests.fake_cloud.google.nodes import kill_processes
 from tests.fake_cloud.google.played import after_look, answer
-from tests.fake_cloud.google.state import NODES, need_running_node, pick_workers
+from tests.fake_cloud.google.state import (
+  need_running_node,
+  node_folder,
+  pick_workers,
+)
 
 
 def scp(cloud, options):
@@ -21,7 +25,7 @@ def scp(cloud, options):
   assert folder == "", folder
   for worker in pick_workers(cloud, options.worker):
     for source in sources:
-      shutil.copy(source, NODES / f"worker-{worker}")
+      shutil.copy(source, node_folder() / f"worker-{worker}")
 
 
 def ssh(cloud, options):
@@ -58,7 +62,9 @@ def run_really(cloud, workers, command, failing):
   import subprocess  # as in booting.py
 
   processes = []
-  frozen = [x for x in workers if (NODES / f"worker-{x}" / "frozen").exists()]
+  frozen = [
+    x for x in workers if (node_folder() / f"worker-{x}" / "frozen").exists()
+  ]
   for worker in workers:
     if worker in frozen:
       continue

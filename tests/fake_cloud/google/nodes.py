@@ -8,12 +8,12 @@ import time
 
 from tests.fake_cloud.google.booting import make_machines, read_metadata
 from tests.fake_cloud.google.state import (
-  NODES,
   CloudError,
   is_at,
   need_node,
   next_of,
   next_state,
+  node_folder,
 )
 
 # The minutes after which guard.sh deletes a slice that nobody sets up.
@@ -56,9 +56,12 @@ def resource_of(options):
 
 def kill_processes(grace):
   """What a machine does that is switched off: SIGTERM, then SIGKILL."""
-  units = list(NODES.glob("*/unit"))
+  units = list(node_folder().glob("*/unit"))
   pids = [int((unit / "pid").read_text()) for unit in units]
-  for path in (*NODES.glob("*/tend.pid"), *NODES.glob("*/guard.pid")):
+  for path in (
+    *node_folder().glob("*/tend.pid"),
+    *node_folder().glob("*/guard.pid"),
+  ):
     with contextlib.suppress(ProcessLookupError):
       os.killpg(int(path.read_text()), signal.SIGKILL)
   for signal_number in (signal.SIGTERM, signal.SIGKILL):

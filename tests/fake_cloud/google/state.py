@@ -4,10 +4,15 @@ import json
 import os
 import pathlib
 
-FOLDER = pathlib.Path(os.environ["FAKE_CLOUD"])
+
+def cloud_folder():
+  """Where it is kept."""
+  return pathlib.Path(os.environ["FAKE_CLOUD"])
 
 
-NODES = FOLDER / "node"
+def node_folder():
+  """The folders of the workers of the slice that there is."""
+  return cloud_folder() / "node"
 
 
 class CloudError(Exception):
@@ -18,18 +23,18 @@ class Cloud:
   """What is kept between calls: the plan that is left, and what exists."""
 
   def __init__(self):
-    self.file = FOLDER / "state.json"
+    self.file = cloud_folder() / "state.json"
     if self.file.exists():
       self.state = json.loads(self.file.read_text())
     else:
-      plan = FOLDER / "plan.json"
+      plan = cloud_folder() / "plan.json"
       self.state = {"node": None, "queue": None, "run": None, "halted": False}
       self.state |= {"checkpoint": -1, "changes": 0, "minutes": 0}
       self.state["plan"] = json.loads(plan.read_text())
     self.plan = self.state["plan"]
     # Worker 0 has deleted the slice, see worker_bin/curl.
-    if (FOLDER / "deleted-by-worker").exists():
-      (FOLDER / "deleted-by-worker").unlink()
+    if (cloud_folder() / "deleted-by-worker").exists():
+      (cloud_folder() / "deleted-by-worker").unlink()
       self.state["node"] = self.state["queue"] = None
 
   def save(self):
