@@ -15,9 +15,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # How XLA optimises for a CPU takes three quarters of the time of a compilation,
 # and nothing of it is tested. XLA_FLAGS= make test leaves all of it on.
 _XLA_FLAGS = ["--xla_backend_optimization_level=0"]
-# XLA ends a process that has a flag it does not know, and this one may go.
+# XLA ends a process that has a flag it does not know, and these may go.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
   _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+  # Small programs compile in one piece with less work.
+  _XLA_FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("XLA_FLAGS", " ".join(_XLA_FLAGS))
 # Otherwise each of the processes that tests start compiles our modules again,
 # and each of xdist all the tests, for which it takes four seconds.
