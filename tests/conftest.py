@@ -18,7 +18,8 @@ _XLA_FLAGS = ["--xla_backend_optimization_level=0"]
 # XLA ends a process that has a flag it does not know, and these may go.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
   _XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-  # Small programs compile in one piece with less work.
+  # A program that is cut into pieces costs more work, and is done no sooner
+  # where other tests keep the other cores busy.
   _XLA_FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("XLA_FLAGS", " ".join(_XLA_FLAGS))
 # Otherwise each of the processes that tests start compiles our modules again,

@@ -8,7 +8,7 @@ Bash. It gets the same run in the same cloud, without the options that it does
 not know. What has not ended after as many looks as `playing.NO_END` has no end.
 
 With one look a minute each look at a slice that is READY is a minute that is
-paid for, see gcloud beside this file.
+paid for, see google/gcloud.py.
 """
 
 import argparse

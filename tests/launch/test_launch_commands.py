@@ -277,10 +277,8 @@ def test_the_fake_refuses_flags_that_gcloud_lacks(rig):
   assert create(rig, "--spto").wait() == 2
 
 
-@pytest.mark.parametrize("python", [(), ("python",)])
-def test_a_call_of_the_fake_that_is_killed_makes_nothing(rig, python):
-  """Whether it is answered by a server or by its own process."""
-  rig.plan(**dict.fromkeys(python, "nothing"))
+def test_a_call_of_the_fake_that_is_killed_makes_nothing(rig):
+  """Though another process answers it."""
   with rig.holding(1, "create") as wait:
     killed = create(rig)
     wait()

@@ -46,7 +46,7 @@ def make_machines(cloud, metadata):
   Where commands really run, so does the start-up script: from a file that is
   gone afterwards, and the boot waits for it.
   """
-  import shutil  # these cost a call of gcloud a fifth of its time
+  import shutil  # these cost a call in its own process a fifth of its time
   import subprocess
 
   if node_folder().exists():

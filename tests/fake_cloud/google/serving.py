@@ -5,6 +5,7 @@ call itself, and the tests of launch/ make thousands of them.
 """
 
 import atexit
+import contextlib
 import fcntl
 import functools
 import gc
@@ -24,55 +25,64 @@ _LONGEST = 1 << 17  # bytes of a request
 
 @functools.cache
 def address():
-  """Where the server of this process listens, which ends with the process."""
+  """Starts a server, which ends with this process; returns where it listens."""
   process = subprocess.Popen(
     [sys.executable, "-SE", "-m", "tests.fake_cloud.google.serving"],
     cwd=ROOT,
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
+    # What Ctrl-C ends may still have something to ask for.
+    start_new_session=True,
   )
   atexit.register(process.communicate)
-  return process.stdout.readline().strip()
+  name = process.stdout.readline().strip()
+  assert name, "the server of gcloud did not start"
+  return name
 
 
 def main():
+  import shutil  # noqa: F401 - argparse would import it in every fork
+
   gc.freeze()
   signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
   listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-  name = f"fake-gcloud-{os.getpid()}"
-  listener.bind("\0" + name)  # no file, and so nothing to remove
+  listener.bind("")  # the kernel chooses a name, and there is no file
   listener.listen()
-  print(name, flush=True)
+  print(listener.getsockname()[1:].decode(), flush=True)
   # Its standard input ends when the process ends that started it.
   while sys.stdin not in select.select([sys.stdin, listener], [], [])[0]:
     connection, _ = listener.accept()
     if not os.fork():
-      _answer(connection)
+      listener.close()
+      try:
+        _answer(connection)
+      except Exception:
+        sys.excepthook(*sys.exc_info())
+      finally:
+        os._exit(0)
     connection.close()
 
 
 def _answer(connection):
   """Runs what is asked for, in this process, and tells its exit status."""
-  request, streams, _, _ = socket.recv_fds(connection, _LONGEST, 2)
+  signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+  request, streams, flags, _ = socket.recv_fds(connection, _LONGEST, 2)
   _end_with_who_asks(connection)
   for number, stream in enumerate(streams, 1):
     os.dup2(stream, number)
+  assert not flags & socket.MSG_TRUNC, f"{_LONGEST} bytes were expected at most"
   folder, cwd, *argv = os.fsdecode(request).split("\0")
   os.environ["FAKE_CLOUD"] = folder
   os.chdir(cwd)
-  status = 1
   try:
     status = gcloud.main(argv)
-  except SystemExit as end:
+  except SystemExit as end:  # by argparse and flags.py, with a number
     status = end.code
-  except Exception:
-    sys.excepthook(*sys.exc_info())
-  finally:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    connection.send(bytes([status]))
-    os._exit(0)
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError):  # nobody reads it any more
+      stream.flush()
+  connection.send(bytes([status]))
 
 
 def _end_with_who_asks(connection):
@@ -83,11 +93,9 @@ def _end_with_who_asks(connection):
   fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
   flags = fcntl.fcntl(connection, fcntl.F_GETFL)
   fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC)
-  try:  # it may be closed already
+  with contextlib.suppress(BlockingIOError):  # it may be closed already
     connection.recv(1, socket.MSG_DONTWAIT)
     os._exit(0)
-  except BlockingIOError:
-    pass
 
 
 if __name__ == "__main__":
