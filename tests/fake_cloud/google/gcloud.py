@@ -22,8 +22,8 @@ Keys of the plan, all optional. Lists are used up from the left.
   may          whether the workers may delete the slice ("yes")
   policy       lines of a role, a tab and a member (an editor of the project)
   objects      what `gcloud storage ls --long` prints of the data
-  claim        resource and age in seconds of what logs/RUNNING of the workdir
-               says
+  claim        resource and age in seconds of what logs/RUNNING of the
+               workdir says
   location     of the buckets (EUROPE-WEST4)
   storage      per command of gcloud storage: "ok", or an error
   setup        per set-up: the workers on which it fails
