@@ -83,6 +83,18 @@ def read_object(
   return found
 
 
+def read_object_if_there(path: epath.PathLike) -> dict[str, Any] | None:
+  """The JSON object of what was found, which a command can find again.
+
+  Raises:
+    UsageError: as `read_object`.
+    OSError: it cannot be read.
+  """
+  if not epath.Path(path).exists():
+    return None
+  return read_object(path, FOUND_AGAIN)
+
+
 def write_arrays(path: epath.PathLike, arrays: dict[str, np.ndarray]) -> None:
   """Writes arrays to an .npz file, without pickles."""
   file = io.BytesIO()

@@ -231,9 +231,7 @@ def _older_makers(folder: epath.Path) -> list[dict[str, str]]:
     for line in goodput.lines_of(path)
   ]
   starts.sort(key=lambda start: start.get("wall_time", 0))
-  path = folder / RESULT
-  again = whole_files.FOUND_AGAIN
-  result = whole_files.read_object(path, again) if path.exists() else {}
+  result = whole_files.read_object_if_there(folder / RESULT) or {}
   devices_of: dict[str, str] = {}
   for found in (*starts, result):  # the result alone tells the devices
     if version := found.get("code_version"):

@@ -192,7 +192,9 @@ def _report(
     return
   found = {}
   for name, why in why_not.items():
-    result = _result(epath.Path(workdir, name, place.RESULT))
+    result = whole_files.read_object_if_there(
+      epath.Path(workdir, name, place.RESULT)
+    )
     if result and _differs(result["encoder"], session.encoder.provenance):
       result, why = None, "its folder holds a result of another encoder"
     if result and why == _TO_COME:
@@ -210,15 +212,6 @@ def _report(
   whole_files.write_text(
     epath.Path(workdir, TEXT),
     markdown.render(report) + illustrations.links(workdir, done),
-  )
-
-
-def _result(path: epath.Path) -> Any:
-  """What an evaluation has left, or None."""
-  return (
-    whole_files.read_object(path, whole_files.FOUND_AGAIN)
-    if path.exists()
-    else None
   )
 
 

@@ -13,7 +13,7 @@ each must do the work of κ:
   1.2). Without it the target follows κ times slower, measured in images.
 - The momentum stays, and remembers κ times as many images. This does not matter
   where the target remembers many more updates, 1 / (1 - τ^κ), than the momentum
-  does, 1 / (1 - μ). With 25 and 10 of them BUILD_NOTES.md saw accuracy fall.
+  does, 1 / (1 - μ). Where they were 25 and 10, accuracy fell (BUILD_NOTES.md).
 
 The schedules refer to shares of the run, so they need no change.
 """

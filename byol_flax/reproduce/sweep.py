@@ -296,13 +296,17 @@ def _outcome(plan: Plan, one: Run, folder: str) -> str:
 
 def _values(plan: Plan, one: Run, folder: str) -> dict[str, float]:
   """What was measured on a run; empty if nothing was yet."""
-  found = _read(evaluation_of(plan, one, folder) / place.RESULT)
+  found = whole_files.read_object_if_there(
+    evaluation_of(plan, one, folder) / place.RESULT
+  )
   return reproduction.measures_of(found) if found else {}
 
 
 def _versions(plan: Plan, one: Run, folder: str) -> list[str]:
   """Commits that trained and measured a run; empty if nothing was yet."""
-  found = _read(evaluation_of(plan, one, folder) / place.RESULT)
+  found = whole_files.read_object_if_there(
+    evaluation_of(plan, one, folder) / place.RESULT
+  )
   if not found:
     return []
   others = [one["code_version"] for one in found.get("also_made_by", ())]
@@ -312,17 +316,12 @@ def _versions(plan: Plan, one: Run, folder: str) -> list[str]:
 
 def _diverged(one: Run, folder: str) -> str:
   """The sentence of a run that diverged, else ""."""
-  found = _read(_place(folder, one) / _DIVERGED) if one.trained else None
-  return found["sentence"] if found else ""
-
-
-def _read(path: epath.Path) -> Any:
-  """The JSON object of a file, or None if there is no file."""
-  return (
-    whole_files.read_object(path, whole_files.FOUND_AGAIN)
-    if path.exists()
+  found = (
+    whole_files.read_object_if_there(_place(folder, one) / _DIVERGED)
+    if one.trained
     else None
   )
+  return found["sentence"] if found else ""
 
 
 def _report(plan: Plan, folder: str, machine: Machine) -> None:

@@ -1,7 +1,7 @@
 """Answers calls of gcloud in forks of one process.
 
-To start Python and to import what a call needs takes ten times as long as the
-call itself, and the tests of launch/ make thousands of them.
+Most of the time of a call would go into importing what it needs, and the tests
+of launch/ make thousands of them.
 """
 
 import atexit
